@@ -1,0 +1,255 @@
+"""The parameters of a run: one frozen class for each section of params.yaml.
+
+`load_params` reads params.yaml, lays a profile over it, then single overrides (`section.key=value`), and
+checks everything before anything runs. `paths`, `resources` and `tracking` say where and how fast; they are
+not part of any stage's identity. All other sections are named after the stage they steer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+
+from ddt.config import ConfigError, Range, build, merge
+from ddt.mllm.config import LanguageModelConfig, SamplingConfig
+from ddt.tokenizer.config import DDTConfig
+from ddt.train.config import FitConfig
+
+PROFILES_DIR = "profiles"
+Fraction = Annotated[float, Range(0, 1)]
+Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where things are kept. `store` may be s3://bucket/prefix; `workspace` holds manifests and reports."""
+
+    store: str
+    workspace: str
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the run may use. `cpus` null: every core there is."""
+
+    cpus: Count | None
+    object_store_mb: Annotated[int, Range(80)]
+    cpus_per_actor: Annotated[float, Range(0.1)]
+    gpus_per_actor: Annotated[float, Range(0)]
+    train_workers: Count
+    train_cpus_per_worker: Count | None
+    gpus_per_worker: Annotated[float, Range(0)]
+    max_failures: Annotated[int, Range(-1)]
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """The MLflow server or database and the experiment's name."""
+
+    uri: str
+    experiment: str
+    tokenizer_name: str
+    model_name: str
+
+
+@dataclass(frozen=True)
+class SceneSource:
+    """The raw crawl drawn when `ingest.source` is `scenes`, and the faults planted in it."""
+
+    shards: Count
+    rows_per_shard: Count
+    instruct_rows_per_shard: Natural
+    image_side_px: Annotated[int, Range(16, 512)]
+    seed: int
+    faults: dict[str, Fraction]
+
+
+@dataclass(frozen=True)
+class IngestParams:
+    """Sources to checked records. `source` is `scenes`, or a folder, file or glob of tars or Parquet."""
+
+    source: str
+    holdout: str | None
+    caption_column: str | None
+    image_column: str | None
+    min_side_px: Count
+    max_pixels: Count
+    max_reject_rate: Fraction
+    scenes: SceneSource
+
+
+@dataclass(frozen=True)
+class RecaptionParams:
+    """The captioner: a LLaVA-class checkpoint (ShareGPT-4V in the paper)."""
+
+    model: str
+    prompt: str
+    max_new_tokens: Count
+    batch_size: Count
+
+
+@dataclass(frozen=True)
+class ScoreParams:
+    """The CLIP model that scores native and generated captions."""
+
+    model: str
+    batch_size: Count
+
+
+@dataclass(frozen=True)
+class SelectParams:
+    """Which pairs are kept: filters first, then exactly `keep` pairs with the highest score."""
+
+    keep: Count
+    rank_by: Literal["native", "generated", "mean"]
+    min_native_score: Annotated[float, Range(-1, 1)]
+    min_generated_score: Annotated[float, Range(-1, 1)]
+    min_caption_words: Natural
+    drop_near_duplicates: bool
+    seed: int
+    gate_min_mean_score: Annotated[float, Range(-1, 1)]
+    gate_max_long_caption_words: Count
+
+
+@dataclass(frozen=True)
+class TrainTokenizerParams:
+    """The DDT tokenizer and its training."""
+
+    model: DDTConfig
+    fit: FitConfig
+
+
+@dataclass(frozen=True)
+class TokenizeImagesParams:
+    """Bulk tokenization and its gate."""
+
+    batch_size: Count
+    gate_min_usage: Fraction
+
+
+@dataclass(frozen=True)
+class PretrainParams:
+    """Multimodal next-token training. `init`: a Hugging Face folder, or null for `model` from scratch."""
+
+    init: str | None
+    text_tokenizer: str
+    model: LanguageModelConfig | None
+    row_length: Count
+    long_caption_rate: Fraction
+    caption_drop_rate: Fraction
+    text_rate: Fraction
+    text_source: str | None
+    fit: FitConfig
+
+
+@dataclass(frozen=True)
+class FinetuneParams:
+    """Instruction tuning; `mix` weighs the tasks text_to_image, edit, caption and vqa."""
+
+    row_length: Count
+    mix: dict[str, Annotated[float, Range(0)]]
+    caption_drop_rate: Fraction
+    fit: FitConfig
+
+
+@dataclass(frozen=True)
+class EvaluateParams:
+    """Benchmarks, cases of each, and sampling."""
+
+    benchmarks: tuple[str, ...]
+    cases: Count
+    seed: int
+    batch_size: Count
+    decode_steps: Count
+    sampling: SamplingConfig
+
+
+@dataclass(frozen=True)
+class PromoteParams:
+    """A candidate becomes champion if every metric reaches its threshold and loses at most its delta."""
+
+    min_metric: dict[str, float]
+    max_drop: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Params:
+    """A whole run; one attribute a section of params.yaml."""
+
+    paths: Paths
+    resources: Resources
+    tracking: Tracking
+    ingest: IngestParams
+    recaption: RecaptionParams
+    score: ScoreParams
+    select: SelectParams
+    train_tokenizer: TrainTokenizerParams
+    tokenize_images: TokenizeImagesParams
+    pretrain: PretrainParams
+    finetune: FinetuneParams
+    evaluate: EvaluateParams
+    promote: PromoteParams
+
+
+def load_params(
+    path: str | Path = "params.yaml", profile: str | None = None, overrides: Iterable[str] = ()
+) -> Params:
+    """Parameters of a run from `path`, overlaid by a profile and by `section.key=value` overrides.
+
+    `profile` is a name under profiles/ beside `path`, or a YAML file. Raises ConfigError naming the key or
+    file at fault and what was expected.
+    """
+    return build(Params, load_mapping(path, profile, overrides))
+
+
+def load_mapping(
+    path: str | Path, profile: str | None = None, overrides: Iterable[str] = ()
+) -> dict[str, Any]:
+    """The merged mapping behind `load_params`, unchecked."""
+    values = _read_yaml(Path(path))
+    if profile:
+        values = merge(values, _read_yaml(_profile_path(Path(path), profile)))
+    for override in overrides:
+        values = merge(values, _parse_override(override))
+    return values
+
+
+def _profile_path(path: Path, profile: str) -> Path:
+    if profile.endswith((".yaml", ".yml")):
+        return Path(profile)
+    folder = path.parent / PROFILES_DIR
+    found = folder / f"{profile}.yaml"
+    if not found.is_file():
+        names = sorted(p.stem for p in folder.glob("*.yaml"))
+        raise ConfigError(f"profile {profile!r} not found; there are: {', '.join(names) or 'none'}")
+    return found
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{path}: expected a mapping of sections")
+    return dict(values)
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    name, equals, text = override.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"override {override!r}: expected section.key=value")
+    try:
+        value: Any = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"override {override!r}: the value is not valid YAML") from None
+    for part in reversed(name.strip().split(".")):
+        value = {part: value}
+    return value

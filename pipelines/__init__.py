@@ -1,0 +1,1 @@
+"""The stages of a run as plain functions, and the services they use: Ray, MLflow, Great Expectations."""
