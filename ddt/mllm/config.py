@@ -1,0 +1,50 @@
+"""Shape of a language model trained from scratch, and how tokens are drawn from one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from ddt.config import Range
+
+Count = Annotated[int, Range(1)]
+
+
+@dataclass(frozen=True)
+class LanguageModelConfig:
+    """A Llama-class decoder. `kv_heads` below `heads` gives grouped-query attention.
+
+    `max_length` is the longest sequence in tokens, prompt and image together.
+    """
+
+    width: Count
+    layers: Count
+    heads: Count
+    kv_heads: Count
+    mlp_width: Count
+    max_length: Count
+    tie_embeddings: bool
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or (self.width // self.heads) % 2:
+            raise ValueError(f"width = {self.width}: expected an even multiple of heads = {self.heads}")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads = {self.kv_heads}: expected a divisor of heads = {self.heads}")
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How the next token is drawn in each modality; the defaults are the paper's.
+
+    `cfg_scale` s moves visual logits to `uncond + s * (cond - uncond)`: 1 is no guidance. A top_k or top_p
+    that covers all tokens of its modality filters nothing. `text_temperature` 0 takes the likeliest token.
+    """
+
+    cfg_scale: Annotated[float, Range(0)] = 8.0
+    visual_top_k: Count = 4096
+    visual_top_p: Annotated[float, Range(0, 1)] = 0.9
+    visual_temperature: Annotated[float, Range(0)] = 1.0
+    text_top_k: Count = 50
+    text_top_p: Annotated[float, Range(0, 1)] = 1.0
+    text_temperature: Annotated[float, Range(0)] = 0.0
+    max_new_tokens: Count = 64

@@ -1,0 +1,125 @@
+"""One vocabulary for both modalities: text ids, then K visual codes, then [BOV], [EOV].
+
+K codebook size, V vocabulary size, D width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from tokenizers import AddedToken
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+BOV = "[BOV]"
+EOV = "[EOV]"
+
+
+def visual_token(code: int) -> str:
+    """The tokenizer's string for a visual code."""
+    return f"<|visual_{code}|>"
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Where each kind of id lives.
+
+    `text_size` ids of text (the text tokenizer's own special tokens among them) come first, then
+    `codebook_size` visual codes, [BOV] and [EOV]. `pad` fills rows and is never attended to.
+    """
+
+    text_size: int
+    codebook_size: int
+    bos: int
+    eos: int
+    pad: int
+
+    @property
+    def bov(self) -> int:
+        return self.text_size + self.codebook_size
+
+    @property
+    def eov(self) -> int:
+        return self.bov + 1
+
+    @property
+    def size(self) -> int:
+        return self.text_size + self.codebook_size + 2
+
+    @property
+    def visual(self) -> slice:
+        """Rows of the embedding and of the head that belong to visual codes."""
+        return slice(self.text_size, self.text_size + self.codebook_size)
+
+    def is_visual(self, ids: Tensor) -> Tensor:
+        """True where an id is a visual code; [BOV] and [EOV] count as text, which decides when to draw."""
+        return (ids >= self.text_size) & (ids < self.bov)
+
+
+def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, codebook_size: int) -> Vocabulary:
+    """Adds the visual tokens to a Hugging Face tokenizer in place and says where they are.
+
+    A tokenizer that has them already is left as it is. Raises ValueError where it has no BOS or EOS token,
+    was extended for another codebook, or its ids are not 0..n-1.
+    """
+    name = tokenizer.name_or_path or type(tokenizer).__name__
+    for role in ("bos_token_id", "eos_token_id"):
+        if getattr(tokenizer, role) is None:
+            raise ValueError(f"text tokenizer {name}: {role} is not set; sequences need BOS and EOS")
+    known = tokenizer.get_vocab()
+    text_size = known.get(visual_token(0), len(tokenizer))
+    if visual_token(0) not in known:
+        names = [*map(visual_token, range(codebook_size)), BOV, EOV]
+        tokenizer.add_tokens([AddedToken(n, special=True, normalized=False) for n in names])
+        known = tokenizer.get_vocab()
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    vocabulary = Vocabulary(
+        text_size, codebook_size, tokenizer.bos_token_id, tokenizer.eos_token_id, pad
+    )
+    expected = {
+        visual_token(0): text_size,
+        visual_token(codebook_size - 1): text_size + codebook_size - 1,
+        BOV: vocabulary.bov,
+        EOV: vocabulary.eov,
+    }
+    for token, index in expected.items():
+        if known.get(token) != index:
+            raise ValueError(
+                f"text tokenizer {name}: {token} has id {known.get(token)}, expected {index} "
+                f"for a codebook of {codebook_size}; was it extended for another codebook?"
+            )
+    return vocabulary
+
+
+def text_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
+    """Ids of plain text: no BOS or EOS, and the names of special tokens in it are ordinary characters.
+
+    So nothing that a caption or a user says can become a visual code, [BOV] or an end of sequence.
+    """
+    if not texts:
+        return []
+    return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
+@torch.no_grad()
+def extend_embeddings(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
+    """Gives `model` (in place) a row for every id; rows past the text ids start at the mean of the text rows.
+
+    Both the input embedding and the head are resized. Raises ValueError where the model has fewer rows than
+    the tokenizer has text ids.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    if rows < vocabulary.text_size:
+        raise ValueError(
+            f"the model has {rows} embedding rows, its tokenizer {vocabulary.text_size} text ids; "
+            "they do not belong together"
+        )
+    model.resize_token_embeddings(vocabulary.size, mean_resizing=False)
+    layers = [model.get_input_embeddings()]
+    if not model.config.tie_word_embeddings:
+        layers.append(model.get_output_embeddings())
+    for layer in layers:
+        weight_VD = layer.weight
+        weight_VD[vocabulary.text_size :] = weight_VD[: vocabulary.text_size].mean(dim=0)
+    model.config.vocab_size = vocabulary.size
