@@ -1,0 +1,34 @@
+"""Columns of the shards between `ingest` and `tokenize_images`; records and rejects are in ddt/records.py."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+
+def _required(*fields: tuple[str, pa.DataType]) -> list[pa.Field]:
+    return [pa.field(name, kind, nullable=False) for name, kind in fields]
+
+
+# What an instruction is about: an edit has a target image and no answer, a question has an answer.
+INSTRUCT_SCHEMA = pa.schema(
+    [
+        *_required(
+            ("sample_id", pa.string()), ("kind", pa.string()), ("image", pa.binary()), ("instruction", pa.string())
+        ),
+        pa.field("target", pa.binary()),
+        pa.field("answer", pa.string()),
+    ]
+)
+CAPTION_SCHEMA = pa.schema(_required(("sample_id", pa.string()), ("long_caption", pa.string())))
+SCORE_SCHEMA = pa.schema(
+    _required(
+        ("sample_id", pa.string()),
+        ("native_score", pa.float32()),
+        ("generated_score", pa.float32()),
+        ("image_sha256", pa.binary()),
+        ("descriptor", pa.binary()),
+    )
+)
+PAIR_SCHEMA = pa.schema(
+    _required(("sample_id", pa.string()), ("short", pa.string()), ("long", pa.string()), ("score", pa.float32()))
+)

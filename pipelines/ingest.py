@@ -1,0 +1,153 @@
+"""Stage `ingest`: source shards to checked records; what is bad goes to rejects with a reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ddt.config import to_dict
+from ddt.data.readers import list_sources, read_source
+from ddt.data.schemas import INSTRUCT_SCHEMA
+from ddt.manifest import Commit, unit_id
+from ddt.params import IngestParams, SceneSource
+from ddt.records import (
+    RECORD_SCHEMA,
+    REJECT_SCHEMA,
+    Reject,
+    iter_shard,
+    read_shard,
+    sample_id,
+    write_shard,
+)
+from pipelines.curation import planted_rejects
+from pipelines.pictures import record_grid
+from pipelines.report import Report
+from pipelines.runner import StageContext, StageError, StageResult
+from pipelines.units import Output, UnitWorker, digest_of, run_units
+
+MODULES = ("ddt.records", "ddt.data.readers", "ddt.scenes", "pipelines.ingest")
+SCENES = "scenes"
+ROLES = ("pairs", "holdout", "instruct")
+REJECT_EXAMPLES = 12
+
+
+class IngestWorker(UnitWorker):
+    """Reads one source shard, or draws one of the scenes crawl, and writes its records and rejects."""
+
+    def setup(self, params: IngestParams) -> None:  # type: ignore[override]
+        self.params = params
+
+    def process(self, unit: dict[str, Any], folder: Path) -> Output:
+        stats = {"role": unit["role"], "source": unit["name"]}
+        if unit["role"] == "instruct":
+            path = folder / "instruct.arrow"
+            return Output(path, write_shard(path, self._instruct_rows(unit), INSTRUCT_SCHEMA), stats=stats)
+        rejects: list[Reject] = []
+        path, rejects_path = folder / "records.arrow", folder / "rejects.arrow"
+        rows = write_shard(path, self._records(unit, folder, rejects), RECORD_SCHEMA)
+        write_shard(rejects_path, (reject.row() for reject in rejects), REJECT_SCHEMA)
+        reasons = Counter(reject.reason for reject in rejects)
+        return Output(path, rows, reasons, rejects_path, stats)
+
+    def _records(self, unit: dict[str, Any], folder: Path, rejects: list[Reject]) -> Iterable[dict[str, Any]]:
+        for item in read_source(self._source(unit, folder), unit["name"], self.params):
+            if isinstance(item, Reject):
+                rejects.append(item)
+            else:
+                yield item
+
+    def _source(self, unit: dict[str, Any], folder: Path) -> Path:
+        if unit["kind"] != SCENES:
+            return Path(unit["path"])
+        from ddt.scenes.crawl import write_shard as write_crawl
+
+        scenes = self.params.scenes
+        path = folder / f"{unit['index']:05d}.tar"
+        rows, faults = scenes.rows_per_shard, scenes.faults
+        write_crawl(path, unit["index"], rows, scenes.seed, scenes.image_side_px, faults)
+        self.store.put_file(f"raw/{unit['unit']}.tar", path)  # the crawl stays there to be looked at
+        return path
+
+    def _instruct_rows(self, unit: dict[str, Any]) -> Iterable[dict[str, Any]]:
+        from ddt.scenes.crawl import instruct_rows
+
+        scenes = self.params.scenes
+        rows = scenes.instruct_rows_per_shard
+        for row in instruct_rows(unit["index"], rows, scenes.seed, scenes.image_side_px):
+            yield row | {"sample_id": sample_id(row["image"], f"{row['instruction']} {row['answer']}")}
+
+
+def run(ctx: StageContext) -> StageResult:
+    """Ingest every source shard; stops when rejects exceed `max_reject_rate`."""
+    params: IngestParams = ctx.section
+    made = run_units(ctx, IngestWorker, source_units(params, ctx.fingerprint), params=params)
+    rows = sum(c.rows for c in made)
+    rejects: Counter[str] = Counter()
+    for commit in made:
+        rejects.update(commit.rejects)
+    rejected = rejects.total()
+    if rejected > params.max_reject_rate * (rows + rejected):
+        counts = ", ".join(f"{reason} {count}" for reason, count in rejects.most_common())
+        raise StageError(
+            f"ingest: {rejected} of {rows + rejected} samples rejected ({counts}), "
+            f"more than ingest.max_reject_rate = {params.max_reject_rate}"
+        )
+    if not any(c.rows for c in made if c.stats["role"] == "pairs"):
+        raise StageError(f"ingest: no usable image in ingest.source = {params.source}")
+    return StageResult(made, _report(ctx, made))
+
+
+def source_units(params: IngestParams, fingerprint: str) -> list[dict[str, Any]]:
+    """One unit for each source shard: pairs, held-out pairs, instruction data."""
+    if params.source == SCENES:
+        units = _scene_units(params.scenes, fingerprint)
+    else:
+        units = _file_units(params.source, "pairs", fingerprint, "ingest.source")
+    if params.holdout is not None:
+        units += _file_units(params.holdout, "holdout", fingerprint, "ingest.holdout")
+    return units
+
+
+def _scene_units(scenes: SceneSource, fingerprint: str) -> list[dict[str, Any]]:
+    units = []
+    for role in ("pairs", "instruct") if scenes.instruct_rows_per_shard else ("pairs",):
+        for index in range(scenes.shards):
+            digest = digest_of({"scenes": to_dict(scenes), "role": role, "index": index})
+            name = f"{SCENES}/{role}/{index:05d}"
+            unit = unit_id(digest, fingerprint)
+            units.append({"unit": unit, "kind": SCENES, "role": role, "index": index, "name": name})
+    return units
+
+
+def _file_units(source: str, role: str, fingerprint: str, key: str) -> list[dict[str, Any]]:
+    units = []
+    for shard in list_sources(source, key):
+        unit = unit_id(f"{role}:{shard.digest}", fingerprint)
+        units.append(
+            {"unit": unit, "kind": "file", "role": role, "path": str(shard.path), "name": shard.path.name}
+        )
+    return units
+
+
+def _report(ctx: StageContext, made: list[Commit]) -> Report:
+    report = Report("ingest")
+    for role in ROLES:
+        report.metrics[f"ingest/{role}"] = sum(c.rows for c in made if c.stats["role"] == role)
+    report.metrics["ingest/rejected"] = sum(sum(c.rejects.values()) for c in made)
+    report.metrics["ingest/bytes"] = sum(c.bytes for c in made)
+    pairs = [c for c in made if c.stats["role"] == "pairs" and c.rows]
+    path = ctx.folder / "records.png"
+    table = read_shard(ctx.store.fetch(pairs[0].key), ["image", "caption"])
+    record_grid(table.slice(0, 24).to_pylist()).save(path)
+    report.pictures["Records as they came in"] = ctx.relative(path)
+    columns = ["source", "key", "reason", "detail"]
+    rejects = [row for c in made if c.rejects for row in iter_shard(ctx.store.fetch(str(c.rejects_key)))]
+    if rejects:
+        rows = [[str(row[name])[:80] for name in columns] for row in rejects[:REJECT_EXAMPLES]]
+        report.tables["Rejected samples (some)"] = [columns, *rows]
+    if ctx.section.source == SCENES:
+        records = (r for c in pairs for r in read_shard(ctx.store.fetch(c.key), ["planted"]).to_pylist())
+        report.metrics |= planted_rejects((row["planted"] for row in records), rejects)
+    return report

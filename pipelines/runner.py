@@ -1,0 +1,150 @@
+"""Runs one stage: inputs and fingerprint in, commits, manifest, report and an MLflow run out."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ddt.config import to_dict
+from ddt.manifest import Commit, Manifest, commits, fingerprint
+from ddt.params import Params
+from ddt.store import Store, open_store
+from pipelines import tracking
+from pipelines.graph import INPUTS, STAGES
+from pipelines.overhead import overhead, overhead_seconds
+from pipelines.report import Report
+
+
+class StageError(ValueError):
+    """A stage cannot start or go on; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """All a stage's `run` gets: its own section, its inputs' manifests, the store, a place for pictures."""
+
+    name: str
+    params: Params
+    section: Any
+    store: Store
+    workspace: Path
+    fingerprint: str
+    inputs: dict[str, Manifest]
+
+    @property
+    def folder(self) -> Path:
+        """Local folder for the stage's pictures and pages, inside the workspace."""
+        path = self.workspace / "reports" / self.name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def relative(self, path: Path) -> str:
+        """`path` as reports name it: relative to the workspace."""
+        return path.resolve().relative_to(self.workspace.resolve()).as_posix()
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage's `run` returns: the commits that make its manifest, and its report."""
+
+    commits: Sequence[Commit]
+    report: Report
+
+
+def manifest_path(workspace: Path, stage: str) -> Path:
+    """Where a stage's manifest lies in the workspace; DVC tracks this file."""
+    return workspace / "manifests" / f"{stage}.json"
+
+
+def report_path(workspace: Path, stage: str) -> Path:
+    """Where a stage's report lies in the workspace."""
+    return workspace / "reports" / f"{stage}.json"
+
+
+def run_stage(name: str, params: Params, parent_run: str | None = None) -> Report:
+    """Run stage `name`, or find that nothing is missing; writes its manifest, report and MLflow run.
+
+    Raises StageError when an input has not been made, and whatever the stage's own checks raise.
+    """
+    if name not in STAGES:
+        raise StageError(f"unknown stage {name!r}; there are: {', '.join(STAGES)}")
+    start, start_overhead = time.perf_counter(), overhead_seconds()
+    ctx = stage_context(name, params)
+    finished = _finished(ctx)
+    if finished is not None:
+        return finished
+    result = importlib.import_module(f"pipelines.{name}").run(ctx)
+    manifest = Manifest(
+        stage=name,
+        fingerprint=ctx.fingerprint,
+        inputs={stage: m.digest for stage, m in ctx.inputs.items()},
+        commits=tuple(result.commits),
+    )
+    report = result.report
+    report.fingerprint, report.digest = ctx.fingerprint, manifest.digest
+    for commit in manifest.commits:
+        for reason, count in commit.rejects.items():
+            report.rejects[reason] = report.rejects.get(reason, 0) + count
+    report.work_seconds = time.perf_counter() - start - (overhead_seconds() - start_overhead)
+    with overhead("mlflow"):
+        digests = {stage: m.digest for stage, m in ctx.inputs.items()}
+        tracking.log_stage(
+            params.tracking, report, to_dict(ctx.section), digests, ctx.workspace, parent_run
+        )
+    report.seconds = time.perf_counter() - start
+    manifest.save(manifest_path(ctx.workspace, name))
+    report.save(report_path(ctx.workspace, name))
+    return report
+
+
+def stage_context(name: str, params: Params) -> StageContext:
+    """The context of a stage: inputs loaded, fingerprint computed. Raises StageError for a missing input."""
+    module = importlib.import_module(f"pipelines.{name}")
+    workspace = Path(params.paths.workspace)
+    inputs = {stage: load_input(workspace, stage, name) for stage in INPUTS[name]}
+    section = getattr(params, name)
+    digests = {stage: manifest.digest for stage, manifest in inputs.items()}
+    return StageContext(
+        name=name,
+        params=params,
+        section=section,
+        store=open_store(params.paths.store),
+        workspace=workspace,
+        fingerprint=fingerprint(to_dict(section), digests | _models(module, section), module.MODULES),
+        inputs=inputs,
+    )
+
+
+def load_input(workspace: Path, stage: str, reader: str) -> Manifest:
+    """The manifest of an input stage. Raises StageError that says how to make it."""
+    path = manifest_path(workspace, stage)
+    if not path.is_file():
+        raise StageError(f"{reader} needs {path}, which is not there: run `python -m pipelines {stage}` first")
+    return Manifest.load(path)
+
+
+def _models(module: ModuleType, section: Any) -> dict[str, str]:
+    return module.models(section) if hasattr(module, "models") else {}
+
+
+def _finished(ctx: StageContext) -> Report | None:
+    """The stored report, if the manifest there is this very computation's and nothing of it was lost."""
+    manifest_file = manifest_path(ctx.workspace, ctx.name)
+    report_file = report_path(ctx.workspace, ctx.name)
+    if not (manifest_file.is_file() and report_file.is_file()):
+        return None
+    manifest = Manifest.load(manifest_file)
+    if manifest.fingerprint != ctx.fingerprint:
+        return None
+    if not set(c.unit for c in manifest.commits) <= set(commits(ctx.store, ctx.name, ctx.fingerprint)):
+        return None
+    report = Report.load(report_file)
+    if report.digest != manifest.digest:
+        return None
+    report.skipped = True
+    return report

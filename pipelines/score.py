@@ -1,0 +1,99 @@
+"""Stage `score`: CLIP score of the native and of the generated caption, and what duplicates are found by."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from ddt.data.dedup import descriptor
+from ddt.data.refs import model_digest
+from ddt.data.schemas import SCORE_SCHEMA
+from ddt.manifest import unit_id
+from ddt.params import ScoreParams
+from ddt.records import read_shard, write_shard
+from pipelines.pictures import score_histogram
+from pipelines.report import Report
+from pipelines.runner import StageContext, StageResult
+from pipelines.units import Output, UnitWorker, digest_of, run_units
+
+MODULES = ("ddt.data.clip_score", "ddt.data.dedup", "pipelines.score")
+
+
+def models(section: ScoreParams) -> dict[str, str]:
+    """Digest of the CLIP model."""
+    return {"clip": model_digest(section.model)}
+
+
+class ScoreWorker(UnitWorker):
+    """Scores one record shard with its generated captions."""
+
+    def setup(self, params: ScoreParams) -> None:  # type: ignore[override]
+        from ddt.data.clip_score import ClipScorer  # here: only workers need torch
+
+        self.params = params
+        self.scorer = ClipScorer(params.model)
+
+    def process(self, unit: dict[str, Any], folder: Path) -> Output:
+        records = read_shard(self.store.fetch(unit["records"]), ["sample_id", "image", "caption"])
+        captions = read_shard(self.store.fetch(unit["captions"]))
+        if records["sample_id"] != captions["sample_id"]:
+            raise ValueError(f"{unit['captions']} does not hold the captions of {unit['records']}")
+        rows = []
+        merged = records.append_column("long_caption", captions["long_caption"])
+        for batch in merged.to_batches(max_chunksize=self.params.batch_size):
+            rows += self._score(batch.to_pylist())
+        path = folder / "scores.arrow"
+        write_shard(path, rows, SCORE_SCHEMA)
+        native = np.array([row["native_score"] for row in rows])
+        generated = np.array([row["generated_score"] for row in rows])
+        stats = {
+            "records": unit["records"],
+            "captions": unit["captions"],
+            "native_mean": float(native.mean()) if rows else 0.0,
+            "generated_mean": float(generated.mean()) if rows else 0.0,
+        }
+        return Output(path=path, rows=len(rows), stats=stats)
+
+    def _score(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        images = [Image.open(io.BytesIO(row["image"])).convert("RGB") for row in rows]
+        native = self.scorer.score(images, [row["caption"] for row in rows])
+        generated = self.scorer.score(images, [row["long_caption"] for row in rows])
+        return [
+            {
+                "sample_id": row["sample_id"],
+                "native_score": float(a),
+                "generated_score": float(b),
+                "image_sha256": hashlib.sha256(row["image"]).digest(),
+                "descriptor": descriptor(image),
+            }
+            for row, image, a, b in zip(rows, images, native, generated, strict=True)
+        ]
+
+
+def run(ctx: StageContext) -> StageResult:
+    """Score every recaptioned record."""
+    units = []
+    sha256 = {c.key: c.sha256 for c in ctx.inputs["ingest"].commits}
+    for c in ctx.inputs["recaption"].commits:
+        digest = digest_of([sha256[c.stats["records"]], c.sha256])
+        records = c.stats["records"]
+        units.append({"unit": unit_id(digest, ctx.fingerprint), "records": records, "captions": c.key})
+    made = run_units(ctx, ScoreWorker, units, params=ctx.section)
+    scores = pa.concat_tables([read_shard(ctx.store.fetch(c.key)) for c in made[:16]])
+    native, generated = scores["native_score"].to_numpy(), scores["generated_score"].to_numpy()
+    report = Report("score")
+    report.metrics = {
+        "score/rows": sum(c.rows for c in made),
+        "score/native_mean": float(native.mean()),
+        "score/generated_mean": float(generated.mean()),
+    }
+    path = ctx.folder / "scores.png"
+    score_histogram({"native": native, "generated": generated}).save(path)
+    report.pictures["CLIP scores"] = ctx.relative(path)
+    return StageResult(made, report)

@@ -1,0 +1,230 @@
+"""Stage `select`: filters, duplicates, then exactly K pairs with the highest score, checked by a gate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from ddt.data.dedup import find_duplicates
+from ddt.data.topk import select_top_k
+from ddt.data.schemas import PAIR_SCHEMA
+from ddt.manifest import Commit, unit_id
+from ddt.params import SelectParams
+from ddt.records import read_shard, write_shard
+from ddt.store import Store
+from pipelines.curation import planted_selection
+from pipelines.expectations import Expectation, GateResult, validate
+from pipelines.overhead import overhead
+from pipelines.pictures import record_grid, score_histogram
+from pipelines.report import Report
+from pipelines.runner import StageContext, StageError, StageResult
+from pipelines.units import Output, UnitWorker, digest_of, run_units
+
+MODULES = ("ddt.data.topk", "ddt.data.dedup", "pipelines.select")
+KEPT, BELOW = "kept", "below_top_k"
+GATE_SAMPLE_ROWS = 2000
+
+
+@dataclass
+class Shard:
+    """One record shard's rows side by side: what the filters look at and the verdict on each row."""
+
+    records: str
+    captions: str
+    digest: str
+    ids: np.ndarray  # hex strings
+    scores: np.ndarray  # float32, what rows are ranked by
+    native: np.ndarray
+    planted: list[str | None]
+    verdicts: np.ndarray  # object: reason, KEPT or BELOW
+
+    def passing(self) -> np.ndarray:
+        """Mask of the rows no filter dropped."""
+        return self.verdicts == KEPT
+
+
+class SelectWorker(UnitWorker):
+    """Writes the selected pairs of one record shard: both captions and the score, no images."""
+
+    def process(self, unit: dict[str, Any], folder: Path) -> Output:
+        records = read_shard(self.store.fetch(unit["records"]), ["sample_id", "caption"])
+        captions = read_shard(self.store.fetch(unit["captions"]))
+        kept = dict(zip(unit["kept"], unit["scores"], strict=True))
+        rows = [
+            {"sample_id": i, "short": short, "long": long, "score": kept[i]}
+            for i, short, long in zip(
+                records["sample_id"].to_pylist(),
+                records["caption"].to_pylist(),
+                captions["long_caption"].to_pylist(),
+                strict=True,
+            )
+            if i in kept
+        ]
+        path = folder / "pairs.arrow"
+        write_shard(path, rows, PAIR_SCHEMA)
+        stats = {"records": unit["records"], "mean_score": float(np.mean(unit["scores"])) if rows else 0.0}
+        return Output(path=path, rows=len(rows), stats=stats)
+
+
+def run(ctx: StageContext) -> StageResult:
+    """Select exactly `keep` pairs; stops when fewer pass the filters or when the gate fails."""
+    params: SelectParams = ctx.section
+    shards = _load(ctx)
+    _drop_duplicates(shards, params)
+    available = sum(int(shard.passing().sum()) for shard in shards)
+    if available < params.keep:
+        dropped = Counter(v for shard in shards for v in shard.verdicts if v != KEPT)
+        raise StageError(
+            f"select: {available} pairs pass the filters, select.keep asks for {params.keep} "
+            f"(dropped: {', '.join(f'{k} {v}' for k, v in dropped.most_common())})"
+        )
+    threshold, ties = _keep_top(shards, params)
+    made = run_units(ctx, SelectWorker, [_unit(shard, ctx.fingerprint) for shard in shards])
+    with overhead("great_expectations"):
+        gate = check_pairs(ctx.store, made, params, ctx.folder)
+    report = _report(ctx, shards, made, gate)
+    report.metrics |= {"select/threshold": threshold, "select/ties_at_threshold": ties}
+    gate.require("select")
+    return StageResult(made, report)
+
+
+def check_pairs(store: Store, made: Sequence[Commit], params: SelectParams, folder: Path) -> GateResult:
+    """The gate on the curated data: the selection as a whole, its shards, and a seeded sample of rows."""
+    rows = pa.concat_tables([read_shard(store.fetch(c.key)) for c in _sample(made, params.seed)]).to_pandas()
+    if len(rows) > GATE_SAMPLE_ROWS:
+        rows = rows.sample(GATE_SAMPLE_ROWS, random_state=params.seed)
+    rows["short_words"] = rows["short"].str.split().str.len()
+    rows["long_words"] = rows["long"].str.split().str.len()
+    total = sum(c.rows for c in made)
+    mean = sum(c.rows * c.stats["mean_score"] for c in made) / max(1, total)
+    selection = pd.DataFrame({"pairs": [total], "mean_score": [mean]})
+
+    def between(column: str, low: float | None, high: float | None = None) -> Expectation:
+        limits = {k: v for k, v in (("min_value", low), ("max_value", high)) if v is not None}
+        return Expectation("ExpectColumnValuesToBeBetween", {"column": column, **limits})
+
+    selection_expectations = [
+        between("pairs", params.keep, params.keep),
+        between("mean_score", params.gate_min_mean_score),
+    ]
+    row_expectations = [
+        Expectation("ExpectColumnValuesToBeUnique", {"column": "sample_id"}),
+        Expectation("ExpectColumnValuesToNotBeNull", {"column": "short"}),
+        Expectation("ExpectColumnValuesToNotBeNull", {"column": "long"}),
+        between("score", -1.0, 1.0),
+        between("short_words", params.min_caption_words),
+        between("long_words", 1, params.gate_max_long_caption_words),
+    ]
+    tables = {"selection": (selection, selection_expectations), "rows": (rows, row_expectations)}
+    return validate("select", tables, folder)
+
+
+def _sample(made: Sequence[Commit], seed: int, most: int = 16) -> list[Commit]:
+    order = np.random.default_rng(seed).permutation(len(made))[:most]
+    return [made[i] for i in sorted(order)]
+
+
+def _load(ctx: StageContext) -> list[Shard]:
+    shards = []
+    for commit in ctx.inputs["score"].commits:
+        records = read_shard(ctx.store.fetch(commit.stats["records"]), ["caption", "planted"])
+        scores = read_shard(ctx.store.fetch(commit.key))
+        native, generated = scores["native_score"].to_numpy(), scores["generated_score"].to_numpy()
+        rank = {"native": native, "generated": generated, "mean": (native + generated) / 2}
+        shards.append(
+            Shard(
+                records=commit.stats["records"],
+                captions=commit.stats["captions"],
+                digest=commit.sha256,
+                ids=np.array(scores["sample_id"].to_pylist(), dtype=object),
+                scores=rank[ctx.section.rank_by].astype(np.float32),
+                native=native,
+                planted=records["planted"].to_pylist(),
+                verdicts=_filter(records["caption"].to_pylist(), native, generated, ctx.section),
+            )
+        )
+    return shards
+
+
+def _filter(
+    captions: list[str], native: np.ndarray, generated: np.ndarray, params: SelectParams
+) -> np.ndarray:
+    words = np.array([len(caption.split()) for caption in captions])
+    verdicts = np.full(len(captions), KEPT, dtype=object)
+    verdicts[generated < params.min_generated_score] = "low_generated_score"
+    verdicts[native < params.min_native_score] = "low_native_score"
+    verdicts[words < params.min_caption_words] = "short_caption"
+    return verdicts
+
+
+def _drop_duplicates(shards: list[Shard], params: SelectParams) -> None:
+    raise NotImplementedError
+
+
+def _keep_top(shards: list[Shard], params: SelectParams) -> tuple[float, int]:
+    def part(shard: Shard) -> tuple[np.ndarray, np.ndarray]:
+        passing = shard.passing()
+        return _id_bytes(shard.ids[passing]), shard.scores[passing]
+
+    selection = select_top_k([lambda s=shard: part(s) for shard in shards], params.keep, params.seed)
+    for shard in shards:
+        passing = shard.passing()
+        kept = selection.keep(_id_bytes(shard.ids[passing]), shard.scores[passing])
+        shard.verdicts[np.flatnonzero(passing)[~kept]] = BELOW
+    return float(selection.threshold), int(selection.num_ties)
+
+
+def _id_bytes(ids: np.ndarray) -> np.ndarray:
+    return np.frombuffer(bytes.fromhex("".join(ids)), np.uint8).reshape(-1, 32)
+
+
+def _unit(shard: Shard, fingerprint: str) -> dict[str, Any]:
+    kept = shard.passing()
+    ids = [str(i) for i in shard.ids[kept]]
+    return {
+        "unit": unit_id(digest_of([shard.digest, ids]), fingerprint),
+        "records": shard.records,
+        "captions": shard.captions,
+        "kept": ids,
+        "scores": [float(s) for s in shard.scores[kept]],
+    }
+
+
+def _report(ctx: StageContext, shards: list[Shard], made: list[Commit], gate: GateResult) -> Report:
+    report = Report("select")
+    verdicts = Counter(str(v) for shard in shards for v in shard.verdicts)
+    report.metrics = {f"select/{name}": count for name, count in sorted(verdicts.items())}
+    report.metrics["select/gate_expectations"] = gate.checked
+    pairs = [(p, str(v)) for shard in shards for p, v in zip(shard.planted, shard.verdicts, strict=True)]
+    if any(planted for planted, _ in pairs):
+        report.metrics |= planted_selection(pairs)
+    report.pages["Data Docs of the gate"] = ctx.relative(gate.page)
+    native = {
+        name: np.concatenate([s.native[s.passing() == keep] for s in shards])
+        for name, keep in (("kept", True), ("dropped", False))
+    }
+    path = ctx.folder / "scores.png"
+    score_histogram(native).save(path)
+    report.pictures["CLIP score of the native caption, kept and dropped"] = ctx.relative(path)
+    for title, name, wanted in (("Kept pairs", "kept.png", True), ("Dropped pairs", "dropped.png", False)):
+        rows = _examples(ctx, shards[0], wanted)
+        if rows:
+            record_grid(rows).save(ctx.folder / name)
+            report.pictures[title] = ctx.relative(ctx.folder / name)
+    return report
+
+
+def _examples(ctx: StageContext, shard: Shard, wanted: bool, most: int = 16) -> list[dict[str, Any]]:
+    chosen = np.flatnonzero(shard.passing() == wanted)[:most]
+    table = read_shard(ctx.store.fetch(shard.records), ["image", "caption"])
+    rows = table.take(chosen).to_pylist()
+    for row, index in zip(rows, chosen, strict=True):
+        row["note"] = f"{shard.native[index]:.2f}" if wanted else str(shard.verdicts[index])
+    return rows
