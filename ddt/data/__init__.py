@@ -1,0 +1,1 @@
+"""Data on its way from raw shards to batches."""

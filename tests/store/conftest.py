@@ -1,0 +1,32 @@
+"""A store of each kind for the tests; S3 is a real HTTP server from moto, in a thread of this process."""
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from ddt.store import Store, open_store
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint():
+    patch = pytest.MonkeyPatch()
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        patch.delenv(name, raising=False)
+    patch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="test-bucket")
+    yield f"http://{host}:{port}"
+    server.stop()
+    patch.undo()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path) -> Store:
+    if request.param == "folder":
+        return open_store(tmp_path / "store")
+    request.getfixturevalue("s3_endpoint")
+    return open_store(f"s3://test-bucket/{tmp_path.name}", cache_dir=tmp_path / "cache")
