@@ -1,0 +1,235 @@
+"""Draws random scenes, and scenes that satisfy a partial description (for benchmarks' ground truth)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from ddt.scenes.world import (
+    BACKGROUNDS,
+    COLORS,
+    EXTENT,
+    HELD_OUT,
+    MAX_OBJECTS,
+    RADIUS_RANGE,
+    RELATIONS,
+    SHAPES,
+    SIZES,
+    TEXTURES,
+    Object,
+    Scene,
+    check_name,
+    group_relations,
+)
+
+T = TypeVar("T")
+
+KINDS: tuple[tuple[str, str], ...] = tuple((color, shape) for color in COLORS for shape in SHAPES)
+SEEN_KINDS: tuple[tuple[str, str], ...] = tuple(kind for kind in KINDS if kind not in HELD_OUT)
+HELD_OUT_KINDS: tuple[tuple[str, str], ...] = tuple(kind for kind in KINDS if kind in HELD_OUT)
+
+NUM_OBJECTS_SHARE = (0.40, 0.33, 0.17, 0.10)  # of scenes with 1, 2, 3, 4 objects
+# How n objects split into kinds, with shares. Repeated kinds are common so that counting can be learnt.
+SPLITS: dict[int, tuple[tuple[float, tuple[int, ...]], ...]] = {
+    1: ((1.0, (1,)),),
+    2: ((0.35, (2,)), (0.65, (1, 1))),
+    3: ((0.50, (3,)), (0.25, (2, 1)), (0.25, (1, 1, 1))),
+    4: ((0.55, (4,)), (0.15, (3, 1)), (0.15, (2, 2)), (0.15, (1, 1, 1, 1))),
+}
+LARGE_SHARE = (0.65, 0.5, 0.25, 0.1)  # of groups that are large, by the number of objects: room is limited
+TEXTURED_SHARE = 0.2
+MARGIN = 0.025  # from the border
+GAP = 0.05  # between boxes: 1.6 px at 32 px, so neighbours stay apart when blurred
+LAYOUT_TRIES = 40
+
+
+def pick(rng: np.random.Generator, items: Sequence[T]) -> T:
+    """One of `items`, uniformly (`rng.choice` is about twenty times slower)."""
+    return items[int(rng.random() * len(items))]
+
+
+def weighted(rng: np.random.Generator, options: Sequence[tuple[float, T]]) -> T:
+    """One of the values of `options`, pairs of (share, value) whose shares sum to 1."""
+    u = rng.random()
+    for share, value in options:
+        u -= share
+        if u < 0:
+            return value
+    return options[-1][1]
+
+
+def _radius(rng: np.random.Generator, size: str) -> float:
+    low, high = RADIUS_RANGE[size]
+    return round(low + (high - low) * rng.random(), 4)
+
+
+def _texture(rng: np.random.Generator) -> str:
+    return "solid" if rng.random() >= TEXTURED_SHARE else pick(rng, TEXTURES[1:])
+
+
+def make_object(rng: np.random.Generator, shape: str, color: str, texture: str, size: str) -> Object:
+    """An object with a random radius of its size, not yet placed."""
+    return Object(shape, color, texture, size, 0.5, 0.5, _radius(rng, size))
+
+
+def fits(item: Object, others: Sequence[Object]) -> bool:
+    """Whether the boxes of `item` and of each of `others` keep their distance, and `item` lies inside."""
+    x1, y1, x2, y2 = item.box
+    if min(x1, y1) < MARGIN or max(x2, y2) > 1 - MARGIN:
+        return False
+    for other in others:
+        u1, v1, u2, v2 = other.box
+        if max(u1 - x2, x1 - u2, v1 - y2, y1 - v2) < GAP:
+            return False
+    return True
+
+
+def place_at_random(rng: np.random.Generator, item: Object, others: Sequence[Object]) -> Object | None:
+    """`item` moved to a free random spot, or None if none was found in a number of tries."""
+    half, top, bottom = (value * item.radius for value in EXTENT[item.shape])
+    low_x, span_x = MARGIN + half, 1 - 2 * MARGIN - 2 * half
+    low_y, span_y = MARGIN - top, 1 - 2 * MARGIN - (bottom - top)
+    for _ in range(LAYOUT_TRIES):
+        u, v = rng.random(2)
+        moved = replace(item, x=round(low_x + span_x * u, 4), y=round(low_y + span_y * v, 4))
+        if fits(moved, others):
+            return moved
+    return None
+
+
+def lay_out(rng: np.random.Generator, items: Sequence[Object]) -> tuple[Object, ...] | None:
+    """All items at free random spots, in the order given, or None if it did not work out this time."""
+    placed: list[Object] = []
+    # the largest first: small ones find room more easily
+    for index in sorted(range(len(items)), key=lambda i: -items[i].radius):
+        moved = place_at_random(rng, items[index], placed)
+        if moved is None:
+            return None
+        placed.append(moved)
+    order = sorted(range(len(items)), key=lambda i: -items[i].radius)
+    return tuple(placed[order.index(index)] for index in range(len(items)))
+
+
+def _shrunk(rng: np.random.Generator, items: Sequence[Object]) -> list[Object]:
+    return [replace(item, size="small", radius=_radius(rng, "small")) for item in items]
+
+
+def sample_scene(
+    rng: np.random.Generator,
+    *,
+    held_out: bool = False,
+    num_objects: int | None = None,
+    same_kind: bool | None = None,
+) -> Scene:
+    """A random scene of 1 to 4 objects.
+
+    held_out False: no held-out (color, shape) at all; True: at least one object has such a combination.
+    num_objects None: 1 to 4 by `NUM_OBJECTS_SHARE`. same_kind True: all objects of one kind ("three red
+    circles"); False: all kinds differ. ValueError for a number of objects outside 1..4.
+    """
+    if num_objects is None:
+        num_objects = weighted(rng, [(share, n + 1) for n, share in enumerate(NUM_OBJECTS_SHARE)])
+    if not 1 <= num_objects <= MAX_OBJECTS:
+        raise ValueError(f"num_objects: got {num_objects}, must be 1 to {MAX_OBJECTS}")
+    if same_kind is None:
+        split = weighted(rng, SPLITS[num_objects])
+    else:
+        split = (num_objects,) if same_kind else (1,) * num_objects
+    kinds = _distinct_kinds(rng, len(split), held_out)
+    items: list[Object] = []
+    for (color, shape), count in zip(kinds, split, strict=True):
+        size = "large" if rng.random() < LARGE_SHARE[num_objects - 1] else "small"
+        texture = _texture(rng)
+        items.extend(make_object(rng, shape, color, texture, size) for _ in range(count))
+    background = pick(rng, BACKGROUNDS)
+    while True:
+        objects = lay_out(rng, items)
+        if objects is not None:
+            return Scene(background, objects)
+        items = _shrunk(rng, items)  # four small objects always find room within a few tries
+
+
+def _distinct_kinds(rng: np.random.Generator, count: int, held_out: bool) -> list[tuple[str, str]]:
+    kinds = [pick(rng, HELD_OUT_KINDS)] if held_out else []
+    pool = KINDS if held_out else SEEN_KINDS
+    while len(kinds) < count:
+        kind = pick(rng, pool)
+        if kind not in kinds:
+            kinds.append(kind)
+    if held_out and count > 1 and rng.random() < 0.5:
+        kinds.reverse()
+    return kinds
+
+
+def scene_from_spec(
+    rng: np.random.Generator,
+    groups: Sequence[Mapping[str, Any]],
+    *,
+    relation: tuple[int, str, int] | None = None,
+    background: str | None = None,
+) -> Scene:
+    """A scene that shows exactly the described groups of objects, all else random.
+
+    groups: mappings with `shape`, and optionally `count` (1), `color`, `texture`, `size`. relation
+    (a, "left of", b): group a lies so from group b by GenEval's rule, every object of a to every one of b.
+    A colour that is not given never makes a held-out combination; groups of one shape without colours get
+    different ones. ValueError for unknown names, more than four objects or a layout that can't be found.
+    """
+    members = _spec_members(rng, groups)
+    total = sum(len(group) for group in members)
+    if not 1 <= total <= MAX_OBJECTS:
+        raise ValueError(f"groups: {total} objects in all, must be 1 to {MAX_OBJECTS}")
+    if relation is not None:
+        check_name("relation", relation[1], RELATIONS)
+    background = check_name("background", background, BACKGROUNDS) if background else pick(rng, BACKGROUNDS)
+    index = [g for g, group in enumerate(members) for _ in group]
+    items = [item for group in members for item in group]
+    fixed_size = [groups[g].get("size") for g in index]
+    for attempt in range(2000):
+        objects = lay_out(rng, items)
+        if objects is not None and (relation is None or _holds(objects, index, relation)):
+            return Scene(background, objects)
+        if attempt % 20 == 19:  # crowded: what was not asked to be large becomes small
+            small = _shrunk(rng, items)
+            items = [
+                item if size else less for item, less, size in zip(items, small, fixed_size, strict=True)
+            ]
+    raise ValueError(f"groups: found no layout of {total} objects with relation {relation!r}")
+
+
+def _holds(objects: Sequence[Object], index: Sequence[int], relation: tuple[int, str, int]) -> bool:
+    a, name, b = relation
+    group_a = [item for item, g in zip(objects, index, strict=True) if g == a]
+    group_b = [item for item, g in zip(objects, index, strict=True) if g == b]
+    if not group_a or not group_b:
+        raise ValueError(f"relation: group {a} or {b} is not among the groups")
+    return name in group_relations(group_a, group_b)
+
+
+def _spec_members(rng: np.random.Generator, groups: Sequence[Mapping[str, Any]]) -> list[list[Object]]:
+    known = {"shape", "count", "color", "texture", "size"}
+    taken: set[tuple[str, str]] = set()
+    for group in groups:
+        if unknown := set(group) - known:
+            raise ValueError(
+                f"groups: unknown key {sorted(unknown)[0]!r}, allowed are {', '.join(sorted(known))}"
+            )
+        if group.get("color"):
+            taken.add((group["color"], group["shape"]))
+    members = []
+    for group in groups:
+        shape = check_name("shape", group.get("shape"), SHAPES)
+        color = group.get("color")
+        if color is None:
+            free = [c for c, s in SEEN_KINDS if s == shape and (c, s) not in taken]
+            color = pick(rng, free)
+            taken.add((color, shape))
+        check_name("color", color, COLORS)
+        texture = check_name("texture", group.get("texture") or _texture(rng), TEXTURES)
+        size = check_name("size", group.get("size") or pick(rng, SIZES), SIZES)
+        count = int(group.get("count", 1))
+        members.append([make_object(rng, shape, color, texture, size) for _ in range(count)])
+    return members
