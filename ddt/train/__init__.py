@@ -1,0 +1,1 @@
+"""The one training loop: `ddt.train.fit.fit` trains any model on any batches."""

@@ -1,0 +1,52 @@
+"""The state of a model and its optimizer as named tensors, ready for safetensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers of `model` by name; a tensor used twice appears once."""
+    persistent = model.state_dict().keys()
+    tensors: dict[str, Tensor] = dict(model.named_parameters())
+    tensors |= {name: buffer for name, buffer in model.named_buffers() if name in persistent}
+    return {name: tensor.detach() for name, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copies `tensors` into the parameters and buffers of `model`; ValueError where they do not fit."""
+    own = model_tensors(model)
+    for name in sorted(own.keys() ^ tensors.keys()):
+        raise ValueError(f"checkpoint and model differ in {name!r}: made by another model configuration")
+    for name, tensor in own.items():
+        if tensor.shape != tensors[name].shape:
+            saved = tuple(tensors[name].shape)
+            raise ValueError(f"checkpoint holds {name!r} of shape {saved}, the model {tuple(tensor.shape)}")
+        tensor.copy_(tensors[name])
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as `<parameter>:<entry>`, for example `head.weight:exp_avg`."""
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    return {
+        f"{names[parameter]}:{entry}": torch.as_tensor(value)
+        for parameter, state in optimizer.state.items()
+        for entry, value in state.items()
+    }
+
+
+def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Puts back what `optimizer_tensors` gave; ValueError for a parameter the model does not have."""
+    parameters = dict(model.named_parameters())
+    optimizer.state.clear()
+    for key, tensor in tensors.items():
+        name, _, entry = key.rpartition(":")
+        if name not in parameters:
+            raise ValueError(f"checkpoint has optimizer state of {name!r}, which the model does not have")
+        parameter = parameters[name]
+        dtype = torch.float32 if entry == "step" else parameter.dtype
+        optimizer.state[parameter][entry] = tensor.to(parameter.device, dtype, copy=True)
