@@ -1,0 +1,52 @@
+"""Checks of what users hand to the tokenizer: one clear ValueError each."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+RANGE_TOLERANCE = 1e-3  # resizing and float rounding may step a little over the edge
+
+
+def check_images(images_BCHW: Tensor, image_size: int) -> None:
+    """Float images [B, 3, S, S] in [-1, 1]."""
+    wanted = f"expected float images [batch, 3, {image_size}, {image_size}] in [-1, 1]"
+    if not isinstance(images_BCHW, Tensor):
+        raise ValueError(f"images are a {type(images_BCHW).__name__}: {wanted} as a torch tensor")
+    if images_BCHW.ndim != 4 or tuple(images_BCHW.shape[1:]) != (3, image_size, image_size):
+        raise ValueError(f"images have shape {list(images_BCHW.shape)}: {wanted}")
+    if not images_BCHW.is_floating_point():
+        raise ValueError(f"images have dtype {images_BCHW.dtype}: {wanted}")
+    if images_BCHW.numel() == 0:
+        return
+    low, high = images_BCHW.min().item(), images_BCHW.max().item()
+    if not (low >= -1 - RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
+        raise ValueError(f"images have values from {low:g} to {high:g}: {wanted}")
+
+
+def check_codes(codes_BT: Tensor, num_tokens: int, codebook_size: int) -> None:
+    """Integer codes [B, T] in 0..K−1."""
+    wanted = f"expected whole numbers [batch, {num_tokens}] in 0..{codebook_size - 1}"
+    if not isinstance(codes_BT, Tensor):
+        raise ValueError(f"codes are a {type(codes_BT).__name__}: {wanted} as a torch tensor")
+    if codes_BT.ndim != 2 or codes_BT.shape[1] != num_tokens:
+        raise ValueError(f"codes have shape {list(codes_BT.shape)}: {wanted}")
+    if codes_BT.is_floating_point() or codes_BT.is_complex() or codes_BT.dtype == torch.bool:
+        raise ValueError(f"codes have dtype {codes_BT.dtype}: {wanted}")
+    if codes_BT.numel() == 0:
+        return
+    low, high = int(codes_BT.min()), int(codes_BT.max())
+    if low < 0 or high >= codebook_size:
+        raise ValueError(f"codes run from {low} to {high}: {wanted}")
+
+
+def check_count(name: str, value: int, low: int, high: int | None = None) -> None:
+    """A whole number in low..high."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or value < low
+        or (high is not None and value > high)
+    ):
+        allowed = f"at least {low}" if high is None else f"in {low}..{high}"
+        raise ValueError(f"{name} = {value!r}: expected a whole number {allowed}")

@@ -1,0 +1,200 @@
+"""The DDT tokenizer's configuration: every size, and every point the paper leaves open as a named option.
+
+`presets()["paper"]` is the paper with its open points settled as its text reads; `presets()["selftok"]` settles
+the same points as the authors' follow-up (Selftok) does; `presets()["debug"]` runs in seconds on one core.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from ddt.config import Range, build
+
+Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(1e-9)]
+
+
+@dataclass(frozen=True)
+class DDTConfig:
+    """One DDT tokenizer. `__post_init__` checks what the annotations can't: how the values fit together."""
+
+    # Space. `pixels`: channels 3, downsample 1. `vae`: a Diffusers AutoencoderKL folder or hub id in `vae`.
+    image_size: Count
+    space: Literal["pixels", "vae"]
+    vae: str | None
+    channels: Count
+    downsample: Count
+    # Tokens.
+    num_tokens: Count
+    codebook_size: Annotated[int, Range(2)]
+    code_dim: Count
+    # Encoder: two streams of the same width, joined in attention.
+    encoder_patch: Count
+    encoder_depth: Count
+    encoder_width: Count
+    encoder_heads: Count
+    # Decoder: MMDiT.
+    decoder_patch: Count
+    decoder_depth: Count
+    decoder_width: Count
+    decoder_heads: Count
+    qk_norm: bool
+    mlp_ratio: Positive
+    # Time to prefix. `stages`: piecewise linear through (end of stage, tokens in stage). `ceil`: k(0) = 0;
+    # `inclusive`: floor + 1, so that one token is visible at t = 0.
+    schedule: Literal["linear", "stages"]
+    stage_ends: tuple[Fraction, ...]
+    stage_tokens: tuple[Count, ...]
+    prefix: Literal["ceil", "inclusive"]
+    # What the decoder gets in place of a hidden token: a zero code, or a zero code that nothing attends to.
+    hidden_tokens: Literal["zero", "mask"]
+    # Training. `power`: t = u^(1/time_power), denser near pure noise, where the tokens carry the image.
+    target: Literal["x0", "velocity"]
+    time_sampling: Literal["uniform", "power"]
+    time_power: Positive
+    tail_dropout: Fraction  # share of samples whose prefix is cut at a uniformly drawn length
+    condition_dropout: Fraction  # share of samples with no token at all
+    unquantized_steps: Natural
+    ema_decay: Fraction
+    dead_threshold: Annotated[float, Range(0)]  # in expected hits of a code per step
+    commitment_weight: Annotated[float, Range(0)]
+    commitment_on: Literal["all", "visible"]
+    entropy_weight: Annotated[float, Range(0)]
+    entropy_floor: Fraction  # the entropy term acts while perplexity / codebook_size is below
+    # Use.
+    token_order: Literal["V_1..V_T", "V_T..V_1"]  # how a language model reads the codes
+    decode_steps: Count
+
+    def __post_init__(self) -> None:
+        if self.space == "pixels" and (self.channels, self.downsample) != (3, 1):
+            raise ValueError(
+                f"channels = {self.channels}, downsample = {self.downsample}: in pixel space they are 3 and 1"
+            )
+        if self.image_size % self.downsample:
+            raise ValueError(
+                f"image_size = {self.image_size}: not a multiple of downsample = {self.downsample}"
+            )
+        for part in ("encoder", "decoder"):
+            patch, width, heads = (getattr(self, f"{part}_{name}") for name in ("patch", "width", "heads"))
+            if self.grid_side % patch:
+                raise ValueError(f"{part}_patch = {patch}: does not divide the side of {self.grid_side}")
+            if width % heads or width % 4:
+                raise ValueError(
+                    f"{part}_width = {width}: expected a multiple of 4 and of {part}_heads = {heads}"
+                )
+        self._check_stages()
+
+    def _check_stages(self) -> None:
+        ends, tokens = self.stage_ends, self.stage_tokens
+        if self.schedule == "linear":
+            if ends or tokens:
+                raise ValueError("stage_ends, stage_tokens: expected empty lists with schedule = linear")
+            return
+        rising = all(a < b for a, b in zip((0.0, *ends), ends, strict=False))
+        if not ends or not rising or ends[-1] != 1.0:
+            raise ValueError(f"stage_ends = {list(ends)}: expected rising times that end at 1.0")
+        if len(tokens) != len(ends) or sum(tokens) != self.num_tokens:
+            raise ValueError(
+                f"stage_tokens = {list(tokens)}: expected {len(ends)} counts, one for each stage, "
+                f"that add up to num_tokens = {self.num_tokens}"
+            )
+
+    @property
+    def grid_side(self) -> int:
+        """Side of what the encoder sees and the decoder draws: pixels, or latent cells."""
+        return self.image_size // self.downsample
+
+    @property
+    def encoder_image_tokens(self) -> int:
+        return (self.grid_side // self.encoder_patch) ** 2
+
+    @property
+    def decoder_image_tokens(self) -> int:
+        return (self.grid_side // self.decoder_patch) ** 2
+
+    def replace(self, **changes: Any) -> DDTConfig:
+        """The same configuration with some fields changed, checked as a whole."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return build(DDTConfig, {**fields, **changes})
+
+
+def presets() -> dict[str, DDTConfig]:
+    """`paper`, `selftok` (the paper's sizes, Selftok's answers, T = 512 as its stages need) and `debug`."""
+    paper = DDTConfig(
+        image_size=256,
+        space="vae",
+        vae="stabilityai/stable-diffusion-3-medium-diffusers",
+        channels=16,
+        downsample=8,
+        num_tokens=480,
+        codebook_size=65_536,
+        code_dim=16,
+        encoder_patch=1,
+        encoder_depth=20,
+        encoder_width=256,
+        encoder_heads=4,
+        decoder_patch=2,
+        decoder_depth=24,
+        decoder_width=1536,
+        decoder_heads=24,
+        qk_norm=False,
+        mlp_ratio=4.0,
+        schedule="linear",
+        stage_ends=(),
+        stage_tokens=(),
+        prefix="ceil",
+        hidden_tokens="zero",
+        target="x0",
+        time_sampling="uniform",
+        time_power=1.0,
+        tail_dropout=0.0,
+        condition_dropout=0.0,
+        unquantized_steps=2000,
+        ema_decay=0.99,
+        dead_threshold=0.2,
+        commitment_weight=1.0,
+        commitment_on="all",
+        entropy_weight=0.0,
+        entropy_floor=0.6,
+        token_order="V_1..V_T",
+        decode_steps=480,
+    )
+    selftok = paper.replace(
+        encoder_patch=2,
+        num_tokens=512,
+        schedule="stages",
+        stage_ends=(0.2, 0.4, 0.6, 0.8, 1.0),
+        stage_tokens=(192, 184, 72, 48, 16),
+        prefix="inclusive",
+        hidden_tokens="mask",
+        target="velocity",
+        condition_dropout=0.1,
+        entropy_weight=0.5,
+        token_order="V_T..V_1",
+        decode_steps=50,
+    )
+    debug = paper.replace(
+        image_size=16,
+        space="pixels",
+        vae=None,
+        channels=3,
+        downsample=1,
+        num_tokens=8,
+        codebook_size=32,
+        code_dim=4,
+        encoder_patch=4,
+        encoder_depth=2,
+        encoder_width=32,
+        encoder_heads=2,
+        decoder_patch=4,
+        decoder_depth=2,
+        decoder_width=32,
+        decoder_heads=2,
+        unquantized_steps=2,
+        decode_steps=4,
+    )
+    return {"paper": paper, "selftok": selftok, "debug": debug}

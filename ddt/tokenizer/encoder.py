@@ -1,0 +1,91 @@
+"""The encoder: image patches and T learned queries, two transformers joined only in attention.
+
+The query stream's output is the token sequence before quantization (paper section 3.2, "encoder").
+Shapes: B batch, T queries, L image patches, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ddt.tokenizer.layers import MLP, attend, compute_dtype, patchify, sincos_1d, sincos_2d
+
+
+class EncoderStream(nn.Module):
+    """One stream's half of a block: its own norms, projections and MLP."""
+
+    def __init__(self, width: int, mlp_ratio: float, attention_only: bool = False) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width, eps=1e-6)
+        self.qkv = nn.Linear(width, 3 * width)
+        if attention_only:
+            return
+        self.project = nn.Linear(width, width)
+        self.norm_mlp = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = MLP(width, mlp_ratio)
+
+    def before(self, x_BLD: Tensor) -> Tensor:
+        return self.qkv(self.norm_attention(x_BLD))
+
+    def after(self, x_BLD: Tensor, attended_BLD: Tensor) -> Tensor:
+        x_BLD = x_BLD + self.project(attended_BLD)
+        return x_BLD + self.mlp(self.norm_mlp(x_BLD))
+
+
+class EncoderBlock(nn.Module):
+    """Joint attention over both streams. In the last block nothing reads the image stream's result."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, last: bool) -> None:
+        super().__init__()
+        self.heads, self.last = heads, last
+        self.query = EncoderStream(width, mlp_ratio)
+        self.image = EncoderStream(width, mlp_ratio, attention_only=last)
+
+    def forward(self, query_BTD: Tensor, image_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        num_queries = query_BTD.shape[1]
+        qkv = torch.cat([self.query.before(query_BTD), self.image.before(image_BLD)], dim=1)
+        attended = attend(qkv, self.heads)
+        query_BTD = self.query.after(query_BTD, attended[:, :num_queries])
+        if not self.last:
+            image_BLD = self.image.after(image_BLD, attended[:, num_queries:])
+        return query_BTD, image_BLD
+
+
+class Encoder(nn.Module):
+    """Images (or latents) [B, C, S, S] to T vectors of `code_dim` numbers."""
+
+    def __init__(
+        self,
+        *,
+        side: int,
+        channels: int,
+        patch: int,
+        num_tokens: int,
+        code_dim: int,
+        depth: int,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+    ) -> None:
+        super().__init__()
+        self.patch = patch
+        self.embed = nn.Linear(channels * patch * patch, width)
+        self.queries = nn.Parameter(torch.randn(num_tokens, width) * 0.02)
+        self.register_buffer("image_positions", sincos_2d(side // patch, width), persistent=False)
+        self.register_buffer("query_positions", sincos_1d(torch.arange(num_tokens), width), persistent=False)
+        self.blocks = nn.ModuleList(
+            EncoderBlock(width, heads, mlp_ratio, last=i == depth - 1) for i in range(depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.to_code = nn.Linear(width, code_dim)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """[B, C, S, S] -> z [B, T, code_dim], not yet normalised."""
+        dtype = compute_dtype(x_BCHW)
+        image_BLD = (self.embed(patchify(x_BCHW, self.patch)) + self.image_positions).to(dtype)
+        query_TD = (self.queries + self.query_positions).to(dtype)
+        query_BTD = query_TD.expand(len(x_BCHW), -1, -1)
+        for block in self.blocks:
+            query_BTD, image_BLD = block(query_BTD, image_BLD)
+        return self.to_code(self.norm(query_BTD))

@@ -1,0 +1,44 @@
+"""Rectified flow: x_t = t·ε + (1−t)·x_0 with t = 1 pure noise, and the loss of Eq. 1. Shapes: B C H W."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def _column(t_B: Tensor) -> Tensor:
+    return t_B[:, None, None, None]
+
+
+def add_noise(x0_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor:
+    """x_t = t·ε + (1−t)·x_0."""
+    return torch.lerp(x0_BCHW, noise_BCHW, _column(t_B))
+
+
+def training_target(x0_BCHW: Tensor, noise_BCHW: Tensor, target: str) -> Tensor:
+    """What the decoder predicts: x_0 (Eq. 1), or the velocity ε − x_0."""
+    return x0_BCHW if target == "x0" else noise_BCHW - x0_BCHW
+
+
+def predicted_x0(prediction_BCHW: Tensor, x_BCHW: Tensor, t_B: Tensor, target: str) -> Tensor:
+    """x_0 as the prediction made at (x_t, t) implies it."""
+    return prediction_BCHW if target == "x0" else x_BCHW - _column(t_B) * prediction_BCHW
+
+
+def step(x_BCHW: Tensor, x0_BCHW: Tensor, t: float, next_t: float) -> Tensor:
+    """One Euler step from t to next_t < t along v = (x_t − x_0) / t."""
+    return torch.lerp(x0_BCHW, x_BCHW, next_t / t)
+
+
+def sample_times(
+    batch: int, time_sampling: str, power: float, generator: torch.Generator | None, device: torch.device
+) -> Tensor:
+    """t_B in [0, 1]: uniform, or with density growing as t^(power − 1)."""
+    drawn_on = generator.device if generator is not None else device
+    u_B = torch.rand(batch, generator=generator, device=drawn_on).to(device)
+    return u_B if time_sampling == "uniform" else u_B ** (1 / power)
+
+
+def squared_error_per_image(prediction_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
+    """Eq. 1 for each image, as a mean over its elements; float32 [B]."""
+    return (prediction_BCHW.float() - target_BCHW.float()).square().flatten(1).mean(1)

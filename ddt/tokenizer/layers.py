@@ -1,0 +1,89 @@
+"""Pieces that encoder and decoder share: attention, MLP, fixed positions, patches.
+
+Shapes: B batch, L sequence, D width, N heads, H head width; C H W image.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def attend(qkv_BLD3: Tensor, heads: int, key_bias_BL: Tensor | None = None) -> Tensor:
+    """Self-attention over L from concatenated q, k, v [B, L, 3·D]; returns [B, L, D].
+
+    `key_bias_BL` is added to the scores of each key: 0 keeps it, -inf removes it.
+    """
+    batch, length, width3 = qkv_BLD3.shape
+    head_width = width3 // 3 // heads
+    q, k, v = qkv_BLD3.view(batch, length, 3, heads, head_width).permute(2, 0, 3, 1, 4)
+    return attend_heads(q, k, v, key_bias_BL)
+
+
+def attend_heads(q_BNLH: Tensor, k_BNLH: Tensor, v_BNLH: Tensor, key_bias_BL: Tensor | None = None) -> Tensor:
+    """Attention with the heads split; returns [B, L, N·H]."""
+    if q_BNLH.device.type == "cpu":
+        out_BNLH = _plain_attention(q_BNLH, k_BNLH, v_BNLH, key_bias_BL)
+    else:
+        bias = None if key_bias_BL is None else key_bias_BL[:, None, None, :].to(q_BNLH.dtype)
+        out_BNLH = F.scaled_dot_product_attention(q_BNLH, k_BNLH, v_BNLH, attn_mask=bias)
+    return out_BNLH.transpose(1, 2).flatten(2)
+
+
+def _plain_attention(q: Tensor, k: Tensor, v: Tensor, key_bias_BL: Tensor | None) -> Tensor:
+    # On CPU the backward of the fused kernel in bf16 costs several times these plain products.
+    scores_BNLL = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    if key_bias_BL is not None:
+        scores_BNLL = scores_BNLL + key_bias_BL[:, None, None, :].to(scores_BNLL.dtype)
+    return scores_BNLL.softmax(-1) @ v
+
+
+class MLP(nn.Sequential):
+    """Linear, GELU (tanh form, as SD3), linear."""
+
+    def __init__(self, width: int, ratio: float) -> None:
+        hidden = int(width * ratio)
+        super().__init__(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+
+
+def sincos_1d(positions_L: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """Sinusoidal features [L, width] of positions: cosines first, then sines (SD3's order)."""
+    half = width // 2
+    device = positions_L.device
+    rates = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=device) / half)
+    angles = positions_L.float()[:, None] * rates
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def sincos_2d(side: int, width: int) -> Tensor:
+    """Sinusoidal positions [side², width] of a square grid, row by row: half for the row, half for the column."""
+    axis = sincos_1d(torch.arange(side), width // 2)
+    rows = axis[:, None, :].expand(side, side, -1)
+    columns = axis[None, :, :].expand(side, side, -1)
+    return torch.cat([rows, columns], dim=-1).reshape(side * side, width)
+
+
+def patchify(x_BCHW: Tensor, patch: int) -> Tensor:
+    """[B, C, H, W] -> [B, (H/p)·(W/p), C·p·p], patches row by row."""
+    batch, channels, height, width = x_BCHW.shape
+    grid = x_BCHW.view(batch, channels, height // patch, patch, width // patch, patch)
+    return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch * patch)
+
+
+def unpatchify(x_BLP: Tensor, patch: int, channels: int) -> Tensor:
+    """The inverse of `patchify` for a square image."""
+    side = math.isqrt(x_BLP.shape[1])
+    grid = x_BLP.view(x_BLP.shape[0], side, side, channels, patch, patch)
+    return grid.permute(0, 3, 1, 4, 2, 5).reshape(x_BLP.shape[0], channels, side * patch, side * patch)
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype autocast computes in on this device, or the tensor's own where autocast is off.
+
+    Keeping the residual stream in it halves the memory traffic of all that is not a matrix product.
+    """
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype

@@ -1,0 +1,58 @@
+"""The training loss: Eq. 1, commitment, and the optional usage entropy. Shapes: B batch, T tokens."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ddt.tokenizer.config import DDTConfig
+from ddt.tokenizer.model import TrainingOutput
+
+TIME_BANDS = ((0.0, 0.35), (0.35, 0.7), (0.7, 1.0))
+
+
+class TokenizerLoss:
+    """Callable for the training loop: (model, images, step, generator) -> (loss, metrics).
+
+    `model` is a DDTTokenizer or a wrapper that calls one. Metrics are detached scalars.
+    """
+
+    def __init__(self, config: DDTConfig) -> None:
+        self.config = config
+
+    def __call__(
+        self, model: nn.Module, images_BCHW: Tensor, step: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        out: TrainingOutput = model(images_BCHW, step=step, generator=generator)
+        flow_loss = out.squared_error_B.mean()
+        commitment = self._commitment(out)
+        loss = (
+            flow_loss
+            + self.config.commitment_weight * commitment
+            + self.config.entropy_weight * out.quantized.entropy_loss
+        )
+        metrics = {
+            "loss": loss.detach(),
+            "flow": flow_loss.detach(),
+            "commitment": commitment.detach(),
+            **error_by_time(out.x0_squared_error_B, out.t_B),
+            **out.quantized.metrics,
+        }
+        return loss, metrics
+
+    def _commitment(self, out: TrainingOutput) -> Tensor:
+        """Mean over elements (the paper writes a sum); over the visible tokens only if so configured."""
+        if self.config.commitment_on == "all":
+            return out.quantized.commitment_BT.mean()
+        weight_BT = out.visible_BT.float()
+        return (out.quantized.commitment_BT * weight_BT).sum() / weight_BT.sum().clamp(min=1)
+
+
+def error_by_time(x0_squared_error_B: Tensor, t_B: Tensor) -> dict[str, Tensor]:
+    """Mean squared error of x_0 within bands of t; a band that drew no sample is left out."""
+    metrics = {}
+    for low, high in TIME_BANDS:
+        inside_B = (t_B >= low) & (t_B <= high)
+        if inside_B.any():
+            metrics[f"mse_t/{low:g}-{high:g}"] = x0_squared_error_B[inside_B].mean()
+    return metrics

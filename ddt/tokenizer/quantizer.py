@@ -1,0 +1,219 @@
+"""The quantizer: nearest code by cosine, moved by an exponential average (paper section 3.2, "quantizer").
+
+Distances, averages and codes are float32 whatever autocast says. No tensor of B·T × K is ever held: the
+lookup goes through chunks of rows, counts and sums are scattered. All ranks hold the same codebook: counts
+and sums are all-reduced, and random choices are drawn from gathered outputs by a generator seeded with the
+step. Shapes: B batch, T tokens, d code dimensions, K codes, N = B·T vectors (over all ranks where said).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+LOOKUP_ELEMENTS = 1 << 24  # similarities held at once: 64 MiB in float32
+KMEANS_ITERATIONS = 10
+ENTROPY_ROWS = 4096  # rows of the entropy term: its similarities carry gradients, so they are held whole
+ENTROPY_SHARPNESS = 10.0  # softmax(10 · cosine), as Selftok
+
+
+@dataclass
+class Quantized:
+    """What the decoder and the loss get. `codes_BT` is None while training is still unquantized."""
+
+    vectors_BTd: Tensor  # unit vectors; gradients pass straight through to the encoder
+    codes_BT: Tensor | None
+    commitment_BT: Tensor  # squared distance to the code, mean over d
+    entropy_loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+class Quantizer(nn.Module):
+    """K unit codes of d dimensions; the codebook is a buffer, it has no gradient."""
+
+    codebook_Kd: Tensor
+    sums_Kd: Tensor
+    hits_K: Tensor
+    ready: Tensor
+
+    def __init__(
+        self,
+        codebook_size: int,
+        code_dim: int,
+        *,
+        ema_decay: float,
+        dead_threshold: float,
+        unquantized_steps: int,
+        entropy_floor: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.ema_decay = ema_decay
+        self.dead_threshold = dead_threshold
+        self.unquantized_steps = unquantized_steps
+        self.entropy_floor = entropy_floor
+        codebook_Kd = unit(torch.randn(codebook_size, code_dim))
+        self.register_buffer("codebook_Kd", codebook_Kd)
+        self.register_buffer("sums_Kd", codebook_Kd.clone())  # EMA of the sum of vectors matched per step
+        self.register_buffer("hits_K", torch.ones(codebook_size))  # EMA of the number matched per step
+        self.register_buffer("ready", torch.zeros((), dtype=torch.bool))  # k-means has run
+
+    def forward(self, z_BTd: Tensor, step: int, entropy: bool = False) -> Quantized:
+        """Training: quantizes encoder outputs, then moves the codebook.
+
+        Before `unquantized_steps` the unit vectors pass through; at that step k-means places the codes.
+        Raises ValueError if the vectors of that step are fewer than the codes.
+        """
+        with torch.autocast(z_BTd.device.type, enabled=False):
+            z_BTd = unit(z_BTd.float())
+            zero = z_BTd.new_zeros(())
+            if step < self.unquantized_steps:
+                return Quantized(z_BTd, None, z_BTd.new_zeros(z_BTd.shape[:2]), zero, {})
+            flat_Nd = z_BTd.detach().flatten(0, 1)
+            if not self.ready:
+                self._place_codes(flat_Nd, step)
+            codes_BT = self.lookup(z_BTd)
+            codes_BTd = self.codebook_Kd[codes_BT]
+            commitment_BT = (z_BTd - codes_BTd).square().mean(-1)
+            entropy_loss = self._entropy_loss(z_BTd) if entropy else zero
+            if self.training:
+                self._move_codes(flat_Nd, codes_BT.flatten(), step)
+            straight_through_BTd = z_BTd + (codes_BTd - z_BTd).detach()
+            metrics = codebook_metrics(codes_BT, len(self.codebook_Kd))
+        return Quantized(straight_through_BTd, codes_BT, commitment_BT, entropy_loss, metrics)
+
+    @torch.no_grad()
+    def lookup(self, z_BTd: Tensor) -> Tensor:
+        """int64 codes [...] with the largest cosine to z [..., d]."""
+        with torch.autocast(z_BTd.device.type, enabled=False):
+            return nearest(unit(z_BTd.float()).flatten(0, -2), self.codebook_Kd).view(z_BTd.shape[:-1])
+
+    @torch.no_grad()
+    def _move_codes(self, z_Nd: Tensor, codes_N: Tensor, step: int) -> None:
+        """EMA of hits and sums over all ranks; codes matched too rarely restart at random outputs."""
+        hits_K, sums_Kd = scatter(z_Nd, codes_N, len(self.codebook_Kd))
+        _all_reduce(hits_K)
+        _all_reduce(sums_Kd)
+        self.hits_K.lerp_(hits_K, 1 - self.ema_decay)
+        self.sums_Kd.lerp_(sums_Kd, 1 - self.ema_decay)
+        self._reset_dead(z_Nd, step)
+        # The direction of the sum is the direction of the mean: no division by hits, no smoothing.
+        self.codebook_Kd.copy_(unit(self.sums_Kd))
+
+    def _reset_dead(self, z_Nd: Tensor, step: int) -> None:
+        limit = self.dead_threshold * len(z_Nd) * _world_size() / len(self.codebook_Kd)
+        dead_D = (self.hits_K < limit).nonzero().flatten()
+        if not len(dead_D):
+            return
+        chosen = _random_rows(_gather_rows(z_Nd), len(dead_D), step)
+        dead_D = dead_D[: len(chosen)]
+        self.sums_Kd[dead_D] = chosen * limit
+        self.hits_K[dead_D] = limit
+
+    @torch.no_grad()
+    def _place_codes(self, z_Nd: Tensor, step: int) -> None:
+        z_Nd = _gather_rows(z_Nd)
+        if len(z_Nd) < len(self.codebook_Kd):
+            raise ValueError(
+                f"codebook_size = {len(self.codebook_Kd)}: k-means needs as many vectors, "
+                f"a batch gives {len(z_Nd)}; use a larger batch or fewer codes"
+            )
+        codes_Kd, hits_K, sums_Kd = spherical_kmeans(z_Nd, len(self.codebook_Kd), seed=step)
+        self.codebook_Kd.copy_(codes_Kd)
+        empty_K = hits_K == 0
+        self.hits_K.copy_(hits_K)
+        self.sums_Kd.copy_(torch.where(empty_K[:, None], codes_Kd, sums_Kd))
+        self.ready.fill_(True)
+
+    def _entropy_loss(self, z_BTd: Tensor) -> Tensor:
+        """log K − entropy of the mean soft assignment, while codes are used less than the floor."""
+        share_K = self.hits_K / self.hits_K.sum()
+        if perplexity(share_K) >= self.entropy_floor * len(share_K):
+            return z_BTd.new_zeros(())
+        z_Nd = z_BTd.flatten(0, 1)
+        z_Nd = z_Nd[:: -(-len(z_Nd) // ENTROPY_ROWS)]
+        mean_K = (ENTROPY_SHARPNESS * z_Nd @ self.codebook_Kd.T).softmax(-1).mean(0)
+        return torch.log(z_BTd.new_tensor(len(share_K))) + (mean_K * (mean_K + 1e-10).log()).sum()
+
+
+def unit(x: Tensor) -> Tensor:
+    """L2-normalised along the last dimension."""
+    return F.normalize(x, dim=-1, eps=1e-8)
+
+
+def nearest(z_Nd: Tensor, codebook_Kd: Tensor) -> Tensor:
+    """int64 [N]: the code with the largest inner product; ties go to the lowest index."""
+    rows = max(1, LOOKUP_ELEMENTS // len(codebook_Kd))
+    return torch.cat([(chunk @ codebook_Kd.T).argmax(-1) for chunk in z_Nd.split(rows)])
+
+
+def scatter(z_Nd: Tensor, codes_N: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
+    """How many vectors each code got, [K], and their sum, [K, d]."""
+    hits_K = torch.bincount(codes_N, minlength=codebook_size).to(z_Nd.dtype)
+    sums_Kd = z_Nd.new_zeros(codebook_size, z_Nd.shape[1]).index_add_(0, codes_N, z_Nd)
+    return hits_K, sums_Kd
+
+
+def spherical_kmeans(z_Nd: Tensor, codebook_size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Unit centres [K, d] of unit vectors, their hits [K] and sums [K, d].
+
+    Starts at K different rows (without replacement, so no two centres are born equal).
+    """
+    centres_Kd = _random_rows(z_Nd, codebook_size, seed)
+    for _ in range(KMEANS_ITERATIONS):
+        hits_K, sums_Kd = scatter(z_Nd, nearest(z_Nd, centres_Kd), codebook_size)
+        centres_Kd = torch.where(hits_K[:, None] > 0, unit(sums_Kd), centres_Kd)
+    return centres_Kd, hits_K, sums_Kd
+
+
+@torch.no_grad()
+def codebook_metrics(codes_BT: Tensor, codebook_size: int) -> dict[str, Tensor]:
+    """Usage, perplexity and largest share of one batch, and the perplexity of its least varied position."""
+    share_K = torch.bincount(codes_BT.flatten(), minlength=codebook_size).float() / codes_BT.numel()
+    return {
+        "codes/usage": (share_K > 0).float().mean(),
+        "codes/perplexity": perplexity(share_K),
+        "codes/largest_share": share_K.max(),
+        "codes/min_position_perplexity": position_perplexity(codes_BT, codebook_size).min(),
+    }
+
+
+def perplexity(share_K: Tensor) -> Tensor:
+    """exp of the entropy of a distribution: the number of codes it is worth."""
+    return torch.special.entr(share_K).sum().exp()
+
+
+def position_perplexity(codes_BT: Tensor, codebook_size: int) -> Tensor:
+    """Perplexity [T] of the codes at each position over a batch, without a T × K table."""
+    batch, num_tokens = codes_BT.shape
+    positions_T = torch.arange(num_tokens, device=codes_BT.device)
+    keys, counts = (codes_BT + positions_T * codebook_size).flatten().unique(return_counts=True)
+    entropy_T = torch.zeros(num_tokens, device=codes_BT.device)
+    entropy_T.index_add_(0, keys // codebook_size, torch.special.entr(counts.float() / batch))
+    return entropy_T.exp()
+
+
+def _random_rows(x_Nd: Tensor, count: int, seed: int) -> Tensor:
+    order_N = torch.randperm(len(x_Nd), generator=torch.Generator().manual_seed(seed))
+    return x_Nd[order_N[:count].to(x_Nd.device)]
+
+
+def _world_size() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def _all_reduce(x: Tensor) -> None:
+    if _world_size() > 1:
+        dist.all_reduce(x)
+
+
+def _gather_rows(x_Nd: Tensor) -> Tensor:
+    """The rows of all ranks, in rank order; every rank must hold the same number."""
+    if _world_size() == 1:
+        return x_Nd
+    parts = [torch.empty_like(x_Nd) for _ in range(_world_size())]
+    dist.all_gather(parts, x_Nd.contiguous())
+    return torch.cat(parts)

@@ -1,0 +1,67 @@
+"""Where the tokenizer works: pixels as they are, or the latents of a frozen Diffusers AutoencoderKL."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Space(Protocol):
+    """Images [B, 3, H, W] in [-1, 1] to what encoder and decoder see, and back."""
+
+    def from_images(self, images_BCHW: Tensor) -> Tensor: ...
+
+    def to_images(self, x_BCHW: Tensor) -> Tensor: ...
+
+
+class PixelSpace:
+    """Images are what the tokenizer sees."""
+
+    def from_images(self, images_BCHW: Tensor) -> Tensor:
+        return images_BCHW
+
+    def to_images(self, x_BCHW: Tensor) -> Tensor:
+        return x_BCHW.clamp(-1, 1)
+
+
+class LatentSpace:
+    """Latents, shifted and scaled as the VAE's own config says; the mode of the posterior, so no randomness.
+
+    The VAE is frozen and no part of the tokenizer's weights.
+    """
+
+    def __init__(self, vae: str, channels: int, downsample: int) -> None:
+        self.vae = _load_vae(vae)
+        config = self.vae.config
+        found = (config.latent_channels, 2 ** (len(config.block_out_channels) - 1))
+        if found != (channels, downsample):
+            raise ValueError(
+                f"vae = {vae!r}: has {found[0]} latent channels and downsamples by {found[1]}, "
+                f"the tokenizer expects {channels} and {downsample}"
+            )
+        self.shift = config.shift_factor or 0.0
+        self.scale = config.scaling_factor
+
+    @torch.no_grad()
+    def from_images(self, images_BCHW: Tensor) -> Tensor:
+        vae = self.vae.to(images_BCHW.device)
+        return (vae.encode(images_BCHW).latent_dist.mode() - self.shift) * self.scale
+
+    @torch.no_grad()
+    def to_images(self, x_BCHW: Tensor) -> Tensor:
+        vae = self.vae.to(x_BCHW.device)
+        return vae.decode(x_BCHW / self.scale + self.shift).sample.clamp(-1, 1)
+
+
+def _load_vae(vae: str) -> Any:
+    try:
+        from diffusers import AutoencoderKL
+    except ImportError:
+        raise ValueError(f"vae = {vae!r}: needs the diffusers package, which is not installed") from None
+    try:
+        loaded = AutoencoderKL.from_pretrained(vae, use_safetensors=True)
+    except OSError as error:
+        raise ValueError(f"vae = {vae!r}: cannot be loaded ({str(error).splitlines()[0]})") from None
+    return loaded.eval().requires_grad_(False)
