@@ -1,0 +1,252 @@
+"""Writes what a crawl leaves: img2dataset-style tars of jpg, txt and json with planted faults, and
+instruction rows for supervised fine-tuning. Everything is a function of (seed, shard index).
+
+The json of a sample keeps what was planted in it under "planted", so that curation can be measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ddt.scenes.edits import sample_edit
+from ddt.scenes.render import render
+from ddt.scenes.sample import pick, sample_scene
+from ddt.scenes.text import questions, short_caption
+from ddt.scenes.world import Scene
+
+FAULTS: tuple[str, ...] = (
+    "wrong_caption", "vague_caption", "empty_caption", "corrupt", "tiny", "duplicate", "near_duplicate",
+)  # fmt: skip
+COPIES: tuple[str, ...] = ("duplicate", "near_duplicate")
+PLANTED: tuple[str, ...] = ("clean", *FAULTS)
+JPEG_QUALITY = 95
+TINY_PX = 8
+EDIT_SHARE = 0.5  # of instruction rows; the others are questions with answers
+
+_VAGUE = (
+    "image", "a picture", "photo", "click to see more", "untitled", "download now", "IMG_{n}.JPG",
+    "DSC0{n}", "picture of the day", "free shipping on all orders", "see description", "image {n}",
+    "stock photo", "wallpaper hd", "my new post", "thumbnail",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class CrawlSample:
+    """One sample of a shard: bytes of `<key>.jpg`, text of `<key>.txt`, dict of `<key>.json`."""
+
+    key: str
+    image: bytes
+    caption: str
+    meta: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Original:
+    """A clean sample that later rows may copy."""
+
+    key: str
+    scene: Scene
+    picture_HWC: np.ndarray
+    image: bytes
+    caption: str
+
+
+def jpeg_bytes(image_HWC: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
+    """uint8 [H, W, 3] as JPEG with full-resolution colour (4:4:4), as small pictures need."""
+    buffer = io.BytesIO()
+    Image.fromarray(image_HWC).save(buffer, "JPEG", quality=quality, subsampling=0)
+    return buffer.getvalue()
+
+
+def png_bytes(image_HWC: np.ndarray) -> bytes:
+    """uint8 [H, W, 3] as PNG."""
+    buffer = io.BytesIO()
+    Image.fromarray(image_HWC).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def check_faults(faults: Mapping[str, float]) -> None:
+    """ValueError unless all keys are known faults and the shares are in 0..1 with a sum of at most 1."""
+    for name, share in faults.items():
+        if name not in FAULTS:
+            raise ValueError(f"faults: unknown {name!r}, allowed are {', '.join(FAULTS)}")
+        if not 0 <= share <= 1:
+            raise ValueError(f"faults.{name}: got {share}, must be 0 to 1")
+    if sum(faults.values()) > 1:
+        raise ValueError(f"faults: shares add up to {sum(faults.values()):.3f}, must be at most 1")
+
+
+def _plan(rows: int, faults: Mapping[str, float], rng: np.random.Generator) -> list[str]:
+    """What is planted in each row: exact numbers of each fault (rounded), in random order."""
+    names = [name for name in FAULTS for _ in range(round(faults.get(name, 0.0) * rows))]
+    plan = (["clean"] * max(0, rows - len(names)) + names)[:rows]
+    plan = [plan[i] for i in rng.permutation(rows)]
+    # a copy needs something to copy: the first clean row goes before everything else
+    if "clean" in plan:
+        first = plan.index("clean")
+        plan[0], plan[first] = plan[first], plan[0]
+    return plan
+
+
+def different_scene(scene: Scene, rng: np.random.Generator) -> Scene:
+    """A scene that shares no (color, shape), no shape and no number of objects with `scene`."""
+    shapes = {item.shape for item in scene.objects}
+    while True:
+        other = sample_scene(rng)
+        if len(other.objects) != len(scene.objects) and not shapes & {item.shape for item in other.objects}:
+            return other
+
+
+def _corrupted(image: bytes, rng: np.random.Generator) -> bytes:
+    """Bytes that no decoder accepts: cut short, noise, a web page, or nothing."""
+    way = int(rng.random() * 4)
+    if way == 0:
+        return image[: int(len(image) * (0.3 + 0.4 * rng.random()))]
+    if way == 1:
+        return rng.bytes(len(image))
+    return b"<!DOCTYPE html><title>404 Not Found</title>" if way == 2 else b""
+
+
+def _nearly(image_HWC: np.ndarray, rng: np.random.Generator) -> bytes:
+    """The same picture saved again: lower quality, moved by a pixel, or a little brighter."""
+    way = int(rng.random() * 3)
+    if way == 0:
+        return jpeg_bytes(image_HWC, quality=82)
+    if way == 1:
+        shift = max(1, image_HWC.shape[0] // 64)
+        moved = np.concatenate([image_HWC[:, :1].repeat(shift, axis=1), image_HWC[:, :-shift]], axis=1)
+        return jpeg_bytes(moved)
+    return jpeg_bytes(np.clip(image_HWC.astype(np.int16) + 6, 0, 255).astype(np.uint8))
+
+
+def _copy(original: _Original, near: bool, rng: np.random.Generator) -> tuple[bytes, str]:
+    """The same bytes, or nearly the same picture; half of the time with the text of another page."""
+    image = _nearly(original.picture_HWC, rng) if near else original.image
+    caption = original.caption if rng.random() < 0.5 else short_caption(original.scene, rng)
+    return image, caption
+
+
+def _spoiled(original: _Original, planted: str, rng: np.random.Generator) -> tuple[bytes, str]:
+    """Image and caption of `original` with the fault `planted` in one of the two."""
+    image, caption = original.image, original.caption
+    if planted == "wrong_caption":
+        caption = short_caption(different_scene(original.scene, rng), rng)
+    elif planted == "vague_caption":
+        caption = pick(rng, _VAGUE).format(n=1000 + int(rng.random() * 9000))
+    elif planted == "empty_caption":
+        caption = pick(rng, ("", " ", "\n"))
+    elif planted == "corrupt":
+        image = _corrupted(image, rng)
+    elif planted == "tiny":
+        small = render(original.scene, 2 * TINY_PX).reshape(TINY_PX, 2, TINY_PX, 2, 3).mean(axis=(1, 3))
+        image = jpeg_bytes(small.astype(np.uint8))
+    return image, caption
+
+
+def _meta(key: str, image: bytes, caption: str, side_px: int, planted: str) -> dict[str, Any]:
+    """What img2dataset writes beside an image, plus what was planted."""
+    side = TINY_PX if planted == "tiny" else side_px
+    return {
+        "key": key,
+        "url": f"https://scenes.example/{key}.jpg",
+        "caption": caption,
+        "status": "success",
+        "error_message": None,
+        "width": side,
+        "height": side,
+        "original_width": side,
+        "original_height": side,
+        "sha256": hashlib.sha256(image).hexdigest(),
+        "planted": planted,
+    }
+
+
+def shard_samples(
+    index: int, rows: int, seed: int, side_px: int, faults: Mapping[str, float]
+) -> Iterator[CrawlSample]:
+    """The samples of a shard, in order. faults: share of the rows for each of `FAULTS`; the rest is clean."""
+    check_faults(faults)
+    rng = np.random.default_rng([seed, index])
+    originals: list[_Original] = []
+    for row, planted in enumerate(_plan(rows, faults, rng)):
+        key = f"{index:05d}{row:04d}"
+        copy_of = None
+        if planted in COPIES and originals:
+            original = pick(rng, originals)
+            copy_of = original.key
+            image, caption = _copy(original, planted == "near_duplicate", rng)
+        else:
+            planted = "clean" if planted in COPIES else planted  # no clean row that it could copy
+            scene = sample_scene(rng)
+            picture = render(scene, side_px)
+            original = _Original(key, scene, picture, jpeg_bytes(picture), short_caption(scene, rng))
+            image, caption = _spoiled(original, planted, rng)
+            if planted == "clean":
+                originals.append(original)
+        meta = _meta(key, image, caption, side_px, planted)
+        yield CrawlSample(key, image, caption, meta | ({"copy_of": copy_of} if copy_of else {}))
+
+
+def write_shard(
+    path: str | Path, index: int, rows: int, seed: int, side_px: int, faults: Mapping[str, float]
+) -> dict[str, int]:
+    """Write shard `index` as an uncompressed tar and return how many rows of each kind were planted.
+
+    faults: share of the rows for each of `FAULTS`. The bytes depend on the arguments only. ValueError for
+    unknown faults or shares that add up to more than 1.
+    """
+    counts = dict.fromkeys(PLANTED, 0)
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in shard_samples(index, rows, seed, side_px, faults):
+            counts[sample.meta["planted"]] += 1
+            text = json.dumps(sample.meta, sort_keys=True)
+            for ending, data in (
+                ("jpg", sample.image), ("txt", sample.caption.encode()), ("json", text.encode()),
+            ):  # fmt: skip
+                info = tarfile.TarInfo(
+                    f"{sample.key}.{ending}"
+                )  # owner and time stay 0: same bytes each time
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    return counts
+
+
+def instruct_rows(index: int, rows: int, seed: int, side_px: int = 32) -> list[dict[str, Any]]:
+    """Rows for instruction tuning: {kind "edit"|"qa", image, target, instruction, answer}.
+
+    image, target: PNG bytes; target None for "qa". instruction: the edit or the question; answer None for
+    "edit". A function of (seed, index), apart from the pictures of `shard_samples`.
+    """
+    rng = np.random.default_rng([seed, index, 1])
+    return [_instruct_row(rng, side_px) for _ in range(rows)]
+
+
+def _instruct_row(rng: np.random.Generator, side_px: int) -> dict[str, Any]:
+    if rng.random() < EDIT_SHARE:
+        edit = sample_edit(rng)
+        return {
+            "kind": "edit",
+            "image": png_bytes(render(edit.source, side_px)),
+            "target": png_bytes(render(edit.target, side_px)),
+            "instruction": edit.instruction,
+            "answer": None,
+        }
+    scene = sample_scene(rng)
+    question = pick(rng, questions(scene, rng))
+    return {
+        "kind": "qa",
+        "image": png_bytes(render(scene, side_px)),
+        "target": None,
+        "instruction": question.question,
+        "answer": question.answer,
+    }
