@@ -1,0 +1,58 @@
+"""Randomness by index: the same draw or place for (seed, index), whoever asks, in whatever order.
+
+Nothing here keeps state, so a resumed run and a run on more workers see the same samples and the same draws.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+_ROUNDS = 4  # of the Feistel network below: enough to look random, few enough to cost nothing
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def _mix(x: np.ndarray) -> np.ndarray:
+    """splitmix64's finalizer: uint64 in, uint64 out, every output bit depends on every input bit."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def hashed(seed: int, stream: str, index: np.ndarray | int) -> np.ndarray:
+    """uint64 for each index, independent between streams (a stream is named after what it decides)."""
+    with np.errstate(over="ignore"):
+        key = _mix(np.asarray([seed & 0xFFFFFFFFFFFFFFFF], dtype=np.uint64) + _GOLDEN)
+        key = _mix(key ^ np.uint64(zlib.crc32(stream.encode())))
+        return _mix(key + np.asarray(index, dtype=np.uint64) * _GOLDEN)
+
+
+def uniform(seed: int, stream: str, index: np.ndarray | int) -> np.ndarray:
+    """float64 in [0, 1) for each index."""
+    return (hashed(seed, stream, index) >> np.uint64(11)) * 2.0**-53
+
+
+def shuffled(seed: int, stream: str, position: np.ndarray | int, size: int) -> np.ndarray:
+    """The item at each position of an endless pass over `size` items, reshuffled every epoch.
+
+    Positions n*size .. (n+1)*size - 1 hold a permutation of 0..size-1 that depends on (seed, stream, n) only.
+    O(1) in memory: a Feistel network over the next power of four, walked until it lands inside, so that no
+    worker has to hold (or agree on) a permutation of 200 M samples.
+    """
+    if size < 1:
+        raise ValueError(f"can't order {size} items: expected at least one")
+    position = np.atleast_1d(np.asarray(position, dtype=np.uint64))
+    epoch, item = position // np.uint64(size), position % np.uint64(size)
+    half_bits = np.uint64(max(1, ((size - 1).bit_length() + 1) // 2))
+    mask = (np.uint64(1) << half_bits) - np.uint64(1)
+    keys = [hashed(seed, f"{stream}/{r}", epoch) for r in range(_ROUNDS)]
+    outside = np.ones(item.shape, dtype=bool)
+    while outside.any():
+        left, right = item >> half_bits, item & mask
+        with np.errstate(over="ignore"):
+            for key in keys:
+                left, right = right, left ^ (_mix(right * _GOLDEN + key) & mask)
+        item = np.where(outside, (left << half_bits) | right, item)
+        outside = item >= np.uint64(size)
+    return item.astype(np.int64)

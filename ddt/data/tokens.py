@@ -1,0 +1,193 @@
+"""Token shards: captions or conversations beside image codes, as memory-mapped Arrow IPC files.
+
+Uncompressed and read in place: 200 M images of 480 uint16 codes are 192 GB on disk and none in memory. A
+shard's metadata say which tokenizer made its codes; readers refuse any other. Codes are stored V_1..V_T; the
+order in which a language model reads them is applied by ddt.mllm.sequences alone.
+
+T image tokens, K codebook size, n rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+MAX_CODEBOOK = 1 << 16  # codes are uint16
+
+
+@dataclass(frozen=True)
+class TokenMeta:
+    """What made the codes of a shard."""
+
+    tokenizer_digest: str
+    num_tokens: int
+    codebook_size: int
+    token_order: str
+
+    def to_schema(self) -> dict[str, str]:
+        return {name: str(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_schema(cls, metadata: Mapping[bytes, bytes] | None, path: Path) -> TokenMeta:
+        found = {key.decode(): value.decode() for key, value in (metadata or {}).items()}
+        try:
+            return cls(
+                found["tokenizer_digest"],
+                int(found["num_tokens"]),
+                int(found["codebook_size"]),
+                found["token_order"],
+            )
+        except KeyError as error:
+            raise ValueError(f"{path}: not a token shard, its metadata lack {error.args[0]}") from None
+
+
+def pair_schema(num_tokens: int) -> pa.Schema:
+    """Columns of a shard of image-text pairs: short native caption, long generated one, codes."""
+    codes = pa.list_(pa.uint16(), num_tokens)
+    text = pa.string()
+    return pa.schema([("sample_id", text), ("short", text), ("long", text), ("codes", codes)])
+
+
+def instruct_schema(num_tokens: int) -> pa.Schema:
+    """Columns of a shard of instructions: `kind` "edit" has target codes, "qa" has an answer."""
+    codes = pa.list_(pa.uint16(), num_tokens)
+    text = pa.string()
+    return pa.schema(
+        [
+            ("sample_id", text),
+            ("kind", text),
+            ("instruction", text),
+            ("answer", text),
+            ("codes", codes),
+            ("target_codes", codes),
+        ]
+    )
+
+
+def write_shard(path: Path, columns: Mapping[str, Any], meta: TokenMeta, kind: str) -> int:
+    """Writes one shard of `kind` "pairs" or "instruct"; returns its rows.
+
+    `columns` maps each name of the schema to a sequence; code columns are integer [n, T] arrays or sequences
+    of T codes, None where an instruction has no target. The same columns give the same bytes. Raises
+    ValueError where codes are not T codes within [0, K).
+    """
+    schema = {"pairs": pair_schema, "instruct": instruct_schema}[kind](meta.num_tokens)
+    arrays = []
+    for field in schema:
+        values = columns[field.name]
+        is_codes = pa.types.is_fixed_size_list(field.type)
+        arrays.append(_code_array(values, meta, path) if is_codes else pa.array(values, field.type))
+    batch = pa.record_batch(arrays, schema=schema.with_metadata(meta.to_schema()))
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return batch.num_rows
+
+
+def _code_array(values: Any, meta: TokenMeta, path: Path) -> pa.Array:
+    if meta.codebook_size > MAX_CODEBOOK:
+        raise ValueError(f"{path}: codebook_size = {meta.codebook_size}: expected at most {MAX_CODEBOOK}")
+    blank = np.zeros(meta.num_tokens, dtype=np.int64)
+    rows = [blank if row is None else np.asarray(row, dtype=np.int64) for row in values]
+    for row in rows:
+        if row.shape != (meta.num_tokens,) or row.min() < 0 or row.max() >= meta.codebook_size:
+            raise ValueError(
+                f"{path}: expected {meta.num_tokens} codes below {meta.codebook_size} a row, got shape "
+                f"{row.shape} with values from {row.min()} to {row.max()}"
+            )
+    codes_nT = np.stack(rows).astype(np.uint16) if rows else np.zeros((0, meta.num_tokens), dtype=np.uint16)
+    absent = pa.array([row is None for row in values], pa.bool_())
+    kind = pa.list_(pa.uint16(), meta.num_tokens)
+    return pa.FixedSizeListArray.from_arrays(pa.array(codes_nT.reshape(-1)), type=kind, mask=absent)
+
+
+class TokenShard:
+    """One shard, memory-mapped. Rows are read in place; nothing is copied but what is asked for."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        try:
+            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ValueError(f"{path}: not a readable token shard ({str(error).splitlines()[0]})") from None
+        self.meta = TokenMeta.from_schema(table.schema.metadata, self.path)
+        self.kind = "instruct" if "kind" in table.column_names else "pairs"
+        self._table = table.combine_chunks()
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    def codes(self, name: str = "codes") -> np.ndarray:
+        """uint16 [n, T] view of the file; rows that have no target are zeros."""
+        column = self._table.column(name)
+        if not len(column):
+            return np.zeros((0, self.meta.num_tokens), dtype=np.uint16)
+        chunk = column.chunk(0)
+        start = chunk.offset * self.meta.num_tokens
+        flat = chunk.values.to_numpy(zero_copy_only=True)[start : start + len(chunk) * self.meta.num_tokens]
+        return flat.reshape(len(chunk), self.meta.num_tokens)
+
+    def text(self, name: str, row: int) -> str | None:
+        return self._table.column(name)[row].as_py()
+
+    def strings(self, name: str) -> list[str | None]:
+        return self._table.column(name).to_pylist()
+
+
+class TokenDataset:
+    """Shards of one kind and one tokenizer as a single indexed sequence.
+
+    The order of `paths` is the order of rows; give it sorted, as a manifest is. Raises ValueError where a
+    shard was made by another tokenizer than `tokenizer_digest`, shards disagree, or there is no row.
+    """
+
+    def __init__(self, paths: Sequence[Path | str], tokenizer_digest: str | None = None) -> None:
+        self.shards = [TokenShard(path) for path in paths]
+        if not sum(map(len, self.shards)):
+            raise ValueError(f"no rows in {len(self.shards)} token shards")
+        self.meta = self.shards[0].meta
+        for shard in self.shards:
+            _check(shard, self.meta, tokenizer_digest)
+        self._starts = np.concatenate([[0], np.cumsum([len(shard) for shard in self.shards])])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def _locate(self, index: int) -> tuple[TokenShard, int]:
+        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self.shards[shard], int(index - self._starts[shard])
+
+    def text(self, name: str, index: int) -> str | None:
+        shard, row = self._locate(index)
+        return shard.text(name, row)
+
+    def codes(self, index: int, name: str = "codes") -> np.ndarray:
+        """int64 [T]: V_1..V_T of one row."""
+        shard, row = self._locate(index)
+        return shard.codes(name)[row].astype(np.int64)
+
+    @cached_property
+    def rows_by_kind(self) -> dict[str, np.ndarray]:
+        """For instructions: the row numbers of each kind."""
+        kinds = np.array([kind for shard in self.shards for kind in shard.strings("kind")])
+        return {kind: np.flatnonzero(kinds == kind) for kind in sorted(set(kinds))}
+
+
+def _check(shard: TokenShard, meta: TokenMeta, tokenizer_digest: str | None) -> None:
+    if tokenizer_digest is not None and shard.meta.tokenizer_digest != tokenizer_digest:
+        raise ValueError(
+            f"{shard.path}: its codes were made by tokenizer {shard.meta.tokenizer_digest[:16]}, "
+            f"but the tokenizer given is {tokenizer_digest[:16]}; run tokenize_images with that tokenizer"
+        )
+    if shard.meta != meta:
+        raise ValueError(f"{shard.path}: {shard.meta} differs from the first shard's {meta}")
+
+
+def all_codes(paths: Iterable[Path | str]) -> np.ndarray:
+    """uint16 [n, T] codes of the first images of all rows: for usage statistics."""
+    return np.concatenate([TokenShard(path).codes() for path in paths])

@@ -1,0 +1,203 @@
+"""Global batches of packed training sequences, each a function of (seed, step) alone.
+
+Step s takes samples s*N .. (s+1)*N - 1; what a sample is, which caption it gets and whether that is dropped are
+drawn by its number. So one integer is the whole state, and any number of workers sees the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from ddt.config import Range
+from ddt.data.order import hashed, shuffled, uniform
+from ddt.data.text import TextSource
+from ddt.data.tokens import TokenDataset
+from ddt.mllm import sequences as S
+from ddt.mllm.instructions import LONG_CAPTION, QUESTION, SHORT_CAPTION
+from ddt.mllm.packing import PackedBatch, pack, slice_rows
+from ddt.mllm.sequences import SequenceBuilder, Value
+
+Fraction = Annotated[float, Range(0, 1)]
+Example = tuple[str, Mapping[str, Value]]
+TASKS = ("text_to_image", "edit", "caption", "vqa")
+
+
+@dataclass(frozen=True)
+class PretrainMix:
+    """What pre-training draws; the defaults are the paper's. A caption that is not long is the native one."""
+
+    long_caption_rate: Fraction = 0.6
+    caption_drop_rate: Fraction = 0.1
+    text_rate: Fraction = 0.1
+
+
+@dataclass(frozen=True)
+class FinetuneMix:
+    """What instruction tuning draws: weights of the tasks, and how often a prompt is dropped for guidance."""
+
+    weights: dict[str, float]
+    caption_drop_rate: Fraction = 0.1
+    long_caption_rate: Fraction = 0.6
+
+    def __post_init__(self) -> None:
+        for task, weight in self.weights.items():
+            if task not in TASKS:
+                raise ValueError(f"mix.{task}: unknown task; allowed here: {', '.join(TASKS)}")
+            if weight < 0:
+                raise ValueError(f"mix.{task} = {weight}: expected a number >= 0")
+        if sum(self.weights.values()) <= 0:
+            raise ValueError(f"mix = {self.weights}: expected a positive weight for at least one task")
+
+
+class PackedBatches:
+    """Batches for `ddt.train.fit`: subclasses say what sample n is."""
+
+    def __init__(self, builder: SequenceBuilder, samples_per_step: int, row_length: int, seed: int) -> None:
+        self.builder, self.seed = builder, seed
+        self.samples_per_step, self.row_length = samples_per_step, row_length
+
+    def examples(self, numbers: np.ndarray) -> list[Example]:
+        raise NotImplementedError
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> PackedBatch:
+        """The rows of `rank` in the global batch of `step`. Too long texts are cut to fit a row."""
+        numbers = np.arange(step * self.samples_per_step, (step + 1) * self.samples_per_step)
+        documents = self.builder.documents(self.examples(numbers))
+        documents = [self._cut(document) for document in documents]
+        whole = pack(documents, self.row_length, self.builder.vocabulary.pad, multiple=world)
+        return slice_rows(whole, rank, world)
+
+    def _cut(self, document: S.Document) -> S.Document:
+        # Only text may be cut: an image without its end would teach a wrong number of tokens.
+        if len(document) <= self.row_length:
+            return document
+        if (document.ids == self.builder.vocabulary.bov).any():
+            raise ValueError(f"a sequence of {len(document)} tokens does not fit row_length = {self.row_length}")
+        return S.Document(document.ids[: self.row_length], document.learned[: self.row_length])
+
+
+class PretrainBatches(PackedBatches):
+    """Image-text pairs `[BOS] caption [BOV] V_1..V_T [EOV] [EOS]` and, where `texts` is given, text alone."""
+
+    def __init__(
+        self,
+        pairs: TokenDataset,
+        texts: TextSource | None,
+        builder: SequenceBuilder,
+        mix: PretrainMix,
+        samples_per_step: int,
+        row_length: int,
+        seed: int,
+    ) -> None:
+        super().__init__(builder, samples_per_step, row_length, seed)
+        if mix.text_rate > 0 and texts is None:
+            raise ValueError(f"text_rate = {mix.text_rate}: there is no text; expected 0 or a text source")
+        self.pairs, self.texts, self.mix = pairs, texts, mix
+
+    def examples(self, numbers: np.ndarray) -> list[Example]:
+        is_text = uniform(self.seed, "text", numbers) < self.mix.text_rate
+        rows = shuffled(self.seed, "pairs", numbers, len(self.pairs))
+        columns = caption_columns(self.seed, numbers, self.mix.long_caption_rate)
+        dropped = uniform(self.seed, "drop", numbers) < self.mix.caption_drop_rate
+        examples: list[Example] = []
+        for i, number in enumerate(numbers):
+            if is_text[i] and self.texts is not None:
+                place = int(shuffled(self.seed, "texts", number, len(self.texts))[0])
+                examples.append((S.TEXT_ONLY, {"text": self.texts[place]}))
+            else:
+                caption = "" if dropped[i] else pair_caption(self.pairs, columns[i], rows[i])
+                examples.append((S.PRETRAIN, {"caption": caption, "image": self.pairs.codes(rows[i])}))
+        return examples
+
+
+class FinetuneBatches(PackedBatches):
+    """The four tasks of instruction tuning. A task's examples are reshuffled every time all have been seen."""
+
+    def __init__(
+        self,
+        pairs: TokenDataset,
+        instructions: TokenDataset | None,
+        builder: SequenceBuilder,
+        mix: FinetuneMix,
+        samples_per_step: int,
+        row_length: int,
+        seed: int,
+    ) -> None:
+        super().__init__(builder, samples_per_step, row_length, seed)
+        by_kind = {} if instructions is None else instructions.rows_by_kind
+        for task, kind in (("edit", "edit"), ("vqa", "qa")):
+            if mix.weights.get(task, 0) > 0 and not len(by_kind.get(kind, ())):
+                raise ValueError(f"mix.{task} = {mix.weights[task]}: there are no {kind!r} instructions in the data")
+        self.pairs, self.instructions, self.mix, self._rows = pairs, instructions, mix, by_kind
+
+    def tasks(self, numbers: np.ndarray) -> np.ndarray:
+        """The task of each sample number, an index into TASKS."""
+        weights = np.array([self.mix.weights.get(task, 0.0) for task in TASKS])
+        edges = np.cumsum(weights / weights.sum())
+        drawn = np.searchsorted(edges, uniform(self.seed, "task", numbers), side="right")
+        return np.minimum(drawn, np.flatnonzero(weights)[-1])  # rounding may leave the last edge below 1
+
+    def examples(self, numbers: np.ndarray) -> list[Example]:
+        makers = (self._text_to_image, self._edit, self._caption, self._vqa)
+        return [
+            makers[task](int(number)) for number, task in zip(numbers, self.tasks(numbers), strict=True)
+        ]
+
+    def _row(self, stream: str, number: int, size: int) -> int:
+        return int(shuffled(self.seed, stream, number, size)[0])
+
+    def _dropped(self, number: int) -> bool:
+        return bool(uniform(self.seed, "drop", number)[0] < self.mix.caption_drop_rate)
+
+    def _pair(self, stream: str, number: int) -> tuple[int, str]:
+        column = caption_columns(self.seed, np.array([number]), self.mix.long_caption_rate)[0]
+        return self._row(stream, number, len(self.pairs)), column
+
+    def _choice(self, options: tuple[str, ...], number: int) -> str:
+        return options[int(hashed(self.seed, "instruction", number)[0] % np.uint64(len(options)))]
+
+    def _text_to_image(self, number: int) -> Example:
+        row, column = self._pair("text_to_image", number)
+        caption = "" if self._dropped(number) else pair_caption(self.pairs, column, row)
+        return S.TEXT_TO_IMAGE, {"caption": caption, "image": self.pairs.codes(row)}
+
+    def _caption(self, number: int) -> Example:
+        row, column = self._pair("caption", number)
+        instruction = self._choice(LONG_CAPTION if column == "long" else SHORT_CAPTION, number)
+        answer = pair_caption(self.pairs, column, row)
+        return S.ANSWER, {"image": self.pairs.codes(row), "instruction": instruction, "answer": answer}
+
+    def _edit(self, number: int) -> Example:
+        assert self.instructions is not None
+        rows = self._rows["edit"]
+        row = int(rows[self._row("edit", number, len(rows))])
+        instruction = "" if self._dropped(number) else self.instructions.text("instruction", row) or ""
+        source, target = self.instructions.codes(row), self.instructions.codes(row, "target_codes")
+        return S.EDIT, {"source": source, "instruction": instruction, "image": target}
+
+    def _vqa(self, number: int) -> Example:
+        assert self.instructions is not None
+        rows = self._rows["qa"]
+        row = int(rows[self._row("vqa", number, len(rows))])
+        question = self.instructions.text("instruction", row) or ""
+        instruction = self._choice(QUESTION, number).replace("{question}", question)
+        answer = self.instructions.text("answer", row) or ""
+        return S.ANSWER, {
+            "image": self.instructions.codes(row),
+            "instruction": instruction,
+            "answer": answer,
+        }
+
+
+def caption_columns(seed: int, numbers: np.ndarray, long_rate: float) -> list[str]:
+    """Which caption each sample shows, "long" or "short"."""
+    return ["long" if long else "short" for long in uniform(seed, "caption", numbers) < long_rate]
+
+
+def pair_caption(pairs: TokenDataset, column: str, row: int) -> str:
+    """That caption of a pair; the other one where it is missing."""
+    return pairs.text(column, row) or pairs.text("short" if column == "long" else "long", row) or ""

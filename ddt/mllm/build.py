@@ -1,0 +1,117 @@
+"""A language model and its tokenizer, ready for both modalities: small from scratch, or from a checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from ddt.mllm.config import LanguageModelConfig
+from ddt.mllm.vocabulary import Vocabulary, extend_embeddings, extend_tokenizer
+
+MODEL_TYPES = ("llama", "gemma2")
+
+
+def attention_kind(device: torch.device | str) -> str:
+    """Plain matrix products on CPU: at packed rows of 128 a training step in bf16 took 0.55 s, fused 1.67 s."""
+    return "eager" if torch.device(device).type == "cpu" else "sdpa"
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a local folder or hub id; ValueError in one line where there is none."""
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"text tokenizer {path}: can't be loaded ({_first_line(error)})") from None
+
+
+def llama_config(config: LanguageModelConfig, vocabulary: Vocabulary) -> LlamaConfig:
+    """The Hugging Face config of a from-scratch model."""
+    return LlamaConfig(
+        vocab_size=vocabulary.size,
+        hidden_size=config.width,
+        intermediate_size=config.mlp_width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads,
+        max_position_embeddings=config.max_length,
+        tie_word_embeddings=config.tie_embeddings,
+        bos_token_id=vocabulary.bos,
+        eos_token_id=vocabulary.eos,
+        pad_token_id=vocabulary.pad,
+        initializer_range=config.width**-0.5 * 0.5,
+    )
+
+
+def new_model(config: LanguageModelConfig, vocabulary: Vocabulary, seed: int) -> PreTrainedModel:
+    """A randomly initialised LlamaForCausalLM in float32; the global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForCausalLM.from_config(
+            llama_config(config, vocabulary), attn_implementation=attention_kind("cpu"), dtype=torch.float32
+        )
+
+
+def load_model(
+    path: str | Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> PreTrainedModel:
+    """A Llama- or Gemma-2-class causal language model from a local folder or hub id.
+
+    Raises ValueError for another model class, or a folder that holds none, before weights are read.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        if config.model_type not in MODEL_TYPES:
+            raise ValueError(f"its type is {config.model_type!r}; supported: {', '.join(MODEL_TYPES)}")
+        model = AutoModelForCausalLM.from_pretrained(
+            path, config=config, dtype=dtype, attn_implementation=attention_kind(device), trust_remote_code=False
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"language model {path}: can't be loaded ({_first_line(error)})") from None
+    return model.to(device)
+
+
+def build(
+    init: str | None,
+    text_tokenizer: str | Path,
+    config: LanguageModelConfig | None,
+    codebook_size: int,
+    seed: int,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Vocabulary]:
+    """The model to pre-train: `init` extended by the visual rows, or `config` from scratch where it is None.
+
+    Raises ValueError where neither or both are given.
+    """
+    if (init is None) == (config is None):
+        given = "both are" if init is not None else "neither is"
+        raise ValueError(f"pretrain.init and pretrain.model: expected exactly one of them, {given} set")
+    tokenizer = load_tokenizer(text_tokenizer)
+    vocabulary = extend_tokenizer(tokenizer, codebook_size)
+    if config is not None:
+        return new_model(config, vocabulary, seed), tokenizer, vocabulary
+    assert init is not None
+    model = load_model(init)
+    extend_embeddings(model, vocabulary)
+    return model, tokenizer, vocabulary
+
+
+def check_row_length(model: PreTrainedModel, row_length: int) -> None:
+    """Rows must fit the model's positions and, where it has one, its attention window (ValueError)."""
+    limits = {"max_position_embeddings": model.config.max_position_embeddings}
+    if "sliding_attention" in (getattr(model.config, "layer_types", None) or []):
+        limits["sliding_window"] = model.config.sliding_window
+    for name, limit in limits.items():
+        if limit is not None and row_length > limit:
+            raise ValueError(f"row_length = {row_length}: expected at most the model's {name} = {limit}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

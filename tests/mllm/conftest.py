@@ -1,0 +1,66 @@
+"""A small byte-level BPE and models of a few thousand parameters, made on the spot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS, TINY, make_tokenizer
+from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
+
+from ddt.mllm.build import new_model
+from ddt.mllm.sequences import SequenceBuilder
+from ddt.mllm.vocabulary import Vocabulary, extend_tokenizer
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def plain_tokenizer() -> PreTrainedTokenizerFast:
+    return make_tokenizer()
+
+
+@pytest.fixture
+def tokenizer(plain_tokenizer) -> PreTrainedTokenizerFast:
+    extend_tokenizer(plain_tokenizer, CODEBOOK_SIZE)
+    return plain_tokenizer
+
+
+@pytest.fixture
+def vocabulary(tokenizer) -> Vocabulary:
+    return extend_tokenizer(tokenizer, CODEBOOK_SIZE)
+
+
+@pytest.fixture
+def builder(tokenizer, vocabulary) -> SequenceBuilder:
+    return SequenceBuilder(tokenizer, vocabulary, NUM_TOKENS, "V_1..V_T")
+
+
+@pytest.fixture
+def llama(vocabulary):
+    return new_model(TINY, vocabulary, seed=0)
+
+
+@pytest.fixture
+def gemma_folder(tmp_path: Path, plain_tokenizer) -> Path:
+    """A tiny random Gemma-2 checkpoint as its publishers lay it out: config, safetensors, tokenizer.json."""
+    folder = tmp_path / "gemma"
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=len(plain_tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        max_position_embeddings=128,
+        sliding_window=64,
+    )
+    Gemma2ForCausalLM(config).save_pretrained(folder)
+    plain_tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,33 @@
+"""Sizes, texts and makers that the tests of ddt.mllm share."""
+
+from __future__ import annotations
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from ddt.mllm.config import LanguageModelConfig
+
+NUM_TOKENS = 4
+CODEBOOK_SIZE = 32
+TEXTS = [
+    "a red circle left of two blue squares",
+    "USER: a green ring Please Generate an image. ASSISTANT: yes",
+    "Question: How many circles are there? Short answer: Describe the image in detail.",
+]
+TINY = LanguageModelConfig(
+    width=32, layers=2, heads=2, kv_heads=1, mlp_width=64, max_length=128, tie_embeddings=True
+)
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<s>", "</s>", "<pad>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(TEXTS * 4, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>")

@@ -1,0 +1,122 @@
+"""The id layout, and that an extended model and tokenizer load through Hugging Face's own classes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from ddt.mllm.build import build, check_row_length, load_model
+from ddt.mllm.vocabulary import Vocabulary, extend_embeddings, extend_tokenizer, text_ids, visual_token
+
+from mllm_tiny import CODEBOOK_SIZE, TINY, make_tokenizer
+
+
+def test_llama3_8b_gives_193794_ids():
+    vocabulary = Vocabulary(text_size=128_256, codebook_size=65_536, bos=128_000, eos=128_001, pad=128_001)
+    assert vocabulary.size == 193_794
+    assert (vocabulary.bov, vocabulary.eov) == (193_792, 193_793)
+    assert vocabulary.visual == slice(128_256, 193_792)
+
+
+def test_codes_follow_text_then_bov_and_eov(plain_tokenizer):
+    text_size = len(plain_tokenizer)
+    vocabulary = extend_tokenizer(plain_tokenizer, CODEBOOK_SIZE)
+    ids = plain_tokenizer.convert_tokens_to_ids([visual_token(0), visual_token(31), "[BOV]", "[EOV]"])
+    assert ids == [text_size, text_size + 31, text_size + 32, text_size + 33]
+    assert len(plain_tokenizer) == vocabulary.size
+    assert extend_tokenizer(plain_tokenizer, CODEBOOK_SIZE) == vocabulary  # once is enough
+
+
+def test_a_codebook_of_the_paper_s_size_is_added():
+    tokenizer = make_tokenizer()
+    text_size = len(tokenizer)
+    vocabulary = extend_tokenizer(tokenizer, 65_536)
+    assert vocabulary.size == len(tokenizer) == text_size + 65_538
+
+
+def test_text_cannot_smuggle_special_tokens(tokenizer, vocabulary):
+    text = f"a {visual_token(3)} [BOV]</s> circle"
+    (ids,) = text_ids(tokenizer, [text])
+    assert max(ids) < vocabulary.text_size
+    assert vocabulary.eos not in ids
+    assert tokenizer.decode(ids) == text
+
+
+def test_another_codebook_is_refused(tokenizer):
+    with pytest.raises(ValueError, match="expected .* for a codebook of 64"):
+        extend_tokenizer(tokenizer, 64)
+
+
+def test_a_tokenizer_without_bos_is_refused(plain_tokenizer):
+    plain_tokenizer.bos_token = None
+    with pytest.raises(ValueError, match="bos_token_id is not set"):
+        extend_tokenizer(plain_tokenizer, CODEBOOK_SIZE)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_new_rows_are_the_mean_of_the_text_rows(tied, llama, vocabulary, tokenizer):
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    text_size = vocabulary.text_size
+    config = LlamaConfig(
+        vocab_size=text_size + 7,  # padded, as many published checkpoints are
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        tie_word_embeddings=tied,
+    )
+    model = LlamaForCausalLM(config)
+    old = model.get_input_embeddings().weight[:text_size].detach().clone()
+    old_head = model.get_output_embeddings().weight[:text_size].detach().clone()
+    extend_embeddings(model, vocabulary)
+    for layer, before in ((model.get_input_embeddings(), old), (model.get_output_embeddings(), old_head)):
+        assert layer.weight.shape[0] == vocabulary.size
+        torch.testing.assert_close(layer.weight[:text_size], before)
+        torch.testing.assert_close(layer.weight[text_size], before.mean(0))
+        torch.testing.assert_close(layer.weight[-1], before.mean(0))
+
+
+def test_a_smaller_model_is_refused(llama, vocabulary):
+    llama.resize_token_embeddings(vocabulary.text_size - 1)
+    with pytest.raises(ValueError, match="do not belong together"):
+        extend_embeddings(llama, vocabulary)
+
+
+def test_extended_gemma_loads_through_auto_classes(gemma_folder, tmp_path):
+    model, tokenizer, vocabulary = build(str(gemma_folder), gemma_folder, None, CODEBOOK_SIZE, seed=0)
+    model.save_pretrained(tmp_path / "out", max_shard_size="20KB")
+    tokenizer.save_pretrained(tmp_path / "out")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    again = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert loaded.config.vocab_size == len(again) == vocabulary.size
+    assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 1
+    ids = torch.tensor([[vocabulary.bos, vocabulary.bov, vocabulary.eov]])
+    torch.testing.assert_close(loaded(ids).logits, model(ids).logits)
+    assert extend_tokenizer(again, CODEBOOK_SIZE) == vocabulary
+
+
+def test_scratch_model_is_a_function_of_the_seed(plain_tokenizer, tmp_path):
+    plain_tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first, _, _ = build(None, tmp_path, TINY, CODEBOOK_SIZE, seed=3)
+    assert torch.equal(before, torch.random.get_rng_state())
+    second, _, _ = build(None, tmp_path, TINY, CODEBOOK_SIZE, seed=3)
+    other, _, _ = build(None, tmp_path, TINY, CODEBOOK_SIZE, seed=4)
+    weights = [m.model.layers[0].mlp.up_proj.weight for m in (first, second, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+def test_mistakes_are_named(tmp_path, plain_tokenizer, llama):
+    plain_tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="exactly one of them, neither is set"):
+        build(None, tmp_path, None, CODEBOOK_SIZE, seed=0)
+    with pytest.raises(ValueError, match="can't be loaded"):
+        load_model(tmp_path / "nowhere")
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(ValueError, match="'gpt2'; supported: llama, gemma2"):
+        load_model(tmp_path)
+    with pytest.raises(ValueError, match="max_position_embeddings = 128"):
+        check_row_length(llama, 129)
