@@ -6,6 +6,7 @@ Shapes: B batch, T tokens, d code dimensions; images B C H W in [-1, 1].
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -144,12 +145,12 @@ class DDTTokenizer(nn.Module):
         codes_BT: Tensor,
         num_steps: int | None = None,
         num_tokens: int | None = None,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
     ) -> Tensor:
         """float32 images [B, 3, S, S] in [-1, 1] of codes V_1..V_T.
 
         `num_steps` denoising steps (default `config.decode_steps`; the paper's is T), seeing only the first
-        `num_tokens` tokens (default all). The noise comes from `generator`; without one it is always the same.
+        `num_tokens` tokens (default all). Noise comes from `generator`; without one it is always the same.
         Raises ValueError for codes of a wrong shape or range, and for numbers out of range.
         """
         config = self.config
@@ -159,9 +160,8 @@ class DDTTokenizer(nn.Module):
         if num_tokens is not None:
             checks.check_count("num_tokens", num_tokens, 0, config.num_tokens)
         vectors_BTd = self.quantizer.codebook_Kd[codes_BT.to(self.device)]
-        generator = torch.Generator().manual_seed(0) if generator is None else generator
-        shape = (len(codes_BT), config.channels, config.grid_side, config.grid_side)
-        noise_BCHW = torch.randn(shape, generator=generator, device=generator.device).to(self.device)
+        shape = (config.channels, config.grid_side, config.grid_side)
+        noise_BCHW = _draw_noise(len(codes_BT), shape, generator).to(self.device)
         x_BCHW = sample(
             lambda x, t, visible: self.decoder(x, t, vectors_BTd, visible),
             noise_BCHW,
@@ -174,7 +174,7 @@ class DDTTokenizer(nn.Module):
         return self.space.to_images(x_BCHW)
 
     def save_pretrained(self, path: str | Path, made_from: dict[str, str] | None = None) -> None:
-        """Writes model.safetensors, config.json (with `digest` and `made_from`), then the `_COMPLETE` marker."""
+        """Writes model.safetensors, config.json (with `digest`, `made_from`), then the `_COMPLETE` marker."""
         folder.save(Path(path), self.config, self.state_dict(), made_from or {})
 
     @classmethod
@@ -187,6 +187,15 @@ class DDTTokenizer(nn.Module):
         model = cls(config)
         model.load_state_dict(tensors)
         return model.eval()
+
+
+def _draw_noise(
+    count: int, shape: tuple[int, ...], generator: torch.Generator | Sequence[torch.Generator] | None
+) -> Tensor:
+    if generator is None or isinstance(generator, torch.Generator):
+        one = torch.Generator().manual_seed(0) if generator is None else generator
+        return torch.randn((count, *shape), generator=one, device=one.device)
+    return torch.stack([torch.randn(shape, generator=each, device=each.device) for each in generator])
 
 
 def _build_space(config: DDTConfig) -> Space:
