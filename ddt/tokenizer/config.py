@@ -1,7 +1,7 @@
-"""The DDT tokenizer's configuration: every size, and every point the paper leaves open as a named option.
+"""The DDT tokenizer's configuration: every size, and every point the paper leaves open as an option.
 
-`presets()["paper"]` is the paper with its open points settled as its text reads; `presets()["selftok"]` settles
-the same points as the authors' follow-up (Selftok) does; `presets()["debug"]` runs in seconds on one core.
+`presets()["paper"]` settles the open points as the paper's text reads; `presets()["selftok"]` as the
+authors' follow-up (Selftok) does; `presets()["debug"]` runs in seconds on one core.
 """
 
 from __future__ import annotations

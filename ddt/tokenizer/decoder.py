@@ -103,6 +103,9 @@ class DecoderBlock(nn.Module):
 class Decoder(nn.Module):
     """Noisy image, time and the visible prefix of codes to the network's prediction (x0 or velocity)."""
 
+    image_positions: Tensor
+    token_positions: Tensor
+
     def __init__(
         self,
         *,

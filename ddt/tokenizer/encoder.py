@@ -55,6 +55,9 @@ class EncoderBlock(nn.Module):
 class Encoder(nn.Module):
     """Images (or latents) [B, C, S, S] to T vectors of `code_dim` numbers."""
 
+    image_positions: Tensor
+    query_positions: Tensor
+
     def __init__(
         self,
         *,

@@ -59,7 +59,7 @@ def sincos_1d(positions_L: Tensor, width: int, max_period: float = 10_000.0) -> 
 
 
 def sincos_2d(side: int, width: int) -> Tensor:
-    """Sinusoidal positions [side², width] of a square grid, row by row: half for the row, half for the column."""
+    """Sinusoids [side², width] of a square grid, row by row: half for the row, half for the column."""
     axis = sincos_1d(torch.arange(side), width // 2)
     rows = axis[:, None, :].expand(side, side, -1)
     columns = axis[None, :, :].expand(side, side, -1)
