@@ -1,14 +1,15 @@
 """A store of each kind for the tests; S3 is a real HTTP server from moto, in a thread of this process."""
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from ddt.store import Store, open_store
 
 
 @pytest.fixture(scope="session")
 def s3_endpoint():
+    import boto3  # here: only the tests on S3 pay for it
+    from moto.server import ThreadedMotoServer
+
     patch = pytest.MonkeyPatch()
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"):
         patch.delenv(name, raising=False)

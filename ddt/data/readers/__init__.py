@@ -1,0 +1,21 @@
+"""Source shards as they come: img2dataset / WebDataset tars and Parquet files with image bytes.
+
+A reader yields a RawSample for what it can read and a Reject for what it cannot, and goes on. One sample is
+in memory at a time. Nothing in an archive is ever written to disk, whatever its paths say.
+"""
+
+from ddt.data.readers.parquet import read_parquet
+from ddt.data.readers.sample import RawSample
+from ddt.data.readers.sources import Source, SourceConfig, list_sources, read_source, to_record
+from ddt.data.readers.tar import read_tar
+
+__all__ = [
+    "RawSample",
+    "Source",
+    "SourceConfig",
+    "list_sources",
+    "read_parquet",
+    "read_source",
+    "read_tar",
+    "to_record",
+]

@@ -1,0 +1,24 @@
+"""One sample of a source shard before any check."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+MAX_IMAGE_BYTES = 256 << 20  # an encoded image larger than this is not read at all
+
+
+@dataclass(frozen=True)
+class RawSample:
+    """Encoded image bytes and the native caption ('' where there is none), with the metadata beside them."""
+
+    key: str
+    image: bytes
+    caption: str
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def planted(self) -> str | None:
+        """The fault a synthetic crawl planted in this sample, for measuring curation."""
+        value = self.meta.get("planted")
+        return value if isinstance(value, str) else None
