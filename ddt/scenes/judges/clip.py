@@ -1,0 +1,211 @@
+"""A CLIP for the scenes world: CLIPModel's architecture in miniature, trained against near misses.
+
+Batches are made of families: a scene and three others that differ from it in one respect, all drawn, each
+with a short and a long caption. Every pair of the batch is labelled by what is true, not by what was written
+together. The loss is the sigmoid loss of SigLIP (Zhai et al. 2023), so that one threshold on the cosine means
+the same for every image.
+
+Shapes: B images, N captions (2B), D embedding width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessorPil,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    PreTrainedTokenizerFast,
+)
+
+from ddt.scenes.judges import bpe
+from ddt.scenes.judges.mutate import mutate
+from ddt.scenes.judges.optimise import optimise
+from ddt.scenes.judges.pictures import (
+    MEAN,
+    SIDE_PX,
+    STD,
+    PatchReader,
+    draw_scene,
+    patch_targets,
+    picture,
+    to_pixel_values,
+)
+from ddt.scenes.judges.reading import holds, read, shapes_of
+from ddt.scenes.text import long_caption, short_caption
+from ddt.scenes.world import Scene
+
+PATCH_PX = 8
+FAMILIES, FAMILY = 32, 4
+STEPS = 3000
+LEARNING_RATE = 1.5e-3
+NEAR_WEIGHT = 4.0  # of false pairs within a family: the near misses, 1 in 40 of the false pairs
+VAGUE_SHARE = 0.05  # of captions replaced by one that says nothing
+VAGUE = ("image", "a picture", "a photo", "some shapes", "nice colors", "untitled", "photo of things", "")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pictures, captions and what is true: labels_BN is 1 where the caption holds, near_BN marks families."""
+
+    pixels_BCHW: torch.Tensor
+    targets_BP4: torch.Tensor
+    tokens: dict[str, torch.Tensor]
+    labels_BN: torch.Tensor
+    near_BN: torch.Tensor
+
+
+def family(rng: np.random.Generator, size: int = FAMILY) -> tuple[list[Scene], list[str], list[str]]:
+    """A scene and `size` - 1 near misses, with short and long captions in the same words and order."""
+    scene = draw_scene(rng)
+    scenes = [scene] + [mutate(rng, scene) for _ in range(size - 1)]
+    wording = int(rng.integers(2**31))
+    short = [short_caption(s, np.random.default_rng(wording)) for s in scenes]
+    long = [long_caption(s, rng if rng.random() < 0.5 else None) for s in scenes]
+    return scenes, short, long
+
+
+def truth(scenes: list[Scene], captions: list[str]) -> np.ndarray:
+    """bool[B, N]: whether each caption is true of each scene."""
+    table = np.zeros((len(scenes), len(captions)), bool)
+    by_shapes: dict[tuple[tuple[str, int], ...], list[int]] = {}
+    for row, scene in enumerate(scenes):
+        by_shapes.setdefault(shapes_of(scene), []).append(row)
+    for column, caption in enumerate(captions):
+        statement = read(caption)
+        for row in by_shapes.get(statement.shapes, ()):
+            table[row, column] = holds(statement, scenes[row])
+    return table
+
+
+def make_batch(rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast, families: int = FAMILIES) -> Batch:
+    """One batch of families, drawn from `rng`."""
+    drawn = [family(rng) for _ in range(families)]
+    scenes = [scene for members, _, _ in drawn for scene in members]
+    captions = [text for _, short, _ in drawn for text in short] + [text for _, _, long in drawn for text in long]
+    captions = [str(rng.choice(VAGUE)) if rng.random() < VAGUE_SHARE else text for text in captions]
+    of_image = np.repeat(np.arange(families), FAMILY)
+    of_caption = np.tile(of_image, 2)
+    return Batch(
+        pixels_BCHW=to_pixel_values([picture(rng, scene) for scene in scenes]),
+        targets_BP4=patch_targets(scenes, SIDE_PX // PATCH_PX),
+        tokens=encode(tokenizer, captions),
+        labels_BN=torch.from_numpy(truth(scenes, captions)),
+        near_BN=torch.from_numpy(of_image[:, None] == of_caption[None]),
+    )
+
+
+def batches(tokenizer: PreTrainedTokenizerFast, seed: int, families: int = FAMILIES) -> Iterator[Batch]:
+    """Endless batches, each a function of (seed, index)."""
+    index = 0
+    while True:
+        yield make_batch(np.random.default_rng([seed, index]), tokenizer, families)
+        index += 1
+
+
+def encode(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> dict[str, torch.Tensor]:
+    """input_ids and attention_mask, padded to the longest, cut at 77 tokens."""
+    tokens = tokenizer(captions, padding=True, truncation=True, max_length=bpe.CONTEXT, return_tensors="pt")
+    return {key: tokens[key] for key in ("input_ids", "attention_mask")}
+
+
+def vision_config() -> CLIPVisionConfig:
+    """The vision tower that the CLIP and the captioner share: 16 patches of 8 px."""
+    return CLIPVisionConfig(
+        hidden_size=128,
+        intermediate_size=384,
+        projection_dim=128,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        image_size=SIDE_PX,
+        patch_size=PATCH_PX,
+        hidden_act="gelu",
+        attn_implementation="eager",
+    )
+
+
+def build(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
+    """The untrained model, about 1.4 M parameters."""
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        projection_dim=128,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=bpe.CONTEXT,
+        hidden_act="gelu",
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    config = CLIPConfig(
+        text_config=text.to_dict(), vision_config=vision_config().to_dict(), projection_dim=128
+    )
+    return CLIPModel._from_config(config, attn_implementation="eager")
+
+
+class Lesson(torch.nn.Module):
+    """The model with what only training needs: the sigmoid loss's bias and the patch reader."""
+
+    def __init__(self, model: CLIPModel) -> None:
+        super().__init__()
+        self.model = model
+        self.bias = torch.nn.Parameter(torch.tensor(-8.0))
+        self.reader = PatchReader(model.config.vision_config.hidden_size)
+
+    def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
+        vision = self.model.vision_model(pixel_values=batch.pixels_BCHW)
+        image_BD = self.model.visual_projection(vision.pooler_output).float()
+        text_ND = self.model.get_text_features(**batch.tokens).pooler_output.float()
+        image_BD = torch.nn.functional.normalize(image_BD, dim=-1)
+        text_ND = torch.nn.functional.normalize(text_ND, dim=-1)
+        logits_BN = self.model.logit_scale.exp() * image_BD @ text_ND.T + self.bias
+        signed_BN = torch.where(batch.labels_BN, logits_BN, -logits_BN)
+        weight_BN = torch.where(batch.near_BN & ~batch.labels_BN, NEAR_WEIGHT, 1.0)
+        pair_loss = -(torch.nn.functional.logsigmoid(signed_BN) * weight_BN).sum() / len(image_BD)
+        patch_loss = self.reader.loss(vision.last_hidden_state[:, 1:], batch.targets_BP4)
+        with torch.no_grad():
+            near = batch.near_BN & ~batch.labels_BN
+            metrics = {
+                "pair": pair_loss.item(),
+                "patch": patch_loss.item(),
+                "near_right": (logits_BN[near] < 0).float().mean().item(),
+                "true_right": (logits_BN[batch.labels_BN] > 0).float().mean().item(),
+            }
+        return pair_loss + patch_loss, metrics
+
+
+def train_clip(
+    out_dir: Path, bpe_dir: Path, *, steps: int = STEPS, seed: int = 0, progress: bool = True
+) -> CLIPModel:
+    """Train from nothing and save a folder that `CLIPModel.from_pretrained` and `CLIPProcessor` load."""
+    torch.manual_seed(seed)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    backend = bpe.load(bpe_dir).backend_tokenizer
+    tokenizer = bpe.save(backend, out_dir, prefix=bpe.BOS, suffix=bpe.EOS)
+    lesson = Lesson(build(tokenizer))
+    optimise(
+        lesson, lesson, batches(tokenizer, seed), steps=steps, learning_rate=LEARNING_RATE, name="clip", progress=progress
+    )  # fmt: skip
+    CLIPProcessor(image_processor(), tokenizer).save_pretrained(out_dir)
+    lesson.model.to(torch.float16).save_pretrained(out_dir)
+    return lesson.model.float()
+
+
+def image_processor() -> CLIPImageProcessorPil:
+    """Shortest edge to 32 px, centre crop, values to [-1, 1]."""
+    return CLIPImageProcessorPil(
+        size={"shortest_edge": SIDE_PX},
+        crop_size={"height": SIDE_PX, "width": SIDE_PX},
+        image_mean=list(MEAN),
+        image_std=list(STD),
+    )
