@@ -51,7 +51,7 @@ BACKGROUND_RGB: dict[str, RGB] = {
     "beige": (216, 200, 170),
     "pink": (232, 178, 192),
     "cyan": (158, 210, 222),
-    "teal": (58, 112, 118),
+    "teal": (56, 104, 126),
 }
 BACKGROUNDS: tuple[str, ...] = tuple(BACKGROUND_RGB)
 
