@@ -211,21 +211,27 @@ def load_mapping(
     path: str | Path, profile: str | None = None, overrides: Iterable[str] = ()
 ) -> dict[str, Any]:
     """The merged mapping behind `load_params`, unchecked."""
-    values = _read_yaml(Path(path))
+    return overlay(_read_yaml(Path(path)), profile, overrides, Path(path).parent)
+
+
+def overlay(
+    values: Mapping[str, Any], profile: str | None, overrides: Iterable[str], folder: Path
+) -> dict[str, Any]:
+    """`values` under a profile (looked up in `folder`/profiles) and single overrides, unchecked."""
+    merged = dict(values)
     if profile:
-        values = merge(values, _read_yaml(_profile_path(Path(path), profile)))
+        merged = merge(merged, _read_yaml(_profile_path(folder, profile)))
     for override in overrides:
-        values = merge(values, _parse_override(override))
-    return values
+        merged = merge(merged, _parse_override(override))
+    return merged
 
 
-def _profile_path(path: Path, profile: str) -> Path:
+def _profile_path(folder: Path, profile: str) -> Path:
     if profile.endswith((".yaml", ".yml")):
         return Path(profile)
-    folder = path.parent / PROFILES_DIR
-    found = folder / f"{profile}.yaml"
+    found = folder / PROFILES_DIR / f"{profile}.yaml"
     if not found.is_file():
-        names = sorted(p.stem for p in folder.glob("*.yaml"))
+        names = sorted(p.stem for p in found.parent.glob("*.yaml"))
         raise ConfigError(f"profile {profile!r} not found; there are: {', '.join(names) or 'none'}")
     return found
 

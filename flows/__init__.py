@@ -1,0 +1,1 @@
+"""Metaflow flows: order, retries, resume and cards over the stages of `pipelines`."""

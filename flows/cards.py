@@ -1,0 +1,94 @@
+"""Metaflow cards: a stage's report, and the summary of the run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from metaflow import current
+from metaflow.cards import Image, Markdown, Table
+
+from pipelines.graph import STAGES
+from pipelines.report import Report
+
+
+def show_report(report: Report, workspace: Path) -> None:
+    """Fill the step's card with the stage's numbers, tables and pictures."""
+    state = "nothing was missing" if report.skipped else f"{report.seconds:.1f} s"
+    current.card.append(Markdown(f"# {report.stage}\n{state}, version `{report.digest[:16]}`"))
+    for note in report.notes:
+        current.card.append(Markdown(note))
+    if report.metrics:
+        rows = [[name, number(value)] for name, value in sorted(report.metrics.items())]
+        current.card.append(Table(rows, headers=["metric", "value"]))
+    if report.rejects:
+        rejects = [[reason, str(count)] for reason, count in sorted(report.rejects.items())]
+        current.card.append(Table(rejects, headers=["rejected because", "samples"]))
+    for title, rows in report.tables.items():
+        current.card.append(Markdown(f"## {title}"))
+        current.card.append(Table(rows[1:], headers=rows[0]))
+    _pictures(report, workspace)
+    for title, path in report.pages.items():
+        current.card.append(Markdown(f"[{title}]({(workspace / path).resolve().as_uri()})"))
+
+
+def show_summary(summary: dict[str, Any]) -> None:
+    """Fill the last card: what went in, what came out, the verdict, time, and where everything is."""
+    reports = {name: Report(**report) for name, report in summary["reports"].items()}
+    workspace = Path(summary["workspace"])
+    card = current.card
+    card.append(Markdown(f"# {summary['run']}"))
+    for note in reports["promote"].notes:
+        card.append(Markdown(note))
+    card.append(Markdown("## What went in and what came out"))
+    card.append(Table([[name, number(value)] for name, value in headline(reports)], headers=["", ""]))
+    for title, rows in (reports["evaluate"].tables | reports["promote"].tables).items():
+        card.append(Markdown(f"## {title}"))
+        card.append(Table(rows[1:], headers=rows[0]))
+    _pictures(reports["evaluate"], workspace)
+    card.append(Markdown("## Time"))
+    times = [[n, f"{reports[n].work_seconds:.1f}", f"{reports[n].seconds:.1f}"] for n in STAGES]
+    card.append(Table(times, headers=["stage", "own work, s", "with services, s"]))
+    hours = summary["seconds"] * summary["cores"] / 3600
+    card.append(
+        Markdown(
+            f"{summary['seconds']:.0f} s in all, {summary['overhead_seconds']:.0f} s of it outside the stages' "
+            f"own work; {hours:.2f} core hours."
+        )
+    )
+    card.append(Markdown("## Where things are"))
+    places = [
+        ["store", summary["store"]],
+        ["manifests and reports", summary["workspace"]],
+        ["MLflow", f"{summary['tracking']}, run {summary['mlflow_run']}"],
+        ["DVC", "recorded in dvc.lock" if summary["dvc"] else "not recorded; manifests are with the MLflow run"],
+    ]
+    pages = [[title, (workspace / p).resolve().as_uri()] for r in reports.values() for title, p in r.pages.items()]
+    card.append(Table(places + pages))
+
+
+def headline(reports: dict[str, Report]) -> list[tuple[str, float]]:
+    """The run in a dozen numbers; those a run does not have are left out."""
+    wanted = (
+        ("records read", "ingest", "ingest/pairs"),
+        ("rejected", "ingest", "ingest/rejected"),
+        ("pairs kept", "select", "select/kept"),
+        ("wrong captions dropped, share", "select", "select/wrong_caption_dropped"),
+        ("clean pairs lost to filters, share", "select", "select/clean_lost_to_filters"),
+        ("codebook in use, share", "tokenize_images", "tokenize/codes_used"),
+        ("reconstruction, dB PSNR", "evaluate", "reconstruct/psnr"),
+        ("GenEval on scenes", "evaluate", "geneval/overall"),
+    )
+    return [(text, reports[s].metrics[m]) for text, s, m in wanted if m in reports[s].metrics]
+
+
+def number(value: float) -> str:
+    """Whole numbers as such, others with four digits."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:.4g}"
+
+
+def _pictures(report: Report, workspace: Path) -> None:
+    for title, path in report.pictures.items():
+        if (workspace / path).is_file():
+            current.card.append(Markdown(f"## {title}"))
+            current.card.append(Image((workspace / path).read_bytes()))

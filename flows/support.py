@@ -1,0 +1,110 @@
+"""What the flow's steps share: reading the settings, running a stage, opening and closing the run."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from metaflow import current
+from metaflow.exception import MetaflowException
+
+from ddt.config import build
+from ddt.params import Params, load_params, overlay
+from flows.cards import show_report
+from pipelines import tracking
+from pipelines.dvc_record import record
+from pipelines.report import Report
+from pipelines.runner import run_stage
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class StepFailed(MetaflowException):
+    """A user's mistake or bad data: Metaflow prints it as one line, without a traceback."""
+
+    headline = "Step failed"
+
+
+def check_command_line(arguments: Sequence[str]) -> None:
+    """Refuse wrong parameters before Metaflow starts anything: one line, exit code 2."""
+    if "run" not in arguments:
+        return
+    options = dict(zip(arguments, arguments[1:], strict=False))
+    path = ROOT / "params.yaml"
+    for flag, name, value in zip(arguments, arguments[1:], arguments[2:], strict=False):
+        if flag == "--config" and name == "conf":
+            path = Path(value)
+    try:
+        load_params(path, options.get("--profile"), options.get("--set", "").split())
+    except ValueError as error:
+        print(f"full_pipeline: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def read_settings(conf: Mapping[str, Any], profile: str, overrides: str) -> dict[str, Any]:
+    """The run's merged settings as plain types, checked; profiles are looked up in profiles/."""
+    settings = overlay(_plain(conf), profile or None, overrides.split(), ROOT)
+    build(Params, settings)
+    return settings
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def start_run(settings: dict[str, Any], profile: str) -> str:
+    """Open the parent MLflow run; its id."""
+    params = build(Params, settings)
+    tags = {"metaflow_run": f"{current.flow_name}/{current.run_id}", "profile": profile or "default"}
+    return tracking.start_parent(params.tracking, f"{current.flow_name}/{current.run_id}", tags)
+
+
+def run_step(flow: Any, stage: str) -> None:
+    """Run the step's stage with the flow's settings; its report becomes an artifact and the step's card."""
+    os.chdir(ROOT)
+    # Every step of this run shares the Ray cluster of the process that runs the flow, and it ends with it.
+    os.environ["DDT_RAY_OWNER"] = str(os.getppid())
+    try:
+        report = run_stage(stage, build(Params, flow.settings), flow.mlflow_run)
+    except (ValueError, OSError) as error:
+        raise StepFailed(" ".join(str(error).split())) from None
+    flow.reports = {**flow.reports, stage: asdict(report)}
+    show_report(report, Path(flow.settings["paths"]["workspace"]))
+
+
+def finish_run(flow: Any) -> dict[str, Any]:
+    """Close the run: DVC, MLflow; returns the summary that the last card shows."""
+    os.chdir(ROOT)
+    params = build(Params, flow.settings)
+    reports = {name: Report(**report) for name, report in flow.reports.items()}
+    seconds = time.time() - flow.started
+    work = sum(report.work_seconds for report in reports.values() if not report.skipped)
+    workspace = Path(params.paths.workspace)
+    recorded = record(ROOT, params)
+    manifests = sorted((workspace / "manifests").glob("*.json"))
+    lock = [ROOT / "dvc.lock"] if recorded else []
+    summary = {
+        "run": f"{current.flow_name}/{current.run_id}",
+        "seconds": seconds,
+        "work_seconds": work,
+        "overhead_seconds": seconds - work,
+        "cores": params.resources.cpus or os.cpu_count(),
+        "dvc": recorded,
+        "mlflow_run": flow.mlflow_run,
+        "tracking": params.tracking.uri,
+        "workspace": str(workspace.resolve()),
+        "store": params.paths.store,
+        "reports": flow.reports,
+    }
+    metrics = {"run/seconds": seconds, "run/work_seconds": work, "run/overhead_seconds": seconds - work}
+    tracking.finish_parent(params.tracking, flow.mlflow_run, metrics, [*manifests, *lock])
+    return summary

@@ -1,0 +1,6 @@
+"""`python -m pipelines`: the same command line as `ddt`."""
+
+from pipelines.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""The command line: every stage, and every use of what they made.
+
+Results go to stdout, logs and progress to stderr. A user's mistake is one line and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ddt.params import Params, load_params
+from pipelines.graph import INPUTS, STAGES
+
+DEFAULT_MODEL = "models:/ddt-llama@champion"
+EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
+
+STAGE_HELP = {
+    "ingest": "source shards to checked records",
+    "recaption": "a detailed caption for each image",
+    "score": "CLIP scores of native and generated captions",
+    "select": "filters, duplicates, then exactly K pairs",
+    "train_tokenizer": "train the DDT tokenizer",
+    "tokenize_images": "images to token shards",
+    "pretrain": "multimodal next-token training",
+    "finetune": "instruction tuning",
+    "evaluate": "the benchmarks",
+    "promote": "register the model and compare it with the champion",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Parse `argv` and run; exits 2 with one line for a user's mistake, 130 when interrupted."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    arguments = build_parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept, run the same command to go on", file=sys.stderr)
+        sys.exit(EXIT_INTERRUPTED)
+    except (ValueError, OSError) as error:
+        if os.environ.get("DDT_DEBUG"):
+            raise
+        print(f"ddt: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(EXIT_MISTAKE)
+    except BrokenPipeError:
+        sys.exit(0)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All subcommands."""
+    parser = argparse.ArgumentParser(prog="ddt", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(metavar="command", required=True)
+    for stage in STAGES:
+        needs = f"; needs {', '.join(INPUTS[stage])}" if INPUTS[stage] else ""
+        command = _command(commands, stage, STAGE_HELP[stage] + needs, _run_stage)
+        command.set_defaults(stage=stage)
+    _command(commands, "plan", "what a run would do: stages, what is done, sizes of the models", _plan)
+    _add_judges(commands)
+    _add_uses(commands)
+    trace = _command(commands, "trace", "what a model was made from, back to the source shards", _trace)
+    trace.add_argument("model", nargs="?", default=DEFAULT_MODEL, help=f"folder or {DEFAULT_MODEL}")
+    return parser
+
+
+def _command(commands: argparse._SubParsersAction, name: str, text: str, run: object) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+    command.add_argument("--params", default="params.yaml", help="parameter file (default: params.yaml)")
+    command.add_argument("--profile", help="overlay: a name under profiles/ or a YAML file")
+    command.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
+        help="override one key, e.g. --set train_tokenizer.fit.steps=100 (repeatable)",
+    )  # fmt: skip
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_judges(commands: argparse._SubParsersAction) -> None:
+    judges = _command(commands, "judges", "train the scenes' CLIP, captioner and BPE", _judges)
+    judges.add_argument("--out", required=True, help="folder to write the weights to")
+    judges.add_argument(
+        "--which", default="bpe,clip,captioner", help="which to make (default: bpe,clip,captioner)"
+    )
+
+
+def _add_uses(commands: argparse._SubParsersAction) -> None:
+    def use(name: str, text: str, run: object) -> argparse.ArgumentParser:
+        command = _command(commands, name, text, run)
+        command.add_argument("--model", default=DEFAULT_MODEL, help=f"folder or registry (default: {DEFAULT_MODEL})")
+        return command
+
+    def drawing(command: argparse.ArgumentParser) -> None:
+        command.add_argument("-o", "--output", required=True, help="PNG to write")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--cfg-scale", type=float, help="guidance (default: evaluate.sampling.cfg_scale)")
+        command.add_argument("--scale", type=int, default=1, help="enlarge the picture by this factor")
+
+    generate = use("generate", "draw an image from a prompt", _generate)
+    generate.add_argument("prompt")
+    generate.add_argument("--num-images", type=int, default=1, help="how many, side by side (default: 1)")
+    drawing(generate)
+    edit = use("edit", "change an image by an instruction", _edit)
+    edit.add_argument("image")
+    edit.add_argument("instruction")
+    drawing(edit)
+    caption = use("caption", "describe images", _caption)
+    caption.add_argument("images", nargs="+")
+    ask = use("ask", "answer a question about an image", _ask)
+    ask.add_argument("image")
+    ask.add_argument("question")
+    reconstruct = use("reconstruct", "encode and decode images; prints PSNR", _reconstruct)
+    reconstruct.add_argument("images", nargs="+")
+    reconstruct.add_argument("-o", "--output", required=True, help="PNG with originals and reconstructions")
+    reconstruct.add_argument(
+        "--num-tokens", default="all", help="prefix lengths to decode from, e.g. 1,4,16,all (default: all)"
+    )
+    reconstruct.add_argument("--steps", type=int, help="denoising steps (default: the tokenizer's)")
+    reconstruct.add_argument("--scale", type=int, default=1, help="enlarge the picture by this factor")
+
+
+def _params(arguments: argparse.Namespace) -> Params:
+    return load_params(arguments.params, arguments.profile, arguments.overrides)
+
+
+def _run_stage(arguments: argparse.Namespace) -> None:
+    from pipelines.runner import run_stage
+
+    report = run_stage(arguments.stage, _params(arguments))
+    state = "nothing to do, all is there" if report.skipped else f"{report.seconds:.1f} s"
+    print(f"{report.stage}: {state}, version {report.digest[:16]}")
+    for name, value in sorted(report.metrics.items()):
+        print(f"  {name} {value:.6g}")
+    for line in report.notes:
+        print(f"  {line}")
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    from pipelines.plan import print_plan
+
+    print_plan(_params(arguments))
+
+
+def _judges(arguments: argparse.Namespace) -> None:
+    from ddt.scenes.judges.train import make
+
+    make(Path(arguments.out), which=tuple(arguments.which.split(",")))
+
+
+def _generate(arguments: argparse.Namespace) -> None:
+    from pipelines import use
+
+    use.generate(_params(arguments), arguments)
+
+
+def _edit(arguments: argparse.Namespace) -> None:
+    from pipelines import use
+
+    use.edit(_params(arguments), arguments)
+
+
+def _caption(arguments: argparse.Namespace) -> None:
+    from pipelines import use
+
+    use.caption(_params(arguments), arguments)
+
+
+def _ask(arguments: argparse.Namespace) -> None:
+    from pipelines import use
+
+    use.ask(_params(arguments), arguments)
+
+
+def _reconstruct(arguments: argparse.Namespace) -> None:
+    from pipelines import use
+
+    use.reconstruct(_params(arguments), arguments)
+
+
+def _trace(arguments: argparse.Namespace) -> None:
+    from pipelines.plan import print_trace
+
+    print_trace(_params(arguments), arguments.model)

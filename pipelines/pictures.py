@@ -1,0 +1,87 @@
+"""Pictures for cards and runs: contact sheets with captions, histograms, curves."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ddt.eval.pictures import grid
+
+BINS = 60
+
+
+def decode(data: bytes) -> Image.Image:
+    """Encoded bytes as an RGB image."""
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def record_grid(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
+    """Contact sheet of records: `image` bytes over `caption`, with an optional `note` before it."""
+    titles = [" | ".join(str(row[k]) for k in ("note", "caption") if row.get(k)) for row in rows]
+    return grid([decode(row["image"]) for row in rows], titles)
+
+
+def captioned_grid(images: Sequence[bytes], captions: Sequence[str]) -> Image.Image:
+    """Contact sheet of encoded images with their captions."""
+    return grid([decode(data) for data in images], list(captions), columns=4)
+
+
+def figure_image(figure: Any) -> Image.Image:
+    """A matplotlib figure as an image; the figure is closed."""
+    import matplotlib.pyplot as plt
+
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
+    plt.close(figure)
+    return Image.open(buffer).convert("RGB")
+
+
+def axes(width: float = 7, height: float = 3) -> tuple[Any, Any]:
+    """A figure without a display, and its axes."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt.subplots(figsize=(width, height))
+
+
+def score_histogram(scores: Mapping[str, np.ndarray]) -> Image.Image:
+    """Overlaid histograms of named sets of CLIP scores."""
+    figure, ax = axes()
+    values = [v for v in scores.values() if len(v)]
+    low, high = min(v.min() for v in values), max(v.max() for v in values)
+    edges = np.linspace(low, high + 1e-6, BINS + 1)
+    for name, v in scores.items():
+        ax.hist(v, bins=edges, alpha=0.55, label=f"{name} ({len(v)})")
+    ax.set_xlabel("cosine of image and caption")
+    ax.set_ylabel("pairs")
+    ax.legend()
+    return figure_image(figure)
+
+
+def curve_plot(curves: Mapping[str, Sequence[Sequence[float]]], ylabel: str) -> Image.Image:
+    """Named curves of [step, value]."""
+    figure, ax = axes()
+    for name, points in curves.items():
+        steps, values = zip(*points, strict=True)
+        ax.plot(steps, values, label=name)
+    ax.set_xlabel("step")
+    ax.set_ylabel(ylabel)
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return figure_image(figure)
+
+
+def usage_plot(counts: np.ndarray) -> Image.Image:
+    """How often each code is used, most used first."""
+    figure, ax = axes()
+    ax.bar(np.arange(len(counts)), np.sort(counts)[::-1] / max(1, counts.sum()), width=1.0)
+    ax.set_xlabel("code, most used first")
+    ax.set_ylabel("share")
+    ax.set_title(f"{int((counts > 0).sum())} of {len(counts)} codes used")
+    return figure_image(figure)

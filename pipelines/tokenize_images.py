@@ -1,0 +1,150 @@
+"""Stage `tokenize_images`: selected and instruction images to T codes each, checked by a gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ddt.data.images import decode_image
+from ddt.data.tokens import TokenMeta, TokenShard, write_shard
+from ddt.manifest import Commit, unit_id
+from ddt.params import TokenizeImagesParams
+from ddt.records import read_shard
+from ddt.store import Store
+from pipelines.expectations import Expectation, GateResult, validate
+from pipelines.models import model_folder, model_key
+from pipelines.overhead import overhead
+from pipelines.pictures import usage_plot
+from pipelines.report import Report
+from pipelines.runner import StageContext, StageResult
+from pipelines.units import Output, UnitWorker, digest_of, run_units
+
+MODULES = ("ddt.data.tokens", "ddt.data.images", "ddt.tokenizer", "pipelines.tokenize_images")
+
+
+class TokenizeWorker(UnitWorker):
+    """Encodes the images of one shard; codes are stored V_1..V_T whatever order a language model reads."""
+
+    def setup(self, tokenizer: str, params: TokenizeImagesParams) -> None:  # type: ignore[override]
+        import torch
+
+        from ddt.tokenizer import DDTTokenizer
+
+        self.batch_size = params.batch_size
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.tokenizer = DDTTokenizer.from_pretrained(self.store.fetch_tree(tokenizer)).to(device).eval()
+        config = self.tokenizer.config
+        self.meta = TokenMeta(
+            self.tokenizer.digest, config.num_tokens, config.codebook_size, config.token_order
+        )
+
+    def process(self, unit: dict[str, Any], folder: Path) -> Output:
+        columns = self._pairs(unit) if unit["role"] == "pairs" else self._instructions(unit)
+        path = folder / "tokens.arrow"
+        rows = write_shard(path, columns, self.meta, unit["role"])
+        codes = TokenShard(path).codes()
+        counts = np.bincount(codes.reshape(-1), minlength=self.meta.codebook_size)
+        used = int((counts > 0).sum())
+        stats = {"role": unit["role"], "codes_used": used, "largest_share": float(counts.max() / counts.sum())}
+        return Output(path, rows, stats=stats)
+
+    def _pairs(self, unit: dict[str, Any]) -> dict[str, Any]:
+        pairs = read_shard(self.store.fetch(unit["pairs"])).to_pydict()
+        records = read_shard(self.store.fetch(unit["records"]), ["sample_id", "image"])
+        place = {name: i for i, name in enumerate(records["sample_id"].to_pylist())}
+        images = records["image"].take([place[name] for name in pairs["sample_id"]]).to_pylist()
+        return {k: pairs[k] for k in ("sample_id", "short", "long")} | {"codes": self._encode(images)}
+
+    def _instructions(self, unit: dict[str, Any]) -> dict[str, Any]:
+        rows = read_shard(self.store.fetch(unit["records"])).to_pydict()
+        with_target = [i for i, target in enumerate(rows["target"]) if target is not None]
+        targets: list[Any] = [None] * len(rows["target"])
+        encoded = self._encode([rows["target"][i] for i in with_target])
+        for i, codes in zip(with_target, encoded, strict=True):
+            targets[i] = codes
+        columns = {k: rows[k] for k in ("sample_id", "kind", "instruction", "answer")}
+        return columns | {"codes": self._encode(rows["image"]), "target_codes": targets}
+
+    def _encode(self, images: Sequence[bytes]) -> np.ndarray:
+        """uint8 images as stored, to int64 codes [n, T]."""
+        import torch
+
+        codes = [np.zeros((0, self.meta.num_tokens), np.int64)]
+        device = next(self.tokenizer.parameters()).device
+        for start in range(0, len(images), self.batch_size):
+            decoded = [
+                decode_image(data, self.tokenizer.config.image_size)
+                for data in images[start : start + self.batch_size]
+            ]
+            images_BHWC = torch.from_numpy(np.stack(decoded)).to(device)
+            images_BCHW = images_BHWC.permute(0, 3, 1, 2).float() / 127.5 - 1
+            codes.append(self.tokenizer.encode(images_BCHW).cpu().numpy())
+        return np.concatenate(codes)
+
+
+def run(ctx: StageContext) -> StageResult:
+    """Tokenize every selected pair and every instruction."""
+    ingest, select = ctx.inputs["ingest"], ctx.inputs["select"]
+    units = []
+    for c in select.commits:
+        if c.rows:
+            digest = digest_of([c.stats["records"], c.sha256])
+            unit = unit_id(digest, ctx.fingerprint)
+            units.append({"unit": unit, "role": "pairs", "records": c.stats["records"], "pairs": c.key})
+    for c in ingest.commits:
+        if c.stats["role"] == "instruct":
+            unit = unit_id(c.sha256, ctx.fingerprint)
+            units.append({"unit": unit, "role": "instruct", "records": c.key})
+    tokenizer = model_key(ctx.inputs["train_tokenizer"])
+    made = run_units(ctx, TokenizeWorker, units, tokenizer=tokenizer, params=ctx.section)
+    with overhead("great_expectations"):
+        gate, counts = check_tokens(ctx.store, made, ctx.section, ctx.folder)
+    report = Report("tokenize_images")
+    share = counts / counts.sum()
+    entropy = float(-(share[share > 0] * np.log(share[share > 0])).sum())
+    report.metrics = {
+        "tokenize/pairs": sum(c.rows for c in made if c.stats["role"] == "pairs"),
+        "tokenize/instructions": sum(c.rows for c in made if c.stats["role"] == "instruct"),
+        "tokenize/bytes": sum(c.bytes for c in made),
+        "tokenize/codes_used": float((counts > 0).mean()),
+        "tokenize/perplexity": float(np.exp(entropy)),
+        "tokenize/unigram_entropy_nats": entropy,
+    }
+    report.pages["Data Docs of the gate"] = ctx.relative(gate.page)
+    path = ctx.folder / "usage.png"
+    usage_plot(counts).save(path)
+    report.pictures["Use of the codebook"] = ctx.relative(path)
+    gate.require("tokenize_images")
+    return StageResult(made, report)
+
+
+def check_tokens(
+    store: Store, made: Sequence[Commit], params: TokenizeImagesParams, folder: Path
+) -> tuple[GateResult, np.ndarray]:
+    """The gate on the token shards, and how often each code was used (of at most 64 shards)."""
+    shards = [TokenShard(store.fetch(c.key)) for c in made[:64]]
+    size = shards[0].meta.codebook_size
+    counts = sum(np.bincount(shard.codes().reshape(-1), minlength=size) for shard in shards)
+    table = pd.DataFrame(
+        {
+            "rows": [len(shard) for shard in shards],
+            "num_tokens": [shard.meta.num_tokens for shard in shards],
+            "tokenizer_digest": [shard.meta.tokenizer_digest for shard in shards],
+            "largest_share": [c.stats["largest_share"] for c in made[:64]],
+        }
+    )
+    codebook = pd.DataFrame({"usage": [float((counts > 0).mean())]})
+    shard_expectations = [
+        Expectation("ExpectColumnValuesToBeBetween", {"column": "rows", "min_value": 1}),
+        Expectation("ExpectColumnUniqueValueCountToBeBetween", {"column": "tokenizer_digest", "max_value": 1}),
+        Expectation("ExpectColumnUniqueValueCountToBeBetween", {"column": "num_tokens", "max_value": 1}),
+        # One code for everything is what a collapsed codebook looks like.
+        Expectation("ExpectColumnValuesToBeBetween", {"column": "largest_share", "max_value": 0.5}),
+    ]
+    usage = Expectation("ExpectColumnValuesToBeBetween", {"column": "usage", "min_value": params.gate_min_usage})
+    tables = {"shards": (table, shard_expectations), "codebook": (codebook, [usage])}
+    return validate("tokenize_images", tables, folder), counts
