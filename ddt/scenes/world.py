@@ -43,7 +43,7 @@ TONE_RGB: dict[str, RGB] = {
     "blue": (98, 136, 246),
     "purple": (178, 100, 214),
     "white": (206, 212, 222),
-    "black": (84, 84, 92),
+    "black": (74, 70, 74),
 }
 
 BACKGROUND_RGB: dict[str, RGB] = {
