@@ -23,3 +23,8 @@ def overhead(service: str) -> Iterator[None]:
 def overhead_seconds() -> float:
     """All of this process's service time so far."""
     return sum(_seconds.values())
+
+
+def count(service: str, seconds: float) -> None:
+    """Count `seconds` that were measured elsewhere."""
+    _seconds[service] += seconds

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-from ddt.manifest import Commit, Manifest, write_unit
+from ddt.manifest import Commit, Manifest, unit_id, write_unit
 from ddt.params import PromoteParams
 from pipelines import tracking
 from pipelines.models import model_key
 from pipelines.overhead import overhead
 from pipelines.report import Report
 from pipelines.runner import StageContext, StageError, StageResult, report_path
+from pipelines.units import digest_of
 
 MODULES = ("pipelines.promote",)
+ALWAYS_RUNS = True  # the registry may have changed since
 METRIC_TAG = "metric."
 
 
@@ -118,5 +120,5 @@ def _commit(
         path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     except OSError as error:
         raise StageError(f"promote: {path} can't be written ({error.strerror})") from None
-    unit = ctx.fingerprint[:32]
+    unit = unit_id(digest_of(record), ctx.fingerprint)
     return write_unit(ctx.store, ctx.name, ctx.fingerprint, unit, path, 1, stats={"verdict": verdict})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,6 +67,11 @@ def report_path(workspace: Path, stage: str) -> Path:
     return workspace / "reports" / f"{stage}.json"
 
 
+def metrics_path(workspace: Path, stage: str) -> Path:
+    """Where a stage's metrics lie in the workspace, as `dvc metrics` reads them."""
+    return workspace / "metrics" / f"{stage}.json"
+
+
 def run_stage(name: str, params: Params, parent_run: str | None = None) -> Report:
     """Run stage `name`, or find that nothing is missing; writes its manifest, report and MLflow run.
 
@@ -75,10 +81,12 @@ def run_stage(name: str, params: Params, parent_run: str | None = None) -> Repor
         raise StageError(f"unknown stage {name!r}; there are: {', '.join(STAGES)}")
     start, start_overhead = time.perf_counter(), overhead_seconds()
     ctx = stage_context(name, params)
-    finished = _finished(ctx)
-    if finished is not None:
-        return finished
-    result = importlib.import_module(f"pipelines.{name}").run(ctx)
+    module = importlib.import_module(f"pipelines.{name}")
+    if is_finished(ctx) and not getattr(module, "ALWAYS_RUNS", False):
+        report = Report.load(report_path(ctx.workspace, name))
+        report.skipped = True
+        return report
+    result = module.run(ctx)
     manifest = Manifest(
         stage=name,
         fingerprint=ctx.fingerprint,
@@ -97,8 +105,9 @@ def run_stage(name: str, params: Params, parent_run: str | None = None) -> Repor
             params.tracking, report, to_dict(ctx.section), digests, ctx.workspace, parent_run
         )
     report.seconds = time.perf_counter() - start
-    manifest.save(manifest_path(ctx.workspace, name))
     report.save(report_path(ctx.workspace, name))
+    _write_metrics(metrics_path(ctx.workspace, name), report)
+    manifest.save(manifest_path(ctx.workspace, name))  # last: a stage with a manifest is finished
     return report
 
 
@@ -132,19 +141,20 @@ def _models(module: ModuleType, section: Any) -> dict[str, str]:
     return module.models(section) if hasattr(module, "models") else {}
 
 
-def _finished(ctx: StageContext) -> Report | None:
-    """The stored report, if the manifest there is this very computation's and nothing of it was lost."""
+def is_finished(ctx: StageContext) -> bool:
+    """Whether the manifest there is this very computation's and nothing of it was lost."""
     manifest_file = manifest_path(ctx.workspace, ctx.name)
-    report_file = report_path(ctx.workspace, ctx.name)
-    if not (manifest_file.is_file() and report_file.is_file()):
-        return None
+    if not (manifest_file.is_file() and report_path(ctx.workspace, ctx.name).is_file()):
+        return False
     manifest = Manifest.load(manifest_file)
     if manifest.fingerprint != ctx.fingerprint:
-        return None
-    if not set(c.unit for c in manifest.commits) <= set(commits(ctx.store, ctx.name, ctx.fingerprint)):
-        return None
-    report = Report.load(report_file)
-    if report.digest != manifest.digest:
-        return None
-    report.skipped = True
-    return report
+        return False
+    made = commits(ctx.store, ctx.name, ctx.fingerprint)
+    if any(commit.unit not in made for commit in manifest.commits):
+        return False
+    return Report.load(report_path(ctx.workspace, ctx.name)).digest == manifest.digest
+
+
+def _write_metrics(path: Path, report: Report) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report.metrics, indent=1, sort_keys=True) + "\n")
