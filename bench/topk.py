@@ -1,0 +1,46 @@
+"""Speed of the exact top-k: python bench/topk.py [--rows 10000000] [--keep-share 0.5] [--distinct 0].
+
+`--distinct n` rounds scores to n values, so that the cut falls among many ties. Prints rows a second of the
+selection and of `keep`, and checks the count and the threshold against numpy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+
+from ddt.data.topk import select_top_k
+
+PART_ROWS = 1_000_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=int, default=10_000_000)
+    parser.add_argument("--keep-share", type=float, default=0.5)
+    parser.add_argument("--distinct", type=int, default=0)
+    options = parser.parse_args()
+    generator = np.random.default_rng(0)
+    scores = generator.normal(0.28, 0.05, options.rows).astype(np.float32)
+    if options.distinct:
+        scores = np.round(scores * options.distinct) / np.float32(options.distinct)
+    ids = np.frombuffer(generator.bytes(32 * options.rows), np.uint8).reshape(-1, 32)
+    starts = range(0, options.rows, PART_ROWS)
+    parts = [lambda s=s: (ids[s : s + PART_ROWS], scores[s : s + PART_ROWS]) for s in starts]
+    k = int(options.rows * options.keep_share)
+
+    begin = time.perf_counter()
+    selection = select_top_k(parts, k, seed=0)
+    middle = time.perf_counter()
+    kept = sum(int(selection.keep(*part()).sum()) for part in parts)
+    end = time.perf_counter()
+    assert kept == k and selection.threshold == np.partition(scores, options.rows - k)[options.rows - k]
+    print(f"rows {options.rows:,}  kept {kept:,} (asked {k:,})  ties at the threshold {selection.num_ties:,}")
+    print(f"select {middle - begin:.2f} s, {options.rows / (middle - begin) / 1e6:.1f} M rows/s")
+    print(f"keep   {end - middle:.2f} s, {options.rows / (end - middle) / 1e6:.1f} M rows/s")
+
+
+if __name__ == "__main__":
+    main()
