@@ -1,12 +1,11 @@
 """Global batches of packed training sequences, each a function of (seed, step) alone.
 
-Step s takes samples s*N .. (s+1)*N - 1; what a sample is, which caption it gets and whether that is dropped are
-drawn by its number. So one integer is the whole state, and any number of workers sees the same batches.
+Step s takes samples s*N .. (s+1)*N - 1; what a sample is, which caption it gets and whether that is dropped
+are drawn by its number. So one integer is the whole state, and any number of workers sees the same batches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,10 +18,10 @@ from ddt.data.tokens import TokenDataset
 from ddt.mllm import sequences as S
 from ddt.mllm.instructions import LONG_CAPTION, QUESTION, SHORT_CAPTION
 from ddt.mllm.packing import PackedBatch, pack, slice_rows
-from ddt.mllm.sequences import SequenceBuilder, Value
+from ddt.mllm.sequences import Example, SequenceBuilder
 
 Fraction = Annotated[float, Range(0, 1)]
-Example = tuple[str, Mapping[str, Value]]
+
 TASKS = ("text_to_image", "edit", "caption", "vqa")
 
 
@@ -76,7 +75,9 @@ class PackedBatches:
         if len(document) <= self.row_length:
             return document
         if (document.ids == self.builder.vocabulary.bov).any():
-            raise ValueError(f"a sequence of {len(document)} tokens does not fit row_length = {self.row_length}")
+            raise ValueError(
+                f"a sequence of {len(document)} tokens does not fit row_length = {self.row_length}"
+            )
         return S.Document(document.ids[: self.row_length], document.learned[: self.row_length])
 
 
@@ -115,7 +116,7 @@ class PretrainBatches(PackedBatches):
 
 
 class FinetuneBatches(PackedBatches):
-    """The four tasks of instruction tuning. A task's examples are reshuffled every time all have been seen."""
+    """The four tasks of instruction tuning, each with its own endless, reshuffled pass over its data."""
 
     def __init__(
         self,
@@ -131,7 +132,9 @@ class FinetuneBatches(PackedBatches):
         by_kind = {} if instructions is None else instructions.rows_by_kind
         for task, kind in (("edit", "edit"), ("vqa", "qa")):
             if mix.weights.get(task, 0) > 0 and not len(by_kind.get(kind, ())):
-                raise ValueError(f"mix.{task} = {mix.weights[task]}: there are no {kind!r} instructions in the data")
+                raise ValueError(
+                    f"mix.{task} = {mix.weights[task]}: there are no {kind!r} instructions in the data"
+                )
         self.pairs, self.instructions, self.mix, self._rows = pairs, instructions, mix, by_kind
 
     def tasks(self, numbers: np.ndarray) -> np.ndarray:
@@ -143,9 +146,7 @@ class FinetuneBatches(PackedBatches):
 
     def examples(self, numbers: np.ndarray) -> list[Example]:
         makers = (self._text_to_image, self._edit, self._caption, self._vqa)
-        return [
-            makers[task](int(number)) for number, task in zip(numbers, self.tasks(numbers), strict=True)
-        ]
+        return [makers[task](int(number)) for number, task in zip(numbers, self.tasks(numbers), strict=True)]
 
     def _row(self, stream: str, number: int, size: int) -> int:
         return int(shuffled(self.seed, stream, number, size)[0])

@@ -61,7 +61,7 @@ class Decoder:
 
 
 def _autocast(model: PreTrainedModel) -> Any:
-    # Weights in float32 on CUDA were trained under bf16 autocast; on CPU float32 keeps batches of any size equal.
+    # float32 weights were trained under bf16 autocast; on CPU float32 keeps batches of any size equal.
     device = next(model.parameters()).device.type
     return torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
 

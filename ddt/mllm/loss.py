@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from ddt.mllm.packing import PackedBatch, additive_mask
 from ddt.mllm.vocabulary import Vocabulary
 
-# Logits alive at once: 2**24 float32 are 64 MiB; at V = 193,794 that is 86 tokens, at V = 1,000 all of a batch.
+# Logits alive at once: 2**24 float32 are 64 MiB, at V = 193,794 those of 86 tokens, at V = 1,000 of a batch.
 CHUNK_LOGITS = 1 << 24
 
 
@@ -22,15 +22,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     """Token losses and, in the same pass, the gradients of their sum: each chunk's logits exist once."""
 
     @staticmethod
-    def forward(ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, softcap: float | None) -> Any:
+    def forward(
+        ctx: Any, hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, softcap: float | None
+    ) -> Any:
         needs_hidden, needs_head = ctx.needs_input_grad[:2]
-        compute = torch.get_autocast_dtype(hidden_ND.device.type) if torch.is_autocast_enabled(
-            hidden_ND.device.type
-        ) else hidden_ND.dtype
+        compute = _matmul_dtype(hidden_ND)
         head = head_VD.to(compute)
         losses_N = torch.empty(len(targets_N), dtype=torch.float32, device=hidden_ND.device)
         grad_hidden = torch.empty_like(hidden_ND) if needs_hidden else None
-        grad_head = torch.zeros(head_VD.shape, dtype=torch.float32, device=head_VD.device) if needs_head else None
+        grad_head = torch.zeros_like(head_VD, dtype=torch.float32) if needs_head else None
         step = max(1, CHUNK_LOGITS // len(head_VD))
         for start in range(0, len(targets_N), step):
             span = slice(start, start + step)
@@ -70,6 +70,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         )
 
 
+def _matmul_dtype(tensor: Tensor) -> torch.dtype:
+    kind = tensor.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tensor.dtype
+
+
 def chunked_cross_entropy(
     hidden_ND: Tensor, head_VD: Tensor, targets_N: Tensor, softcap: float | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -82,10 +87,9 @@ def chunked_cross_entropy(
 
 def hidden_states(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
     """Last hidden states [R, L, D] of packed rows."""
-    dtype = model.get_input_embeddings().weight.dtype
-    mask = additive_mask(batch.document_RL, dtype)
-    # Models with several kinds of attention (Gemma-2) take one mask for each. Their window is not shorter than
-    # a row (checked where the model is built), so inside a document the two agree.
+    mask = additive_mask(batch.document_RL, model.dtype)
+    # Models with several kinds of attention (Gemma-2) take one mask for each. Their window is not shorter
+    # than a row (`check_row_length`), so inside a document the two agree.
     kinds = sorted(set(getattr(model.config, "layer_types", None) or []))
     masks: Any = dict.fromkeys(kinds, mask) if kinds else mask
     return model.model(
@@ -111,9 +115,9 @@ class LanguageModelLoss:
         predicted_RL = batch.learned_RL[:, 1:]
         targets_N = batch.ids_RL[:, 1:][predicted_RL]
         head = model.get_output_embeddings().weight
-        total, losses_N = chunked_cross_entropy(
-            hidden_RLD[:, :-1][predicted_RL], head, targets_N, getattr(model.config, "final_logit_softcapping", None)
-        )
+        softcap = getattr(model.config, "final_logit_softcapping", None)
+        hidden_ND = hidden_RLD[:, :-1][predicted_RL]
+        total, losses_N = chunked_cross_entropy(hidden_ND, head, targets_N, softcap)
         loss = total * batch.scale_R[0] / len(batch.ids_RL)
         visual_N = self.vocabulary.is_visual(targets_N)
         text_ce = _mean(losses_N, ~visual_N)
@@ -128,4 +132,3 @@ class LanguageModelLoss:
 def _mean(losses_N: Tensor, where_N: Tensor) -> Tensor:
     """Mean over the marked tokens; 0 where there are none."""
     return torch.where(where_N, losses_N, 0.0).sum() / where_N.sum().clamp(min=1)
-

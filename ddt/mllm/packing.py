@@ -53,7 +53,7 @@ def assign_rows(lengths: Sequence[int], row_length: int) -> list[list[int]]:
 
 
 def pack(documents: Sequence[Document], row_length: int, pad: int, multiple: int = 1) -> PackedBatch:
-    """`documents` in as few rows as first-fit decreasing needs, rounded up to a `multiple` with empty rows."""
+    """`documents` in the rows that first-fit decreasing needs, made a `multiple` with empty rows."""
     rows = assign_rows([len(document) for document in documents], row_length)
     num_rows = max(1, -(-len(rows) // multiple)) * multiple
     ids = np.full((num_rows, row_length), pad, dtype=np.int64)

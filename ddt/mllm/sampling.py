@@ -13,8 +13,8 @@ from torch import Tensor
 
 def uniforms(seeds: Sequence[int], count: int) -> Tensor:
     """float64 [B, count] in [0, 1): row i is a function of seeds[i] alone, the same on every device."""
-    rows = [torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
-    return torch.stack(rows)
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return torch.stack([torch.rand(count, generator=each, dtype=torch.float64) for each in generators])
 
 
 def guided(cond_BV: Tensor, uncond_BV: Tensor, scale: float) -> Tensor:

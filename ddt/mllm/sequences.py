@@ -1,7 +1,7 @@
 """The training and prompt sequences of the paper (section 4 and appendix), from one set of templates.
 
-T image tokens, K codebook size. In a template, [NAME] is a special token, a {field} between [BOV] and [EOV] is
-an image's codes, everything else is text. Blanks beside a special token only separate and make no token.
+T image tokens, K codebook size. In a template, [NAME] is a special token, a {field} between [BOV] and [EOV]
+is an image's codes, everything else is text. Blanks beside a special token only separate and make no token.
 The order in which the codes of an image are read is applied here and nowhere else, in both directions.
 """
 
@@ -31,6 +31,7 @@ ANSWER = "[BOS] USER: [BOV] {image} [EOV] {instruction} ASSISTANT: {answer} [EOS
 ASSISTANT = "ASSISTANT:"
 TokenOrder = Literal["V_1..V_T", "V_T..V_1"]
 Value = str | np.ndarray
+Example = tuple[str, Mapping[str, Value]]  # a template and its values
 _PIECE = re.compile(r"\[(?:BOS|EOS|BOV|EOV)\]|[^\[]+")
 
 
@@ -72,11 +73,11 @@ def parse(template: str) -> tuple[Piece, ...]:
 
 
 def _parse_text(text: str, learned: bool, whole: bool, pieces: list[Piece]) -> bool:
-    """Appends a text to `pieces`, cut after ASSISTANT: and before USER:; returns whether it ends in an answer."""
+    """Appends a text, cut after ASSISTANT: and before USER:; returns whether it ends in an answer."""
     for part in re.split(r"(?<=ASSISTANT:) (?=\S)| (?=USER:)", text):
         if part.startswith("USER:"):
             learned = whole
-        # What follows ASSISTANT: keeps its blank, so prompt and answer are tokenized apart, in training as in use.
+        # An answer keeps its blank: prompt and answer are tokenized apart, in training as in use.
         follows = bool(pieces) and pieces[-1].kind == "text" and pieces[-1].content.endswith(ASSISTANT)
         pieces.append(Piece("text", " " + part if follows else part, learned))
         if part.endswith(ASSISTANT):
@@ -118,17 +119,18 @@ class SequenceBuilder:
             "[EOV]": vocabulary.eov,
         }
 
-    def documents(self, examples: Sequence[tuple[str, Mapping[str, Value]]]) -> list[Document]:
+    def documents(self, examples: Sequence[Example]) -> list[Document]:
         """Each (template, values) as a document. Texts are str, images int [T] codes V_1..V_T.
 
         Raises ValueError for an image that is not T codes below K.
         """
+        encoded = self._encode([(parse(template), values) for template, values in examples])
         return [
-            Document(np.concatenate(ids), np.concatenate([np.full(len(i), m) for i, m in zip(ids, learned, strict=True)]))
-            for ids, learned in self._encode([(parse(template), values) for template, values in examples])
+            Document(np.concatenate(ids), np.repeat(learned, [len(part) for part in ids]))
+            for ids, learned in encoded
         ]
 
-    def prompts(self, examples: Sequence[tuple[str, Mapping[str, Value]]]) -> list[np.ndarray]:
+    def prompts(self, examples: Sequence[Example]) -> list[np.ndarray]:
         """Each (template, values) up to where the model goes on: before its text, or after its [BOV]."""
         return [np.concatenate(ids) for ids, _ in self._encode([(_prompt(parse(t)), v) for t, v in examples])]
 
@@ -166,7 +168,7 @@ class SequenceBuilder:
 
 @lru_cache(maxsize=256)
 def _prompt(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
-    """The leading pieces that a user gives: for a picture up to the [BOV] before it, else up to the answer."""
+    """The leading pieces that a user gives: up to the [BOV] of the picture asked for, or up to the answer."""
     images = [i for i, piece in enumerate(pieces) if piece.kind == "image" and piece.learned]
     if images:
         return pieces[: images[0]]

@@ -74,9 +74,7 @@ def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, codebook_size: int) -> 
         tokenizer.add_tokens([AddedToken(n, special=True, normalized=False) for n in names])
         known = tokenizer.get_vocab()
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    vocabulary = Vocabulary(
-        text_size, codebook_size, tokenizer.bos_token_id, tokenizer.eos_token_id, pad
-    )
+    vocabulary = Vocabulary(text_size, codebook_size, tokenizer.bos_token_id, tokenizer.eos_token_id, pad)
     expected = {
         visual_token(0): text_size,
         visual_token(codebook_size - 1): text_size + codebook_size - 1,
@@ -102,6 +100,12 @@ def text_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[
     return tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
+def embedding_rows(model: PreTrainedModel) -> int:
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, Tensor)
+    return weight.shape[0]
+
+
 @torch.no_grad()
 def extend_embeddings(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
     """Gives `model` (in place) a row for every id; rows past the text ids start at the mean of the text rows.
@@ -109,7 +113,7 @@ def extend_embeddings(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
     Both the input embedding and the head are resized. Raises ValueError where the model has fewer rows than
     the tokenizer has text ids.
     """
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = embedding_rows(model)
     if rows < vocabulary.text_size:
         raise ValueError(
             f"the model has {rows} embedding rows, its tokenizer {vocabulary.text_size} text ids; "
@@ -121,5 +125,6 @@ def extend_embeddings(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
         layers.append(model.get_output_embeddings())
     for layer in layers:
         weight_VD = layer.weight
+        assert isinstance(weight_VD, Tensor)
         weight_VD[vocabulary.text_size :] = weight_VD[: vocabulary.text_size].mean(dim=0)
     model.config.vocab_size = vocabulary.size

@@ -1,0 +1,250 @@
+"""DDTLlama: a language model, its text tokenizer and the image tokenizer whose codes it reads and writes.
+
+Its folder is a Hugging Face folder (AutoModelForCausalLM and AutoTokenizer load it untouched) with ddt.json
+and image_tokenizer/ inside, and `_COMPLETE` written last. B batch, T image tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ddt.config import build as build_config
+from ddt.config import to_dict
+from ddt.mllm import sequences as S
+from ddt.mllm.build import load_model, load_tokenizer
+from ddt.mllm.config import SamplingConfig
+from ddt.mllm.generate import OnToken, generate_codes, generate_text
+from ddt.mllm.instructions import LONG_CAPTION, QUESTION, SHORT_CAPTION
+from ddt.mllm.pictures import to_images, to_pixels
+from ddt.mllm.sequences import SequenceBuilder
+from ddt.mllm.vocabulary import embedding_rows, extend_tokenizer
+from ddt.tokenizer import DDTTokenizer
+
+SETTINGS, MARKER, IMAGE_TOKENIZER = "ddt.json", "_COMPLETE", "image_tokenizer"
+FORMAT_VERSION = 1
+Seeds = int | Sequence[int]
+T = TypeVar("T")
+
+
+class DDTLlama:
+    """Draws, edits, captions and answers.
+
+    `sampling` holds what the methods' arguments left at None take. A `seed` is used for every prompt as it
+    is, so a prompt gives the same picture alone and in any batch; a sequence holds one seed for each prompt.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        text_tokenizer: PreTrainedTokenizerBase,
+        image_tokenizer: DDTTokenizer,
+        sampling: SamplingConfig | None = None,
+        made_from: dict[str, str] | None = None,
+        batch_size: int = 64,
+    ) -> None:
+        self.model, self.text_tokenizer, self.image_tokenizer = model, text_tokenizer, image_tokenizer
+        self.sampling, self.made_from = sampling or SamplingConfig(), dict(made_from or {})
+        self.batch_size = batch_size
+        config = image_tokenizer.config
+        self.vocabulary = extend_tokenizer(text_tokenizer, config.codebook_size)
+        rows = embedding_rows(model)
+        if rows != self.vocabulary.size:
+            raise ValueError(
+                f"the model has {rows} embedding rows, its tokenizers need {self.vocabulary.size} "
+                f"({self.vocabulary.text_size} text ids, {config.codebook_size} codes, [BOV], [EOV])"
+            )
+        self.builder = SequenceBuilder(text_tokenizer, self.vocabulary, config.num_tokens, config.token_order)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path, device: torch.device | str = "cpu") -> DDTLlama:
+        """The model saved in a folder, in eval mode.
+
+        Raises ValueError for a folder that is missing, incomplete, or whose parts do not belong together.
+        """
+        folder = Path(path)
+        settings = read_settings(folder)
+        image_tokenizer = DDTTokenizer.from_pretrained(folder / IMAGE_TOKENIZER).to(device)
+        if image_tokenizer.digest != settings["tokenizer_digest"]:
+            raise ValueError(
+                f"{folder}: was trained on codes of tokenizer {settings['tokenizer_digest'][:16]}, "
+                f"but holds {image_tokenizer.digest[:16]}"
+            )
+        sampling = build_config(SamplingConfig, settings["sampling"], f"{folder / SETTINGS}: sampling")
+        model = load_model(folder, device).eval()
+        return cls(model, load_tokenizer(folder), image_tokenizer, sampling, settings["made_from"])
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Writes the folder; until it is whole it has no marker, and no reader takes it."""
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKER).unlink(missing_ok=True)
+        self.model.save_pretrained(folder)
+        self.text_tokenizer.save_pretrained(folder)
+        self.image_tokenizer.save_pretrained(folder / IMAGE_TOKENIZER)
+        config = self.image_tokenizer.config
+        settings = {
+            "format_version": FORMAT_VERSION,
+            "text_size": self.vocabulary.text_size,
+            "codebook_size": config.codebook_size,
+            "num_tokens": config.num_tokens,
+            "token_order": config.token_order,
+            "tokenizer_digest": self.image_tokenizer.digest,
+            "sampling": to_dict(self.sampling),
+            "made_from": self.made_from,
+        }
+        (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+        (folder / MARKER).touch()
+
+    def generate_image(
+        self,
+        prompts: Sequence[str],
+        cfg_scale: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: Seeds = 0,
+        *,
+        num_steps: int | None = None,
+        on_token: OnToken | None = None,
+    ) -> list[Image.Image]:
+        """One picture for each prompt. `num_steps` are the decoder's; `on_token` sees ids so far, [B, t]."""
+        examples = [(S.TEXT_TO_IMAGE, {"caption": prompt}) for prompt in prompts]
+        sampling = self._sampling(cfg_scale, top_k, top_p)
+        return self._draw(examples, "caption", sampling, seed, num_steps, on_token)
+
+    def edit_image(
+        self,
+        images: Sequence[Image.Image],
+        instructions: Sequence[str],
+        cfg_scale: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: Seeds = 0,
+        *,
+        num_steps: int | None = None,
+        on_token: OnToken | None = None,
+    ) -> list[Image.Image]:
+        """Each image changed as its instruction says; guidance is towards the instruction."""
+        _same_length("instructions", instructions, images)
+        examples = [
+            (S.EDIT, {"source": codes, "instruction": instruction})
+            for codes, instruction in zip(self.encode(images), instructions, strict=True)
+        ]
+        sampling = self._sampling(cfg_scale, top_k, top_p)
+        return self._draw(examples, "instruction", sampling, seed, num_steps, on_token)
+
+    def caption(self, images: Sequence[Image.Image], detailed: bool = False, seed: Seeds = 0) -> list[str]:
+        """A short caption of each image, or a detailed one."""
+        instruction = (LONG_CAPTION if detailed else SHORT_CAPTION)[0]
+        return self._answer(self.encode(images), [instruction] * len(images), seed)
+
+    def answer(self, images: Sequence[Image.Image], questions: Sequence[str], seed: Seeds = 0) -> list[str]:
+        """The answer to each question about its image."""
+        _same_length("questions", questions, images)
+        asked = [QUESTION[0].replace("{question}", question) for question in questions]
+        return self._answer(self.encode(images), asked, seed)
+
+    def encode(self, images: Sequence[Image.Image]) -> np.ndarray:
+        """int64 codes V_1..V_T, [n, T]: what the model sees of the images."""
+        side = self.image_tokenizer.config.image_size
+        parts = [self.image_tokenizer.encode(to_pixels(part, side)).cpu() for part in self._parts(images)]
+        return torch.cat(parts).numpy() if parts else np.zeros((0, self.builder.num_tokens), dtype=np.int64)
+
+    def draw_codes(
+        self,
+        examples: Sequence[S.Example],
+        dropped: str,
+        sampling: SamplingConfig,
+        seeds: Sequence[int],
+        on_token: OnToken | None = None,
+    ) -> Tensor:
+        """int64 codes V_1..V_T [B, T] that follow each (template, values); guidance drops field `dropped`."""
+        prompts = self.builder.prompts(examples)
+        unconditional = self.builder.prompts([(template, {**v, dropped: ""}) for template, v in examples])
+        ids_BT = generate_codes(
+            self.model,
+            self.vocabulary,
+            prompts,
+            unconditional,
+            self.builder.num_tokens,
+            sampling,
+            seeds,
+            on_token,
+        )
+        return torch.from_numpy(self.builder.codes(ids_BT.numpy()))
+
+    def _draw(
+        self,
+        examples: Sequence[S.Example],
+        dropped: str,
+        sampling: SamplingConfig,
+        seed: Seeds,
+        num_steps: int | None,
+        on_token: OnToken | None,
+    ) -> list[Image.Image]:
+        images: list[Image.Image] = []
+        for part in self._parts(list(zip(examples, _seeds(seed, len(examples)), strict=True))):
+            seeds = [each for _, each in part]
+            codes_BT = self.draw_codes([example for example, _ in part], dropped, sampling, seeds, on_token)
+            noise = [torch.Generator().manual_seed(each) for each in seeds]
+            images += to_images(self.image_tokenizer.decode(codes_BT, num_steps, generator=noise))
+        return images
+
+    def _answer(self, codes_BT: np.ndarray, instructions: Sequence[str], seed: Seeds) -> list[str]:
+        examples: list[S.Example] = [
+            (S.ANSWER, {"image": codes, "instruction": instruction})
+            for codes, instruction in zip(codes_BT, instructions, strict=True)
+        ]
+        texts: list[str] = []
+        for part in self._parts(list(zip(examples, _seeds(seed, len(examples)), strict=True))):
+            prompts = self.builder.prompts([example for example, _ in part])
+            seeds = [each for _, each in part]
+            ids = generate_text(self.model, self.vocabulary, prompts, self.sampling, seeds)
+            texts += [str(self.text_tokenizer.decode(each, skip_special_tokens=True)).strip() for each in ids]
+        return texts
+
+    def _sampling(self, cfg_scale: float | None, top_k: int | None, top_p: float | None) -> SamplingConfig:
+        asked = {"cfg_scale": cfg_scale, "visual_top_k": top_k, "visual_top_p": top_p}
+        given = {name: value for name, value in asked.items() if value is not None}
+        return build_config(SamplingConfig, {**to_dict(self.sampling), **given}, "sampling")
+
+    def _parts(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
+        for start in range(0, len(items), self.batch_size):
+            yield items[start : start + self.batch_size]
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """The checked ddt.json of a model folder; ValueError where it is missing, incomplete or unreadable."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder; expected a saved DDT-LLaMA model")
+    if not (folder / MARKER).exists():
+        raise ValueError(f"{folder}: has no {MARKER} marker, so it was not written to its end")
+    try:
+        settings = json.loads((folder / SETTINGS).read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder / SETTINGS}: cannot be read ({error})") from None
+    if settings.get("format_version") != FORMAT_VERSION:
+        found = settings.get("format_version")
+        raise ValueError(f"{folder / SETTINGS}: format_version = {found!r}, expected {FORMAT_VERSION}")
+    return settings
+
+
+def _seeds(seed: Seeds, count: int) -> list[int]:
+    if isinstance(seed, int):
+        return [seed] * count
+    if len(seed) != count:
+        raise ValueError(f"seed: expected a whole number or {count} of them, got {len(seed)}")
+    return list(seed)
+
+
+def _same_length(name: str, values: Sequence[str], images: Sequence[Image.Image]) -> None:
+    if len(values) != len(images):
+        raise ValueError(f"{name}: expected one for each of the {len(images)} images, got {len(values)}")

@@ -1,0 +1,112 @@
+"""Token shards: what is written is read, in place; wrong codes and other tokenizers' shards are refused."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pytest
+
+from ddt.data.text import DrawnText, JsonLines
+from ddt.data.tokens import TokenDataset, TokenMeta, TokenShard, all_codes, write_shard
+
+META = TokenMeta("d" * 64, num_tokens=3, codebook_size=500, token_order="V_1..V_T")
+
+
+def pairs(start: int, rows: int) -> dict:
+    numbers = range(start, start + rows)
+    return {
+        "sample_id": [f"id{n}" for n in numbers],
+        "short": [f"short {n}" for n in numbers],
+        "long": [f"long {n}" for n in numbers],
+        "codes": np.array([[n, 1, 499] for n in numbers]),
+    }
+
+
+def instructions() -> dict:
+    return {
+        "sample_id": ["a", "b", "c"],
+        "kind": ["qa", "edit", "qa"],
+        "instruction": ["How many?", "make it red", "What colour?"],
+        "answer": ["two", None, "blue"],
+        "codes": np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]]),
+        "target_codes": [None, [10, 11, 12], None],
+    }
+
+
+def test_pairs_are_read_as_written_across_shards(tmp_path):
+    paths = [tmp_path / "0.arrow", tmp_path / "1.arrow"]
+    for number, path in enumerate(paths):
+        assert write_shard(path, pairs(number * 4, 4 - number), META, "pairs") == 4 - number
+    data = TokenDataset(paths, META.tokenizer_digest)
+    assert len(data) == 7 and data.meta == META
+    for n in range(7):
+        assert data.text("short", n) == f"short {n}" and data.text("long", n) == f"long {n}"
+        assert data.codes(n).tolist() == [n, 1, 499] and data.codes(n).dtype == np.int64
+    assert all_codes(paths).shape == (7, 3)
+
+
+def test_codes_are_views_of_the_file(tmp_path):
+    write_shard(tmp_path / "s", pairs(0, 4), META, "pairs")
+    codes = TokenShard(tmp_path / "s").codes()
+    assert codes.dtype == np.uint16 and not codes.flags.owndata and not codes.flags.writeable
+
+
+def test_instructions_keep_what_is_absent(tmp_path):
+    write_shard(tmp_path / "s", instructions(), META, "instruct")
+    data = TokenDataset([tmp_path / "s"])
+    assert {kind: rows.tolist() for kind, rows in data.rows_by_kind.items()} == {"edit": [1], "qa": [0, 2]}
+    assert data.text("answer", 0) == "two" and data.text("answer", 1) is None
+    assert data.codes(1, "target_codes").tolist() == [10, 11, 12]
+    assert data.codes(2).tolist() == [7, 8, 9]
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path):
+    digests = set()
+    for name in ("a", "b"):
+        write_shard(tmp_path / name, instructions(), META, "instruct")
+        digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
+    assert len(digests) == 1
+
+
+@pytest.mark.parametrize("codes", [[[1, 2]], [[1, 2, 500]], [[-1, 2, 3]]])
+def test_wrong_codes_are_refused(tmp_path, codes):
+    with pytest.raises(ValueError, match="expected 3 codes below 500"):
+        write_shard(tmp_path / "s", {**pairs(0, 1), "codes": codes}, META, "pairs")
+
+
+def test_another_tokenizer_is_refused(tmp_path):
+    write_shard(tmp_path / "s", pairs(0, 2), META, "pairs")
+    with pytest.raises(
+        ValueError, match="were made by tokenizer dddddddddddddddd, .* given is eeeeeeeeeeeeeeee"
+    ):
+        TokenDataset([tmp_path / "s"], "e" * 64)
+    other = TokenMeta("e" * 64, 3, 500, "V_1..V_T")
+    write_shard(tmp_path / "t", pairs(0, 2), other, "pairs")
+    with pytest.raises(ValueError, match="differs from the first shard's"):
+        TokenDataset([tmp_path / "s", tmp_path / "t"])
+
+
+def test_unreadable_and_empty_shards_are_named(tmp_path):
+    (tmp_path / "bad").write_bytes(b"no arrow")
+    with pytest.raises(ValueError, match="bad: not a readable token shard"):
+        TokenShard(tmp_path / "bad")
+    write_shard(tmp_path / "empty", {**pairs(0, 0), "codes": []}, META, "pairs")
+    with pytest.raises(ValueError, match="no rows in 1 token shards"):
+        TokenDataset([tmp_path / "empty"])
+
+
+def test_json_lines_are_found_by_index(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one"}\n\n{"text": "zwei äöü"}\n')
+    (tmp_path / "b.jsonl").write_text('{"text": "three"}\n{"title": "no text"}')
+    texts = JsonLines([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
+    assert [texts[i] for i in range(3)] == ["one", "zwei äöü", "three"] and len(texts) == 4
+    with pytest.raises(ValueError, match="b.jsonl: record 2"):
+        texts[3]
+    with pytest.raises(ValueError, match="cannot be read"):
+        JsonLines([tmp_path / "missing.jsonl"])
+
+
+def test_drawn_text_is_a_function_of_its_index():
+    texts = DrawnText(lambda rng: str(rng.integers(1 << 30)), size=5, seed=3)
+    assert texts[2] == texts[2] != texts[3] and len(texts) == 5

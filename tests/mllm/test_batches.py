@@ -1,0 +1,143 @@
+"""What training draws: the paper's shares over 100,000 samples, and one order for any number of workers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS
+
+from ddt.data.text import DrawnText
+from ddt.data.tokens import TokenDataset, TokenMeta, write_shard
+from ddt.mllm import sequences as S
+from ddt.mllm.batches import (
+    TASKS,
+    FinetuneBatches,
+    FinetuneMix,
+    PretrainBatches,
+    PretrainMix,
+    caption_columns,
+)
+
+META = TokenMeta("d", NUM_TOKENS, CODEBOOK_SIZE, "V_1..V_T")
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    rng = np.random.default_rng(0)
+    columns = {
+        "sample_id": [str(n) for n in range(50)],
+        "short": [f"short {n}" for n in range(50)],
+        "long": [f"a much longer caption {n}" for n in range(50)],
+        "codes": rng.integers(0, CODEBOOK_SIZE, (50, NUM_TOKENS)),
+    }
+    write_shard(tmp_path / "pairs", columns, META, "pairs")
+    return TokenDataset([tmp_path / "pairs"])
+
+
+@pytest.fixture
+def instructions(tmp_path):
+    columns = {
+        "sample_id": ["a", "b"],
+        "kind": ["edit", "qa"],
+        "instruction": ["make it red", "What colour?"],
+        "answer": [None, "blue"],
+        "codes": np.zeros((2, NUM_TOKENS), int),
+        "target_codes": [np.ones(NUM_TOKENS, int), None],
+    }
+    write_shard(tmp_path / "instruct", columns, META, "instruct")
+    return TokenDataset([tmp_path / "instruct"])
+
+
+TEXTS = DrawnText(lambda rng: f"only text {rng.integers(100)}", size=20, seed=0)
+
+
+def pretrain(pairs, builder, mix=None, seed=0, samples=12, row_length=64):
+    return PretrainBatches(pairs, TEXTS, builder, mix or PretrainMix(), samples, row_length, seed)
+
+
+def test_shares_of_the_paper_over_1e5_draws(pairs, builder):
+    examples = pretrain(pairs, builder).examples(np.arange(100_000))
+    with_image = [values["caption"] for template, values in examples if template == S.PRETRAIN]
+    assert abs(1 - len(with_image) / len(examples) - 0.10) < 0.004
+    dropped = sum(caption == "" for caption in with_image) / len(with_image)
+    long = sum("longer" in caption for caption in with_image) / sum(caption != "" for caption in with_image)
+    assert abs(dropped - 0.10) < 0.004 and abs(long - 0.60) < 0.007
+
+
+def test_every_pair_is_seen_once_an_epoch(pairs, builder):
+    mix = PretrainMix(long_caption_rate=0.0, caption_drop_rate=0.0, text_rate=0.0)
+    captions = [v["caption"] for _, v in pretrain(pairs, builder, mix).examples(np.arange(100))]
+    assert sorted(captions[:50]) == sorted(captions[50:]) == sorted(f"short {n}" for n in range(50))
+    assert captions[:50] != captions[50:]
+
+
+def test_tasks_come_in_their_weights(pairs, instructions, builder):
+    weights = {"text_to_image": 5.0, "edit": 2.0, "caption": 1.0, "vqa": 2.0}
+    batches = FinetuneBatches(pairs, instructions, builder, FinetuneMix(weights), 8, 96, seed=1)
+    counts = np.bincount(batches.tasks(np.arange(100_000)), minlength=4) / 100_000
+    assert np.abs(counts - [0.5, 0.2, 0.1, 0.2]).max() < 0.006
+    by_task = {
+        TASKS[t]: e
+        for t, e in zip(batches.tasks(np.arange(200)), batches.examples(np.arange(200)), strict=True)
+    }
+    assert by_task["text_to_image"][0] == S.TEXT_TO_IMAGE
+    assert by_task["edit"][0] == S.EDIT and by_task["edit"][1]["image"].tolist() == [1] * NUM_TOKENS
+    assert by_task["vqa"][1]["answer"] == "blue" and "What colour?" in by_task["vqa"][1]["instruction"]
+    assert (
+        by_task["caption"][0] == S.ANSWER
+        and "caption" in by_task["caption"][1]["answer"]
+        or "short" in by_task["caption"][1]["answer"]
+    )
+
+
+def rows_of(batch) -> list[bytes]:
+    return sorted(row.numpy().tobytes() for row in torch.cat([batch.ids_RL, batch.document_RL], dim=1))
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_workers_share_one_global_batch(pairs, builder, world):
+    batches = pretrain(pairs, builder)
+    whole = batches.batch(3)
+    parts = [pretrain(pairs, builder).batch(3, rank, world) for rank in range(world)]
+    assert len({len(part.ids_RL) for part in parts}) == 1
+    found = sorted(row for part in parts for row in rows_of(part))
+    empty = len(found) - len(whole.ids_RL)
+    assert 0 <= empty < world
+    padding = [row for row in found if row not in rows_of(whole)]
+    assert len(padding) == empty and len(set(padding)) <= 1
+    assert rows_of(batches.batch(3)) == rows_of(whole) != rows_of(batches.batch(4))
+
+
+def test_a_long_text_is_cut_but_an_image_is_not(pairs, builder):
+    long = DrawnText(lambda rng: "word " * 100, size=1, seed=0)
+    mix = PretrainMix(text_rate=1.0)
+    batch = PretrainBatches(pairs, long, builder, mix, 2, 32, 0).batch(0)
+    assert batch.ids_RL.shape == (2, 32)
+    with pytest.raises(ValueError, match="does not fit row_length = 8"):
+        pretrain(pairs, builder, PretrainMix(text_rate=0.0), row_length=8).batch(0)
+
+
+def test_missing_captions_fall_back(tmp_path, builder):
+    columns = {
+        "sample_id": ["a"],
+        "short": ["short one"],
+        "long": [None],
+        "codes": np.zeros((1, NUM_TOKENS), int),
+    }
+    write_shard(tmp_path / "p", columns, META, "pairs")
+    mix = PretrainMix(long_caption_rate=1.0, caption_drop_rate=0.0, text_rate=0.0)
+    data = TokenDataset([tmp_path / "p"])
+    assert pretrain(data, builder, mix).examples(np.arange(1))[0][1]["caption"] == "short one"
+    assert caption_columns(0, np.arange(3), 1.0) == ["long"] * 3
+
+
+def test_mistakes_are_named(pairs, builder):
+    with pytest.raises(ValueError, match="mix.drawing: unknown task; allowed here: text_to_image, edit"):
+        FinetuneMix({"drawing": 1.0})
+    with pytest.raises(ValueError, match="positive weight"):
+        FinetuneMix({"edit": 0.0})
+    with pytest.raises(ValueError, match="mix.edit = 1.0: there are no 'edit' instructions"):
+        FinetuneBatches(pairs, None, builder, FinetuneMix({"edit": 1.0}), 4, 64, 0)
+    with pytest.raises(ValueError, match="text_rate = 0.1: there is no text"):
+        PretrainBatches(pairs, None, builder, PretrainMix(), 4, 64, 0)

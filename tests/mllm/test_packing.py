@@ -1,0 +1,134 @@
+"""Packed loss equals unpacked loss, for Llama and Gemma-2, however rows are cut among ranks."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mllm_tiny import CODEBOOK_SIZE
+
+from ddt.mllm.build import build
+from ddt.mllm.loss import LanguageModelLoss, chunked_cross_entropy
+from ddt.mllm.packing import PackedBatch, allowed_attention, assign_rows, pack, slice_rows
+from ddt.mllm.sequences import Document
+
+
+def random_documents(count: int, ids: int, seed: int = 0) -> list[Document]:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(3, 20, count)
+    documents = [Document(rng.integers(0, ids, n), rng.random(n) < 0.7) for n in lengths]
+    for document in documents:
+        document.learned[0] = False
+    return documents
+
+
+def unpacked_loss(model, documents):
+    """The plain way: one document at a time, all logits, one mean over all learned tokens."""
+    losses = []
+    for document in documents:
+        ids = torch.from_numpy(document.ids)[None]
+        logits = model(ids).logits[0, :-1]
+        keep = torch.from_numpy(document.learned[1:])
+        losses.append(F.cross_entropy(logits[keep], ids[0, 1:][keep], reduction="none"))
+    return torch.cat(losses).mean()
+
+
+@pytest.fixture(params=["llama", "gemma"])
+def model(request):
+    if request.param == "llama":
+        return request.getfixturevalue("llama")
+    folder = request.getfixturevalue("gemma_folder")
+    return build(str(folder), folder, None, CODEBOOK_SIZE, seed=0)[0]
+
+
+def test_packed_loss_and_gradient_equal_unpacked(model, vocabulary):
+    documents = random_documents(9, vocabulary.size)
+    expected = unpacked_loss(model, documents)
+    expected.backward()
+    wanted = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    batch = pack(documents, 48, vocabulary.pad, multiple=2)
+    loss, metrics = LanguageModelLoss(vocabulary)(model, batch, 0, None)
+    loss.backward()
+    assert abs(loss.item() - expected.item()) < 1e-5
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad, wanted[name], atol=1e-5, rtol=1e-4, msg=name)
+    assert 0.5 < metrics["row_fill"] <= 1
+
+
+def test_micro_batches_and_ranks_average_to_the_same_loss(llama, vocabulary):
+    documents = random_documents(11, vocabulary.size)
+    loss_fn = LanguageModelLoss(vocabulary)
+    whole = loss_fn(llama, pack(documents, 32, vocabulary.pad), 0, None)[0].item()
+    padded = pack(documents, 32, vocabulary.pad, multiple=4)
+    ranks = [loss_fn(llama, slice_rows(padded, rank, 4), 0, None)[0].item() for rank in range(4)]
+    assert abs(np.mean(ranks) - whole) < 1e-5
+    rows = len(padded.ids_RL)
+    pieces = [PackedBatch(*(t[i : i + 3] for t in padded)) for i in range(0, rows, 3)]
+    parts = [loss_fn(llama, piece, 0, None)[0].item() * len(piece.ids_RL) / rows for piece in pieces]
+    assert abs(sum(parts) - whole) < 1e-5
+
+
+def test_every_document_lies_whole_in_one_row(vocabulary):
+    documents = random_documents(20, vocabulary.size)
+    batch = pack(documents, 40, vocabulary.pad)
+    found = []
+    for row in range(len(batch.ids_RL)):
+        for number in range(1, int(batch.document_RL[row].max()) + 1):
+            where = batch.document_RL[row] == number
+            assert batch.position_RL[row][where].tolist() == list(range(int(where.sum())))
+            found.append(tuple(batch.ids_RL[row][where].tolist()))
+    assert sorted(found) == sorted(tuple(d.ids.tolist()) for d in documents)
+    assert len(batch.ids_RL) < len(documents)
+
+
+def test_attention_stays_inside_documents():
+    allowed = allowed_attention(torch.tensor([[1, 1, 2, 2, 0]]))[0].int().tolist()
+    assert allowed == [
+        [1, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0],
+        [0, 0, 1, 0, 0],
+        [0, 0, 1, 1, 0],
+        [0, 0, 0, 0, 1],
+    ]
+
+
+def test_rows_are_filled_decreasing():
+    assert assign_rows([2, 7, 3, 8], 10) == [[3, 0], [1, 2]]
+    with pytest.raises(ValueError, match="11 tokens does not fit row_length = 10"):
+        assign_rows([11], 10)
+
+
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("chunk_logits", [1, 7 * 50, 1 << 20])
+def test_chunked_cross_entropy_equals_torch(monkeypatch, softcap, chunk_logits):
+    monkeypatch.setattr("ddt.mllm.loss.CHUNK_LOGITS", chunk_logits)
+    torch.manual_seed(0)
+    hidden, head = torch.randn(23, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
+    targets = torch.randint(0, 50, (23,))
+    total, each = chunked_cross_entropy(hidden, head, targets, softcap)
+    (total * 0.3).backward()
+    got = hidden.grad.clone(), head.grad.clone()
+    hidden.grad = head.grad = None
+    logits = hidden @ head.t()
+    logits = logits if softcap is None else torch.tanh(logits / softcap) * softcap
+    expected = F.cross_entropy(logits, targets, reduction="none")
+    (expected.sum() * 0.3).backward()
+    torch.testing.assert_close(each, expected.detach())
+    torch.testing.assert_close(got[0], hidden.grad)
+    torch.testing.assert_close(got[1], head.grad)
+
+
+def test_metrics_tell_the_modalities_apart(llama, vocabulary):
+    ids = np.array([vocabulary.bos, 5, 6, vocabulary.bov, vocabulary.text_size, vocabulary.text_size + 1])
+    document = Document(ids, np.array([False, True, True, True, True, True]))
+    batch = pack([document], 8, vocabulary.pad)
+    loss, metrics = LanguageModelLoss(vocabulary)(llama, batch, 0, None)
+    losses = F.cross_entropy(
+        llama(torch.from_numpy(ids)[None]).logits[0, :-1], torch.from_numpy(ids[1:]), reduction="none"
+    )
+    assert metrics["text_ce"].item() == pytest.approx(losses[:3].mean().item(), abs=1e-5)
+    assert metrics["visual_ce"].item() == pytest.approx(losses[3:].mean().item(), abs=1e-5)
+    assert metrics["text_perplexity"].item() == pytest.approx(losses[:3].mean().exp().item(), rel=1e-4)
+    assert loss.item() == pytest.approx(losses.mean().item(), abs=1e-5)
