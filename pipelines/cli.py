@@ -42,13 +42,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept, run the same command to go on", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        os._exit(0)  # the reader of our output has gone; Python would complain while flushing at exit
     except (ValueError, OSError) as error:
         if os.environ.get("DDT_DEBUG"):
             raise
         print(f"ddt: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(EXIT_MISTAKE)
-    except BrokenPipeError:
-        sys.exit(0)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -27,7 +27,8 @@ from pipelines.report import Report
 from pipelines.runner import StageContext, StageError, StageResult
 from pipelines.units import Output, UnitWorker, digest_of, run_units
 
-MODULES = ("ddt.records", "ddt.data.readers", "ddt.scenes", "pipelines.ingest")
+CRAWL = tuple(f"ddt.scenes.{m}" for m in ("world", "words", "sample", "render", "text", "questions", "edits", "crawl"))
+MODULES = ("ddt.records", "ddt.data.readers", *CRAWL, "pipelines.ingest")
 SCENES = "scenes"
 ROLES = ("pairs", "holdout", "instruct")
 REJECT_EXAMPLES = 12
