@@ -1,0 +1,1 @@
+"""Evaluation: official metrics, benchmarks on scenes, controls and the report."""

@@ -1,0 +1,47 @@
+"""The Python tokeniser: alignment, known oddities, and the Java program where java and pycocoevalcap are
+there.
+"""
+
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from ddt.eval.metrics import ptb_tokenize
+
+ODD = {
+    "A dog (big) [x] {y}": "a dog -lrb- big -rrb- -lsb- x -rsb- -lcb- y -rcb-",
+    "What?! Really?": "what ?! really",
+    "Mr. Smith's U.S. flag isn't 5 p.m.": "mr. smith 's u.s. flag is n't 5 p.m.",
+    "I cannot, 'tis gonna cost £3.50 or €4": "i can not 't is gon na cost # 3.50 or $ 4",
+    "a 😀 cat ★ on 50% of 1,000 t-shirts": "a cat ★ on 50 % of 1,000 t-shirts",
+    "wait...what--now": "wait what now",
+    "rock'n'roll, o'clock, y'all": "rock 'n' roll o'clock y' all",
+    "1 1/2 cups": "1\u00a01/2 cups",
+    "smile :-) #tag @user a@b.com http://x.com/a": "smile :--rrb- #tag @user a@b.com http://x.com/a",
+}
+
+
+@pytest.mark.parametrize("caption", ODD)
+def test_oddities(caption):
+    assert ptb_tokenize([caption]) == [ODD[caption]]
+
+
+def test_one_result_for_each_caption_whatever_it_holds():
+    captions = ["a\rb", "c\nd", "e\u2028f", "g\x0bh\x0ci", "", "j"]
+    assert ptb_tokenize(captions) == ["a b", "c d", "e f", "g h i", "", "j"]
+
+
+@pytest.mark.skipif(
+    shutil.which("java") is None or importlib.util.find_spec("pycocoevalcap") is None,
+    reason="needs java and pycocoevalcap (extra `eval`)",
+)
+def test_agrees_with_the_java_program():
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    golden = json.loads((Path(__file__).parent / "goldens" / "ptb_tokenizer.json").read_text())
+    captions = [case["input"] for case in golden["cases"]] + list(ODD)
+    official = PTBTokenizer().tokenize({i: [{"caption": text}] for i, text in enumerate(captions)})
+    assert ptb_tokenize(captions) == [official[i][0] for i in range(len(captions))]
