@@ -149,24 +149,27 @@ class PretrainParams:
 
 @dataclass(frozen=True)
 class FinetuneParams:
-    """Instruction tuning; `mix` weighs the tasks text_to_image, edit, caption and vqa."""
+    """Instruction tuning; `mix` weighs the tasks text_to_image, edit, caption and vqa.
+
+    `sampling` is how the finished model draws and answers; it is saved with the model.
+    """
 
     row_length: Count
     mix: dict[str, Annotated[float, Range(0)]]
     caption_drop_rate: Fraction
     fit: FitConfig
+    sampling: SamplingConfig
 
 
 @dataclass(frozen=True)
 class EvaluateParams:
-    """Benchmarks, cases of each, and sampling."""
+    """Benchmarks and the cases of each."""
 
     benchmarks: tuple[str, ...]
     cases: Count
     seed: int
     batch_size: Count
     decode_steps: Count
-    sampling: SamplingConfig
 
 
 @dataclass(frozen=True)
