@@ -85,16 +85,14 @@ def _stripes(offset: np.ndarray, width_px: float) -> np.ndarray:
     return np.clip(2.0 * phase * width_px, -1.0, 1.0)
 
 
-def _texture_HW1(item: Object, x: np.ndarray, y: np.ndarray, side_px: int) -> np.ndarray | float:
-    """How much of the second tone each pixel of the object has, 0..1."""
-    if item.texture == "solid":
-        return 0.0
+def tone_HW(texture: str, x: np.ndarray, y: np.ndarray, side_px: float) -> np.ndarray:
+    """Share of the second tone, 0..1, at offsets x [1, W], y [H, 1] in pixels from the object's centre."""
     width = STRIPE * side_px
-    if item.texture == "striped":
-        wave = _stripes(y, width)
+    if texture == "striped":
+        wave = _stripes(y, width) + 0.0 * x
     else:  # checks meet at the object's centre, so that even a small object shows four of them
         wave = _stripes(x - width / 2, width) * _stripes(y - width / 2, width)
-    return (0.5 - 0.5 * wave)[..., None]
+    return 0.5 - 0.5 * wave
 
 
 def _paint(canvas_HWC: np.ndarray, item: Object, side_px: int) -> None:
@@ -106,9 +104,8 @@ def _paint(canvas_HWC: np.ndarray, item: Object, side_px: int) -> None:
     y = centers[top:bottom, None] - np.float32(item.y * side_px)
     cover = coverage_HW(item.shape, x, y, item.radius * side_px)[..., None]
     paint = _COLOR[item.color]
-    tone = _texture_HW1(item, x, y, side_px)
     if item.texture != "solid":
-        paint = paint + tone * _TONE_STEP[item.color]
+        paint = paint + tone_HW(item.texture, x, y, side_px)[..., None] * _TONE_STEP[item.color]
     crop = canvas_HWC[top:bottom, left:right]
     crop += cover * (paint - crop)
 
