@@ -44,6 +44,9 @@ class DDTConfig:
     decoder_heads: Count
     qk_norm: bool
     mlp_ratio: Positive
+    activation: Literal[
+        "gelu_tanh", "gelu"
+    ]  # SD3 has the tanh form; on CPU in bf16 the exact one is 3x faster
     # Time to prefix. `stages`: piecewise linear through (end of stage, tokens in stage). `ceil`: k(0) = 0;
     # `inclusive`: floor + 1, so that one token is visible at t = 0.
     schedule: Literal["linear", "stages"]
@@ -143,6 +146,7 @@ def presets() -> dict[str, DDTConfig]:
         decoder_heads=24,
         qk_norm=False,
         mlp_ratio=4.0,
+        activation="gelu_tanh",
         schedule="linear",
         stage_ends=(),
         stage_tokens=(),

@@ -45,7 +45,13 @@ class DecoderStream(nn.Module):
     """One stream's half of a block. `attention_only`: in the last block nothing reads the token stream."""
 
     def __init__(
-        self, width: int, heads: int, mlp_ratio: float, qk_norm: bool, attention_only: bool = False
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        activation: str,
+        qk_norm: bool,
+        attention_only: bool = False,
     ) -> None:
         super().__init__()
         self.heads = heads
@@ -57,7 +63,7 @@ class DecoderStream(nn.Module):
         self.norm_k = nn.RMSNorm(head_width, eps=1e-6) if qk_norm else None
         if not attention_only:
             self.project = nn.Linear(width, width)
-            self.mlp = MLP(width, mlp_ratio)
+            self.mlp = MLP(width, mlp_ratio, activation)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
@@ -80,11 +86,13 @@ class DecoderStream(nn.Module):
 class DecoderBlock(nn.Module):
     """SD3's joint block: image and token stream, each with its own weights, one attention."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, qk_norm: bool, last: bool) -> None:
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: float, activation: str, qk_norm: bool, last: bool
+    ) -> None:
         super().__init__()
         self.last = last
-        self.image = DecoderStream(width, heads, mlp_ratio, qk_norm)
-        self.token = DecoderStream(width, heads, mlp_ratio, qk_norm, attention_only=last)
+        self.image = DecoderStream(width, heads, mlp_ratio, activation, qk_norm)
+        self.token = DecoderStream(width, heads, mlp_ratio, activation, qk_norm, attention_only=last)
 
     def forward(
         self, image_BLD: Tensor, token_BTD: Tensor, condition_BD: Tensor, key_bias: Tensor | None
@@ -118,6 +126,7 @@ class Decoder(nn.Module):
         width: int,
         heads: int,
         mlp_ratio: float,
+        activation: str,
         qk_norm: bool,
         hidden_tokens: str,
     ) -> None:
@@ -129,7 +138,8 @@ class Decoder(nn.Module):
         self.register_buffer("image_positions", sincos_2d(side // patch, width), persistent=False)
         self.register_buffer("token_positions", sincos_1d(torch.arange(num_tokens), width), persistent=False)
         self.blocks = nn.ModuleList(
-            DecoderBlock(width, heads, mlp_ratio, qk_norm, last=i == depth - 1) for i in range(depth)
+            DecoderBlock(width, heads, mlp_ratio, activation, qk_norm, last=i == depth - 1)
+            for i in range(depth)
         )
         self.modulation = nn.Linear(width, 2 * width)
         self.project = nn.Linear(width, channels * patch * patch)

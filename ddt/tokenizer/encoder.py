@@ -15,7 +15,7 @@ from ddt.tokenizer.layers import MLP, attend, compute_dtype, patchify, sincos_1d
 class EncoderStream(nn.Module):
     """One stream's half of a block: its own norms, projections and MLP."""
 
-    def __init__(self, width: int, mlp_ratio: float, attention_only: bool = False) -> None:
+    def __init__(self, width: int, mlp_ratio: float, activation: str, attention_only: bool = False) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(width, eps=1e-6)
         self.qkv = nn.Linear(width, 3 * width)
@@ -23,7 +23,7 @@ class EncoderStream(nn.Module):
             return
         self.project = nn.Linear(width, width)
         self.norm_mlp = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = MLP(width, mlp_ratio)
+        self.mlp = MLP(width, mlp_ratio, activation)
 
     def before(self, x_BLD: Tensor) -> Tensor:
         return self.qkv(self.norm_attention(x_BLD))
@@ -36,11 +36,11 @@ class EncoderStream(nn.Module):
 class EncoderBlock(nn.Module):
     """Joint attention over both streams. In the last block nothing reads the image stream's result."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, last: bool) -> None:
+    def __init__(self, width: int, heads: int, mlp_ratio: float, activation: str, last: bool) -> None:
         super().__init__()
         self.heads, self.last = heads, last
-        self.query = EncoderStream(width, mlp_ratio)
-        self.image = EncoderStream(width, mlp_ratio, attention_only=last)
+        self.query = EncoderStream(width, mlp_ratio, activation)
+        self.image = EncoderStream(width, mlp_ratio, activation, attention_only=last)
 
     def forward(self, query_BTD: Tensor, image_BLD: Tensor) -> tuple[Tensor, Tensor]:
         num_queries = query_BTD.shape[1]
@@ -70,6 +70,7 @@ class Encoder(nn.Module):
         width: int,
         heads: int,
         mlp_ratio: float,
+        activation: str,
     ) -> None:
         super().__init__()
         self.patch = patch
@@ -78,7 +79,7 @@ class Encoder(nn.Module):
         self.register_buffer("image_positions", sincos_2d(side // patch, width), persistent=False)
         self.register_buffer("query_positions", sincos_1d(torch.arange(num_tokens), width), persistent=False)
         self.blocks = nn.ModuleList(
-            EncoderBlock(width, heads, mlp_ratio, last=i == depth - 1) for i in range(depth)
+            EncoderBlock(width, heads, mlp_ratio, activation, last=i == depth - 1) for i in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.to_code = nn.Linear(width, code_dim)

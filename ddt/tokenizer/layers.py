@@ -35,18 +35,22 @@ def attend_heads(q_BNLH: Tensor, k_BNLH: Tensor, v_BNLH: Tensor, key_bias_BL: Te
 
 def _plain_attention(q: Tensor, k: Tensor, v: Tensor, key_bias_BL: Tensor | None) -> Tensor:
     # On CPU the backward of the fused kernel in bf16 costs several times these plain products.
-    scores_BNLL = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    # baddbmm scales inside the product.
+    q, k, v_flat = (x.flatten(0, 1) for x in (q, k, v))
+    scores = torch.baddbmm(q.new_empty(()), q, k.transpose(1, 2), beta=0, alpha=q.shape[-1] ** -0.5)
     if key_bias_BL is not None:
-        scores_BNLL = scores_BNLL + key_bias_BL[:, None, None, :].to(scores_BNLL.dtype)
-    return scores_BNLL.softmax(-1) @ v
+        heads = v.shape[1]
+        scores = scores + key_bias_BL.repeat_interleave(heads, 0)[:, None].to(scores.dtype)
+    return (scores.softmax(-1) @ v_flat).view(v.shape)
 
 
 class MLP(nn.Sequential):
-    """Linear, GELU (tanh form, as SD3), linear."""
+    """Linear, GELU (exact, or SD3's tanh form), linear."""
 
-    def __init__(self, width: int, ratio: float) -> None:
+    def __init__(self, width: int, ratio: float, activation: str) -> None:
         hidden = int(width * ratio)
-        super().__init__(nn.Linear(width, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, width))
+        gelu = nn.GELU(approximate="tanh" if activation == "gelu_tanh" else "none")
+        super().__init__(nn.Linear(width, hidden), gelu, nn.Linear(hidden, width))
 
 
 def sincos_1d(positions_L: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:

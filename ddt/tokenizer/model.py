@@ -53,6 +53,7 @@ class DDTTokenizer(nn.Module):
             width=config.encoder_width,
             heads=config.encoder_heads,
             mlp_ratio=config.mlp_ratio,
+            activation=config.activation,
         )
         self.quantizer = Quantizer(
             config.codebook_size,
@@ -72,6 +73,7 @@ class DDTTokenizer(nn.Module):
             width=config.decoder_width,
             heads=config.decoder_heads,
             mlp_ratio=config.mlp_ratio,
+            activation=config.activation,
             qk_norm=config.qk_norm,
             hidden_tokens=config.hidden_tokens,
         )
