@@ -1,0 +1,80 @@
+"""params.yaml and the profiles: all load; the paper profile holds every number of the paper; mistakes."""
+
+from pathlib import Path
+
+import pytest
+
+from ddt.config import ConfigError
+from ddt.params import load_params
+from pipelines.plan import plan_sizes
+
+ROOT = Path(__file__).resolve().parent.parent
+PARAMS = ROOT / "params.yaml"
+PROFILES = sorted(path.stem for path in (ROOT / "profiles").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("profile", [None, *PROFILES])
+def test_profiles_load(profile: str | None) -> None:
+    params = load_params(PARAMS, profile)
+    assert params.select.keep > 0
+
+
+def test_there_are_the_agreed_profiles() -> None:
+    assert {"smoke", "h200", "paper"} <= set(PROFILES)
+
+
+def test_paper_profile_is_the_paper() -> None:
+    params = load_params(PARAMS, "paper")
+    model, fit = params.train_tokenizer.model, params.train_tokenizer.fit
+    assert (model.image_size, model.num_tokens, model.codebook_size, model.code_dim) == (256, 480, 65_536, 16)
+    assert (model.encoder_depth, model.encoder_width, model.encoder_image_tokens) == (20, 256, 1024)
+    assert (model.decoder_depth, model.decoder_width) == (24, 1536)
+    assert (model.schedule, model.prefix, model.hidden_tokens, model.target) == ("linear", "ceil", "zero", "x0")
+    assert (fit.steps, fit.global_batch, fit.lr, fit.warmup_steps) == (140_000, 1024, 1e-4, 5000)
+    assert (fit.betas, fit.eps, fit.weight_decay, fit.clip) == ((0.9, 0.99), 1e-6, 0.0, None)
+    pretrain = params.pretrain
+    assert (pretrain.long_caption_rate, pretrain.caption_drop_rate, pretrain.text_rate) == (0.6, 0.1, 0.1)
+    assert (pretrain.fit.steps, pretrain.fit.global_batch, pretrain.fit.lr) == (360_000, 1280, 1e-4)
+    assert (pretrain.fit.warmup_steps, pretrain.fit.weight_decay, pretrain.fit.clip) == (5000, 0.05, 1.0)
+    assert (pretrain.fit.betas, pretrain.fit.rewind_steps) == ((0.9, 0.95), 500)
+    tuning = params.finetune.fit
+    assert (tuning.steps, tuning.global_batch, tuning.lr, tuning.warmup_steps) == (160_000, 256, 1e-5, 2000)
+    sampling = params.finetune.sampling
+    assert (sampling.cfg_scale, sampling.visual_top_k, sampling.visual_top_p) == (8.0, 4096, 0.9)
+    assert (sampling.text_top_k, sampling.text_top_p) == (50, 1.0)
+    assert params.select.keep == 200_000_000
+    assert params.resources.train_workers == 512
+
+
+def test_paper_plan_counts_without_allocating() -> None:
+    sizes = plan_sizes(load_params(PARAMS, "paper"))
+    assert sizes["vocabulary"] == 193_794
+    assert sizes["bits per image"] == 7680
+    assert sizes["language model parameters"] == 8_030_261_248 + 2 * (193_794 - 128_256) * 4096
+    assert sizes["token shard bytes"] == 192_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["select.keep=0"], "select.keep = 0: expected a number >= 1"),
+        (["selekt.keep=1"], "selekt: unknown key"),
+        (["train_tokenizer.model.schedule=cosine"], "train_tokenizer.model.schedule = 'cosine': expected one of"),
+        (["select.keep"], "override 'select.keep': expected section.key=value"),
+        (["train_tokenizer.fit.warmup_steps=1000000"], "train_tokenizer.fit: warmup_steps"),
+    ],
+)
+def test_a_wrong_override_is_named(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_params(PARAMS, overrides=overrides)
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"absent.yaml: cannot be read"):
+        load_params(tmp_path / "absent.yaml")
+    with pytest.raises(ConfigError, match="profile 'nope' not found; there are: .*smoke"):
+        load_params(PARAMS, "nope")
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("a: [1")
+    with pytest.raises(ConfigError, match="broken.yaml: not valid YAML"):
+        load_params(broken)
