@@ -29,7 +29,7 @@ from ddt.train.ema import Ema
 from ddt.train.metrics import MetricAverages
 from ddt.train.optimizer import build_optimizer
 from ddt.train.precision import autocast
-from ddt.train.progress import Progress
+from ddt.progress import Progress
 from ddt.train.schedule import learning_rate
 from ddt.train.spikes import BatchCursor, SpikeDetector
 from ddt.train.state import load_model, load_optimizer, model_tensors, optimizer_tensors

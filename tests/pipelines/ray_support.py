@@ -1,0 +1,36 @@
+"""What the Ray tests share with the processes they start; these import it by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+from ddt.params import Resources
+
+RESOURCES = Resources(
+    cpus=2,
+    object_store_mb=100,
+    cpus_per_actor=1,
+    gpus_per_actor=0,
+    train_workers=1,
+    train_cpus_per_worker=None,
+    gpus_per_worker=0,
+    max_failures=2,
+)
+
+
+class Squarer:
+    """Squares; kills its own process once, raises on the units it is told to."""
+
+    def __init__(self, folder: str, kill: str = "", bad: str = "", error: str = "") -> None:
+        self.folder, self.kill, self.bad = Path(folder), kill, bad
+        self.error = {"user": ValueError, "ours": ZeroDivisionError}.get(error)
+
+    def __call__(self, unit):
+        if unit["unit"] == self.kill and not (self.folder / "killed").exists():
+            (self.folder / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if unit["unit"] == self.bad:
+            raise self.error("it is\ntoo bad")
+        return {"unit": unit["unit"], "square": unit["value"] ** 2, "extra": unit["extra"]}
