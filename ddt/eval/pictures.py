@@ -1,57 +1,74 @@
-"""Contact sheets: pictures with a few words under each, as one image."""
+"""Contact sheets for cards and reports."""
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Sequence
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-CELL_PX = 128
-FONT_PX = 11
-CHARACTERS = 21  # of the default font in a cell's width
-GAP_PX = 6
+CELL_PX = 128  # small pictures are enlarged to this, so that 32 px can be seen on a card
+TEXT_PX = 12
+MAX_TEXT_LINES = 3
+PAD_PX = 6
 
 
 def grid(
-    images: Sequence[Image.Image],
-    titles: Sequence[str] | None = None,
+    images: Sequence[Image.Image | np.ndarray],
+    titles: Sequence[str] = (),
     columns: int = 8,
     cell_px: int = CELL_PX,
-    max_lines: int = 4,
 ) -> Image.Image:
-    """RGB sheet of `images`, each enlarged (without smoothing) or shrunk to cells of `cell_px`, titles below.
+    """The pictures (PIL or uint8 HWC) in rows of `columns`, each over its title, as one RGB picture.
 
-    Titles are wrapped and cut after `max_lines`. Raises ValueError where titles and images differ in number.
+    Pictures are scaled to `cell_px` on their longer side (enlarged ones keep sharp pixels); titles are wrapped
+    to three lines. ValueError where titles are given but not one for each picture, or there is no picture.
     """
-    if titles is not None and len(titles) != len(images):
-        raise ValueError(f"{len(images)} images and {len(titles)} titles: expected one title for each image")
-    characters = CHARACTERS * cell_px // CELL_PX
-    wrapped = [_wrap(title, characters, max_lines) for title in titles or [""] * len(images)]
-    rows = [range(i, min(i + columns, len(images))) for i in range(0, len(images), columns)]
-    heights = [cell_px + max(len(wrapped[i]) for i in row) * (FONT_PX + 2) + GAP_PX for row in rows]
-    width = min(columns, max(1, len(images))) * (cell_px + GAP_PX) + GAP_PX
-    sheet = Image.new("RGB", (width, sum(heights) + GAP_PX), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_PX)
-    top = GAP_PX
-    for row, height in zip(rows, heights, strict=True):
-        for column, i in enumerate(row):
-            left = GAP_PX + column * (cell_px + GAP_PX)
-            sheet.paste(_fit(images[i], cell_px), (left, top))
-            draw.multiline_text((left, top + cell_px + 2), "\n".join(wrapped[i]), "black", font, spacing=1)
-        top += height
+    if not images:
+        raise ValueError("grid: no pictures")
+    if titles and len(titles) != len(images):
+        raise ValueError(f"grid: {len(titles)} titles for {len(images)} pictures")
+    font = ImageFont.load_default(TEXT_PX)
+    wrapped = [_wrap(title, cell_px) for title in titles]
+    lines = max((len(title) for title in wrapped), default=0)
+    columns = min(columns, len(images))
+    rows = -(-len(images) // columns)
+    width, height = cell_px + PAD_PX, cell_px + PAD_PX + lines * (TEXT_PX + 2)
+    sheet = Image.new("RGB", (columns * width + PAD_PX, rows * height + PAD_PX), "white")
+    draw = ImageDraw.Draw(sheet)
+    for index, image in enumerate(images):
+        x, y = PAD_PX + index % columns * width, PAD_PX + index // columns * height
+        sheet.paste(_fit(image, cell_px), (x, y))
+        if wrapped:
+            draw.multiline_text((x, y + cell_px + 1), "\n".join(wrapped[index]), "black", font, spacing=2)
     return sheet
 
 
-def _wrap(title: str, characters: int, max_lines: int) -> list[str]:
-    lines = textwrap.wrap(title, characters)
-    if len(lines) > max_lines:
-        lines = [*lines[: max_lines - 1], lines[max_lines - 1][: characters - 3] + "..."]
+def _fit(image: Image.Image | np.ndarray, cell_px: int) -> Image.Image:
+    picture = (image if isinstance(image, Image.Image) else Image.fromarray(image)).convert("RGB")
+    scale = cell_px / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    return picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
+
+
+def _wrap(title: str, cell_px: int) -> list[str]:
+    characters = max(8, int(cell_px / (TEXT_PX * 0.52)))  # the default font's mean width is about half its size
+    lines = textwrap.wrap(title, characters) or [""]
+    if len(lines) > MAX_TEXT_LINES:
+        lines = [*lines[: MAX_TEXT_LINES - 1], lines[MAX_TEXT_LINES - 1][: characters - 1] + "…"]
     return lines
 
 
-def _fit(image: Image.Image, cell_px: int) -> Image.Image:
-    scale = cell_px / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    method = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
-    return image.convert("RGB").resize(size, method)
+def png_bytes(image: Image.Image | np.ndarray) -> bytes:
+    """A picture (PIL or uint8 HWC) as PNG."""
+    buffer = io.BytesIO()
+    (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def rgb_array(image: bytes | Image.Image) -> np.ndarray:
+    """Encoded bytes or a PIL image as uint8 HWC."""
+    picture = image if isinstance(image, Image.Image) else Image.open(io.BytesIO(image))
+    return np.asarray(picture.convert("RGB"))
