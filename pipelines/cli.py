@@ -62,6 +62,8 @@ def build_parser() -> argparse.ArgumentParser:
     _command(commands, "plan", "what a run would do: stages, what is done, sizes of the models", _plan)
     _add_judges(commands)
     _add_uses(commands)
+    ui = _command(commands, "ui", "open MLflow's pages in a browser on this machine", _ui)
+    ui.add_argument("--port", type=int, default=5000)
     trace = _command(commands, "trace", "what a model was made from, back to the source shards", _trace)
     trace.add_argument("model", nargs="?", default=DEFAULT_MODEL, help=f"folder or {DEFAULT_MODEL}")
     return parser
@@ -142,6 +144,12 @@ def _plan(arguments: argparse.Namespace) -> None:
     from pipelines.plan import print_plan
 
     print_plan(_params(arguments))
+
+
+def _ui(arguments: argparse.Namespace) -> None:
+    from pipelines.tracking import serve
+
+    serve(_params(arguments).tracking, arguments.port)
 
 
 def _judges(arguments: argparse.Namespace) -> None:

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +167,19 @@ def tag_version(tracking: Tracking, version: Version, tags: dict[str, str]) -> N
     mlflow_client = client(tracking)
     for key, value in tags.items():
         mlflow_client.set_model_version_tag(version.name, version.number, key, value)
+
+
+def serve(tracking: Tracking, port: int) -> None:
+    """Serve MLflow's pages on 127.0.0.1 until interrupted. Raises ValueError where the port is taken."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise ValueError(f"--port {port}: {getattr(error, 'strerror', None) or error}; try another") from None
+    client(tracking)  # makes the database where there is none
+    print(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)", file=sys.stderr)
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    subprocess.run([*command, "--backend-store-uri", tracking.uri], check=False)
 
 
 def _source(workspace: Path, name: str) -> Any:

@@ -2,16 +2,83 @@
 
 from __future__ import annotations
 
-import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ddt.params import TrainTokenizerParams
-from pipelines.fit import train
-from pipelines.models import model_folder, publish_model, training_stage
-from pipelines.pictures import curve_plot
 from pipelines.report import Report
 from pipelines.runner import StageContext, StageResult
+from pipelines.training import Job, run_training
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ddt.data.images import ImageDataset
 
 MODULES = ("ddt.tokenizer", "ddt.train", "ddt.data.images", "pipelines.train_tokenizer")
 PICTURED = 8
+
+
+@dataclass(frozen=True)
+class ImageBatches:
+    """Batches of `size` images for the training loop."""
+
+    images: ImageDataset
+    size: int
+
+    def batch(self, step: int, rank: int = 0, world: int = 1) -> Tensor:
+        """float32[size / world, C, H, W] in [-1, 1]."""
+        return self.images.batch(step, self.size, rank, world)
+
+
+class TokenizerJob(Job):
+    """Runs in every training worker."""
+
+    def run(self, params: TrainTokenizerParams, shards: list[tuple[str, int]]) -> None:  # type: ignore[override]
+        import torch
+
+        from ddt.data.images import ImageDataset
+        from ddt.tokenizer import DDTTokenizer, TokenizerLoss
+
+        torch.manual_seed(params.fit.seed)
+        model = DDTTokenizer(params.model).to(self.device)
+        keys, rows = zip(*shards, strict=True)
+        images = ImageDataset(keys, rows, params.model.image_size, params.fit.seed, fetch=self.store.fetch)
+        batches = ImageBatches(images, params.fit.global_batch)
+        result = self.fit(model, TokenizerLoss(params.model), batches, params.fit)
+        if result.ema is not None:
+            result.ema.copy_to(model)
+        made_from = {"fingerprint": self.fingerprint}
+        self.publish(lambda folder: model.cpu().save_pretrained(folder, made_from), params.fit.steps)
+
+
+def run(ctx: StageContext) -> StageResult:
+    """Train on every ingested training image; writes the tokenizer's folder."""
+    pairs = [c for c in ctx.inputs["ingest"].commits if c.stats["role"] == "pairs" and c.rows]
+    shards = [(c.key, c.rows) for c in pairs]
+    commit, report = run_training(ctx, TokenizerJob, params=ctx.section, shards=shards)
+    folder = ctx.store.fetch_tree(commit.key.rpartition("/")[0])
+    _picture(ctx, report, folder, shards[0][0])
+    report.notes.append(f"{report.metrics['model/parameters']:,.0f} parameters, in {folder}")
+    return StageResult([commit], report)
+
+
+def _picture(ctx: StageContext, report: Report, folder: Path, shard: str) -> None:
+    """Training images beside their decodings from a few prefixes: the evaluation measures held-out ones."""
+    from PIL import Image
+
+    from ddt.data.images import decode_image
+    from ddt.mllm.pictures import to_pixels
+    from ddt.records import read_shard
+    from ddt.tokenizer import DDTTokenizer, reconstruction_grid
+
+    tokenizer = DDTTokenizer.from_pretrained(folder)
+    config = tokenizer.config
+    images = read_shard(ctx.store.fetch(shard), ["image"])["image"].slice(0, PICTURED).to_pylist()
+    pixels = to_pixels([Image.fromarray(decode_image(data, config.image_size)) for data in images], config.image_size)
+    prefixes = sorted({config.num_tokens // 4, config.num_tokens // 2, config.num_tokens * 3 // 4, config.num_tokens})
+    path = ctx.folder / "reconstructions.png"
+    reconstruction_grid(tokenizer, pixels, prefixes, scale=max(1, 128 // config.image_size)).save(path)
+    report.pictures[f"Original, then decoded from the first {', '.join(map(str, prefixes))} tokens"] = ctx.relative(path)
+    report.metrics["model/parameters"] = sum(p.numel() for p in tokenizer.parameters())

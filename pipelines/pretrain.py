@@ -1,0 +1,90 @@
+"""Stage `pretrain`: multimodal next-token training (paper section 4), on Ray Train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ddt.manifest import Manifest
+from ddt.params import PretrainParams
+from pipelines.models import model_key
+from pipelines.runner import StageContext, StageResult
+from pipelines.training import Job, run_training
+
+MODULES = ("ddt.mllm", "ddt.train", "ddt.data.tokens", "ddt.data.text", "ddt.data.order", "pipelines.pretrain")
+SCENES = "scenes"
+SCENE_TEXTS = 1_000_000
+
+
+def models(section: PretrainParams) -> dict[str, str]:
+    """Digests of the checkpoints it starts from."""
+    from ddt.data.refs import model_digest
+
+    found = {"text_tokenizer": model_digest(section.text_tokenizer)}
+    return found | ({"init": model_digest(section.init)} if section.init else {})
+
+
+class PretrainJob(Job):
+    """Runs in every training worker."""
+
+    def run(self, params: PretrainParams, tokenizer: str, shards: list[str]) -> None:  # type: ignore[override]
+        from ddt.data.refs import resolve
+        from ddt.data.tokens import TokenDataset
+        from ddt.mllm.batches import PretrainBatches, PretrainMix
+        from ddt.mllm.build import build, check_row_length
+        from ddt.mllm.loss import LanguageModelLoss
+        from ddt.mllm.model import DDTLlama
+        from ddt.mllm.sequences import SequenceBuilder
+        from ddt.tokenizer import DDTTokenizer
+
+        images = DDTTokenizer.from_pretrained(self.store.fetch_tree(tokenizer))
+        pairs = TokenDataset([self.store.fetch(key) for key in shards], images.digest)
+        init = resolve(params.init) if params.init else None
+        model, text, vocabulary = build(
+            init, resolve(params.text_tokenizer), params.model, images.config.codebook_size, params.fit.seed
+        )
+        check_row_length(model, params.row_length)
+        builder = SequenceBuilder(text, vocabulary, images.config.num_tokens, images.config.token_order)
+        mix = PretrainMix(params.long_caption_rate, params.caption_drop_rate, params.text_rate)
+        texts = open_texts(params)
+        batches = PretrainBatches(
+            pairs, texts, builder, mix, params.fit.global_batch, params.row_length, params.fit.seed
+        )
+        result = self.fit(model.to(self.device), LanguageModelLoss(vocabulary), batches, params.fit)
+        if result.ema is not None:
+            result.ema.copy_to(model)
+        made_from = {"pretrain": self.fingerprint, "image_tokenizer": images.digest}
+        whole = DDTLlama(model.cpu(), text, images, made_from=made_from)
+        self.publish(whole.save_pretrained, params.fit.steps)
+
+
+def open_texts(params: PretrainParams) -> Any:
+    """The text-only data: the scenes' paragraphs, JSON lines, or none."""
+    from ddt.data.text import DrawnText, JsonLines
+
+    if params.text_source is None:
+        return None
+    if params.text_source == SCENES:
+        from ddt.scenes.text import paragraph
+
+        return DrawnText(paragraph, SCENE_TEXTS, params.fit.seed)
+    source = Path(params.text_source)
+    return JsonLines(sorted(source.glob("*.jsonl")) if source.is_dir() else [source])
+
+
+def token_shards(manifest: Manifest, role: str) -> list[str]:
+    """Store keys of the token shards of pairs or of instructions, in manifest order."""
+    return [c.key for c in manifest.commits if c.stats["role"] == role and c.rows]
+
+
+def run(ctx: StageContext) -> StageResult:
+    """Train on the token shards of the selected pairs; writes a whole DDT-LLaMA folder."""
+    tokens = ctx.inputs["tokenize_images"]
+    commit, report = run_training(
+        ctx,
+        PretrainJob,
+        params=ctx.section,
+        tokenizer=model_key(ctx.inputs["train_tokenizer"]),
+        shards=token_shards(tokens, "pairs"),
+    )
+    return StageResult([commit], report)

@@ -1,0 +1,116 @@
+"""What the three training stages share: run a job on Ray Train once, publish its model, report its curves."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ddt.manifest import Commit, commits
+from ddt.store import mark_complete, open_store
+from pipelines.cluster import connect
+from pipelines.fit import train
+from pipelines.models import publish_model
+from pipelines.pictures import curve_plot
+from pipelines.report import Report
+from pipelines.runner import StageContext
+
+if TYPE_CHECKING:
+    import torch
+
+    from ddt.train.config import FitConfig
+    from ddt.train.fit import FitResult, LossFunction
+
+
+class Job:
+    """A training run as each of its workers sees it. Subclasses implement `run`.
+
+    Checkpoints go under checkpoints/<stage>/<fingerprint> of the store and are removed once the model is
+    published, so a run that was killed goes on from the last one.
+    """
+
+    def __init__(self, stage: str, fingerprint: str, store_uri: str, log: Callable[[int, dict], None]) -> None:
+        self.stage, self.fingerprint, self.log = stage, fingerprint, log
+        self.store = open_store(store_uri)
+
+    def run(self, **arguments: Any) -> None:
+        """Build the model and its batches, `fit`, then `publish`."""
+        raise NotImplementedError
+
+    @property
+    def device(self) -> torch.device:
+        """This worker's accelerator, or the CPU."""
+        import torch
+
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def checkpoint_prefix(self) -> str:
+        """Where this run's checkpoints lie in the store."""
+        return f"checkpoints/{self.stage}/{self.fingerprint[:16]}"
+
+    def fit(self, model: Any, loss: LossFunction, batches: Any, config: FitConfig) -> FitResult:
+        """`ddt.train.fit` with this run's checkpoints and metrics."""
+        from ddt.train.checkpoint import Checkpoints
+        from ddt.train.fit import fit
+
+        checkpoints = Checkpoints(self.store, self.checkpoint_prefix)
+        return fit(model, loss, batches, config, checkpoints, hooks=[self.log], label=self.stage)
+
+    def publish(self, save: Callable[[Path], None], steps: int) -> None:
+        """Write the model by `save(folder)` and commit it; from rank 0 only."""
+        from ddt.train.distributed import barrier, rank_and_world
+
+        if rank_and_world()[0] == 0:
+            with tempfile.TemporaryDirectory(prefix="ddt-model-") as name:
+                folder = Path(name) / "model"
+                save(folder)
+                mark_complete(folder)
+                publish_model(self.store, self.stage, self.fingerprint, folder, steps, {})
+            for key in sorted(self.store.list(f"{self.checkpoint_prefix}/"), reverse=True):
+                self.store.delete(key)
+        barrier()
+
+
+def run_training(ctx: StageContext, job: type[Job], **arguments: Any) -> tuple[Commit, Report]:
+    """Run `job` unless its model is there already; its commit, and a report with the curves so far."""
+    unit = ctx.fingerprint[:32]
+    done = commits(ctx.store, ctx.name, ctx.fingerprint)
+    log = ctx.workspace / "logs" / f"{ctx.name}-{ctx.fingerprint[:16]}.jsonl"
+    if unit not in done:
+        with connect(ctx.params.resources):
+            identity = {"stage": ctx.name, "fingerprint": ctx.fingerprint, "store_uri": ctx.params.paths.store}
+            train(job, identity, arguments, ctx.params.resources, log)
+        done = commits(ctx.store, ctx.name, ctx.fingerprint)
+    report = Report(ctx.name)
+    report.curves = read_curves(log)
+    for name, curve in report.curves.items():
+        report.metrics[name] = curve[-1][1]
+    losses = {name: curve for name, curve in report.curves.items() if name in PLOTTED}
+    if losses:
+        path = ctx.folder / "curves.png"
+        curve_plot(losses, "loss").save(path)
+        report.pictures["Training curves"] = ctx.relative(path)
+    return done[unit], report
+
+
+PLOTTED = ("train/loss", "train/flow", "train/text_ce", "train/visual_ce")
+
+
+def read_curves(log: Path) -> dict[str, list[list[float]]]:
+    """Curves of a metrics log; where a step was logged twice (after a restart) the later line counts."""
+    steps: dict[int, dict[str, float]] = {}
+    if log.is_file():
+        for line in log.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # the line a killed worker was writing
+            steps[row.pop("step")] = row
+    curves: dict[str, list[list[float]]] = {}
+    for step in sorted(steps):
+        for name, value in steps[step].items():
+            curves.setdefault(name, []).append([step, value])
+    return curves
