@@ -118,19 +118,24 @@ class TokenShard:
         self.meta = TokenMeta.from_schema(table.schema.metadata, self.path)
         self.kind = "instruct" if "kind" in table.column_names else "pairs"
         self._table = table.combine_chunks()
+        self._codes: dict[str, np.ndarray] = {}
 
     def __len__(self) -> int:
         return self._table.num_rows
 
     def codes(self, name: str = "codes") -> np.ndarray:
         """uint16 [n, T] view of the file; rows that have no target are zeros."""
-        column = self._table.column(name)
-        if not len(column):
-            return np.zeros((0, self.meta.num_tokens), dtype=np.uint16)
-        chunk = column.chunk(0)
-        start = chunk.offset * self.meta.num_tokens
-        flat = chunk.values.to_numpy(zero_copy_only=True)[start : start + len(chunk) * self.meta.num_tokens]
-        return flat.reshape(len(chunk), self.meta.num_tokens)
+        if name not in self._codes:
+            self._codes[name] = self._code_view(name)
+        return self._codes[name]
+
+    def _code_view(self, name: str) -> np.ndarray:
+        width, rows = self.meta.num_tokens, len(self)
+        if not rows:
+            return np.zeros((0, width), dtype=np.uint16)
+        chunk = self._table.column(name).chunk(0)
+        flat = chunk.values.to_numpy(zero_copy_only=True)
+        return flat[chunk.offset * width : (chunk.offset + rows) * width].reshape(rows, width)
 
     def text(self, name: str, row: int) -> str | None:
         return self._table.column(name)[row].as_py()

@@ -104,11 +104,11 @@ class PretrainBatches(PackedBatches):
         rows = shuffled(self.seed, "pairs", numbers, len(self.pairs))
         columns = caption_columns(self.seed, numbers, self.mix.long_caption_rate)
         dropped = uniform(self.seed, "drop", numbers) < self.mix.caption_drop_rate
+        places = shuffled(self.seed, "texts", numbers, len(self.texts)) if self.texts is not None else rows
         examples: list[Example] = []
-        for i, number in enumerate(numbers):
+        for i in range(len(numbers)):
             if is_text[i] and self.texts is not None:
-                place = int(shuffled(self.seed, "texts", number, len(self.texts))[0])
-                examples.append((S.TEXT_ONLY, {"text": self.texts[place]}))
+                examples.append((S.TEXT_ONLY, {"text": self.texts[int(places[i])]}))
             else:
                 caption = "" if dropped[i] else pair_caption(self.pairs, columns[i], rows[i])
                 examples.append((S.PRETRAIN, {"caption": caption, "image": self.pairs.codes(rows[i])}))
