@@ -44,6 +44,7 @@ TEXTURED_SHARE = 0.2
 MARGIN = 0.025  # from the border
 GAP = 0.05  # between boxes: 1.6 px at 32 px, so neighbours stay apart when blurred
 LAYOUT_TRIES = 40
+SPEC_KEYS = ("shape", "count", "color", "texture", "size")
 
 
 def pick(rng: np.random.Generator, items: Sequence[T]) -> T:
@@ -178,13 +179,9 @@ def scene_from_spec(
     A colour that is not given never makes a held-out combination; groups of one shape without colours get
     different ones. ValueError for unknown names, more than four objects or a layout that can't be found.
     """
-    members = _spec_members(rng, groups)
-    total = sum(len(group) for group in members)
-    if not 1 <= total <= MAX_OBJECTS:
-        raise ValueError(f"groups: {total} objects in all, must be 1 to {MAX_OBJECTS}")
-    if relation is not None:
-        check_name("relation", relation[1], RELATIONS)
+    _check_spec(groups, relation)
     background = check_name("background", background, BACKGROUNDS) if background else pick(rng, BACKGROUNDS)
+    members = _spec_members(rng, groups)
     index = [g for g, group in enumerate(members) for _ in group]
     items = [item for group in members for item in group]
     fixed_size = [groups[g].get("size") for g in index]
@@ -192,44 +189,53 @@ def scene_from_spec(
         objects = lay_out(rng, items)
         if objects is not None and (relation is None or _holds(objects, index, relation)):
             return Scene(background, objects)
-        if attempt % 20 == 19:  # crowded: what was not asked to be large becomes small
-            small = _shrunk(rng, items)
+        if attempt % 20 == 19:  # crowded: what was not asked to be large becomes small, the rest less large
             items = [
-                item if size else less for item, less, size in zip(items, small, fixed_size, strict=True)
+                replace(item, radius=RADIUS_RANGE[size][0]) if size else _shrunk(rng, [item])[0]
+                for item, size in zip(items, fixed_size, strict=True)
             ]
-    raise ValueError(f"groups: found no layout of {total} objects with relation {relation!r}")
+    raise ValueError(f"groups: found no layout of {len(items)} objects with relation {relation!r}")
+
+
+def _check_spec(groups: Sequence[Mapping[str, Any]], relation: tuple[int, str, int] | None) -> None:
+    for group in groups:
+        if unknown := set(group) - set(SPEC_KEYS):
+            raise ValueError(
+                f"groups: unknown key {sorted(unknown)[0]!r}, allowed are {', '.join(SPEC_KEYS)}"
+            )
+        check_name("shape", group.get("shape"), SHAPES)
+        for key, allowed in (("color", COLORS), ("texture", TEXTURES), ("size", SIZES)):
+            if group.get(key) is not None:
+                check_name(key, group[key], allowed)
+        if not 1 <= group.get("count", 1) <= MAX_OBJECTS:
+            raise ValueError(f"count: got {group['count']}, must be 1 to {MAX_OBJECTS}")
+    total = sum(group.get("count", 1) for group in groups)
+    if not 1 <= total <= MAX_OBJECTS:
+        raise ValueError(f"groups: {total} objects in all, must be 1 to {MAX_OBJECTS}")
+    if relation is not None:
+        check_name("relation", relation[1], RELATIONS)
+        for index in (relation[0], relation[2]):
+            if not 0 <= index < len(groups):
+                raise ValueError(f"relation: got group {index}, there are {len(groups)}")
 
 
 def _holds(objects: Sequence[Object], index: Sequence[int], relation: tuple[int, str, int]) -> bool:
     a, name, b = relation
     group_a = [item for item, g in zip(objects, index, strict=True) if g == a]
     group_b = [item for item, g in zip(objects, index, strict=True) if g == b]
-    if not group_a or not group_b:
-        raise ValueError(f"relation: group {a} or {b} is not among the groups")
     return name in group_relations(group_a, group_b)
 
 
 def _spec_members(rng: np.random.Generator, groups: Sequence[Mapping[str, Any]]) -> list[list[Object]]:
-    known = {"shape", "count", "color", "texture", "size"}
-    taken: set[tuple[str, str]] = set()
-    for group in groups:
-        if unknown := set(group) - known:
-            raise ValueError(
-                f"groups: unknown key {sorted(unknown)[0]!r}, allowed are {', '.join(sorted(known))}"
-            )
-        if group.get("color"):
-            taken.add((group["color"], group["shape"]))
+    taken = {(group["color"], group["shape"]) for group in groups if group.get("color")}
     members = []
     for group in groups:
-        shape = check_name("shape", group.get("shape"), SHAPES)
-        color = group.get("color")
+        shape, color = group["shape"], group.get("color")
         if color is None:
-            free = [c for c, s in SEEN_KINDS if s == shape and (c, s) not in taken]
-            color = pick(rng, free)
+            color = pick(rng, [c for c, s in SEEN_KINDS if s == shape and (c, s) not in taken])
             taken.add((color, shape))
-        check_name("color", color, COLORS)
-        texture = check_name("texture", group.get("texture") or _texture(rng), TEXTURES)
-        size = check_name("size", group.get("size") or pick(rng, SIZES), SIZES)
-        count = int(group.get("count", 1))
+        texture = group.get("texture") or _texture(rng)
+        size = group.get("size") or pick(rng, SIZES)
+        count = group.get("count", 1)
         members.append([make_object(rng, shape, color, texture, size) for _ in range(count)])
     return members
