@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddt.manifest import Commit, commits
 from ddt.store import mark_complete, open_store
-from pipelines.cluster import connect
 from pipelines.fit import train
 from pipelines.models import publish_model
 from pipelines.pictures import curve_plot
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from ddt.train.config import FitConfig
-    from ddt.train.fit import FitResult, LossFunction
+    from ddt.train.fit import FitResult, Hook, LossFunction
 
 
 class Job:
@@ -31,8 +31,8 @@ class Job:
     published, so a run that was killed goes on from the last one.
     """
 
-    def __init__(self, stage: str, fingerprint: str, store_uri: str, log: Callable[[int, dict], None]) -> None:
-        self.stage, self.fingerprint, self.log = stage, fingerprint, log
+    def __init__(self, stage: str, fingerprint: str, store_uri: str, hooks: Sequence[Hook]) -> None:
+        self.stage, self.fingerprint, self.hooks = stage, fingerprint, hooks
         self.store = open_store(store_uri)
 
     def run(self, **arguments: Any) -> None:
@@ -57,7 +57,7 @@ class Job:
         from ddt.train.fit import fit
 
         checkpoints = Checkpoints(self.store, self.checkpoint_prefix)
-        return fit(model, loss, batches, config, checkpoints, hooks=[self.log], label=self.stage)
+        return fit(model, loss, batches, config, checkpoints, self.hooks, self.stage, progress=False)
 
     def publish(self, save: Callable[[Path], None], steps: int) -> None:
         """Write the model by `save(folder)` and commit it; from rank 0 only."""
@@ -74,15 +74,33 @@ class Job:
         barrier()
 
 
+def run_job(
+    job: str, identity: dict[str, str], arguments: dict[str, Any], hooks: Sequence[Hook]
+) -> dict[str, Any]:
+    """What each worker calls: builds the job `module:class` and runs it."""
+    module, _, name = job.partition(":")
+    getattr(importlib.import_module(module), name)(**identity, hooks=hooks).run(**arguments)
+    return {}
+
+
 def run_training(ctx: StageContext, job: type[Job], **arguments: Any) -> tuple[Commit, Report]:
     """Run `job` unless its model is there already; its commit, and a report with the curves so far."""
     unit = ctx.fingerprint[:32]
     done = commits(ctx.store, ctx.name, ctx.fingerprint)
     log = ctx.workspace / "logs" / f"{ctx.name}-{ctx.fingerprint[:16]}.jsonl"
     if unit not in done:
-        with connect(ctx.params.resources):
-            identity = {"stage": ctx.name, "fingerprint": ctx.fingerprint, "store_uri": ctx.params.paths.store}
-            train(job, identity, arguments, ctx.params.resources, log)
+        log.parent.mkdir(parents=True, exist_ok=True)
+        identity = {"stage": ctx.name, "fingerprint": ctx.fingerprint, "store_uri": str(ctx.params.paths.store)}
+        job_args = {"job": f"{job.__module__}:{job.__name__}", "identity": identity, "arguments": arguments}
+        with log.open("a") as lines:
+
+            def write(step: int, metrics: dict[str, float]) -> None:
+                lines.write(json.dumps({"step": step, **metrics}) + "\n")
+                lines.flush()
+
+            steps = ctx.section.fit.steps
+            run_dir = ctx.workspace / "ray_train"
+            train("pipelines.training:run_job", job_args, ctx.params.resources, run_dir, ctx.name, steps, write)
         done = commits(ctx.store, ctx.name, ctx.fingerprint)
     report = Report(ctx.name)
     report.curves = read_curves(log)
