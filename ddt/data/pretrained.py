@@ -1,0 +1,63 @@
+"""What the loaders of pretrained judges share: opening a checkpoint, image input, device and precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ddt.data.refs import resolve
+
+
+def load(loader: Any, path_or_ref: str, **kwargs: Any) -> Any:
+    """`loader.from_pretrained` with a missing or unsuitable checkpoint told in one line (ValueError)."""
+    try:
+        return loader.from_pretrained(resolve(path_or_ref), trust_remote_code=False, **kwargs)
+    except (OSError, KeyError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"model {path_or_ref!r} can't be loaded: {reason}") from None
+
+
+def pick_device(device: str | None) -> torch.device:
+    """The named device, or CUDA where there is one."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def pick_dtype(device: torch.device) -> torch.dtype:
+    """bf16 on CUDA; float32 on CPU, where the small judges gain nothing and scores should not be rounded."""
+    return torch.bfloat16 if device.type == "cuda" else torch.float32
+
+
+class ImageInput:
+    """PIL images to the pixel values that an image processor's config asks for.
+
+    Images that already have the crop's size skip the per-image path of the processor: resize and crop do
+    nothing to them, so rescaling and normalising the stacked batch gives the same numbers (a test compares).
+    """
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+        mean = np.asarray(processor.image_mean, dtype=np.float32)
+        std = np.asarray(processor.image_std, dtype=np.float32)
+        scale = np.float32(processor.rescale_factor)
+        self._scale, self._shift = scale / std, -mean / std
+
+    def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """float32[B, C, H, W]"""
+        rgb = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
+        if all(self._fits(image) for image in rgb):
+            pixels_BHWC = np.stack([np.asarray(image) for image in rgb])
+            pixels_BHWC = pixels_BHWC * self._scale + self._shift
+            return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).contiguous()
+        return self.processor(images=rgb, return_tensors="pt")["pixel_values"].float()
+
+    def _fits(self, image: Image.Image) -> bool:
+        size, crop = self.processor.size, self.processor.crop_size
+        wanted = (
+            (crop["width"], crop["height"]) if crop is not None else (size.get("width"), size.get("height"))
+        )
+        edge = size.get("shortest_edge")
+        return image.size == wanted and (edge is None or edge == min(image.size))
