@@ -119,16 +119,12 @@ class LanguageModelLoss:
         hidden_ND = hidden_RLD[:, :-1][predicted_RL]
         total, losses_N = chunked_cross_entropy(hidden_ND, head, targets_N, softcap)
         loss = total * batch.scale_R[0] / len(batch.ids_RL)
+        metrics = {"row_fill": (batch.document_RL > 0).float().mean()}
         visual_N = self.vocabulary.is_visual(targets_N)
-        text_ce = _mean(losses_N, ~visual_N)
-        return loss, {
-            "text_ce": text_ce,
-            "visual_ce": _mean(losses_N, visual_N),
-            "text_perplexity": text_ce.exp(),
-            "row_fill": (batch.document_RL > 0).float().mean(),
-        }
-
-
-def _mean(losses_N: Tensor, where_N: Tensor) -> Tensor:
-    """Mean over the marked tokens; 0 where there are none."""
-    return torch.where(where_N, losses_N, 0.0).sum() / where_N.sum().clamp(min=1)
+        # A modality that a micro-batch does not hold is left out of the averages rather than counted as 0.
+        for name, where_N in (("text", ~visual_N), ("visual", visual_N)):
+            if where_N.any():
+                metrics[f"{name}_ce"] = losses_N[where_N].mean()
+        if "text_ce" in metrics:
+            metrics["text_perplexity"] = metrics["text_ce"].exp()
+        return loss, metrics
