@@ -22,7 +22,7 @@ from pipelines.report import Report
 from pipelines.runner import StageContext, StageResult
 from pipelines.units import Output, UnitWorker, digest_of, run_units
 
-MODULES = ("ddt.data.clip_score", "ddt.data.dedup", "pipelines.score")
+MODULES = ("ddt.data.clip_score", "ddt.data.dedup", "ddt.data.decode", "pipelines.score")
 
 
 def models(section: ScoreParams) -> dict[str, str]:

@@ -27,7 +27,7 @@ from pipelines.report import Report
 from pipelines.runner import StageContext, StageError, StageResult
 from pipelines.units import Output, UnitWorker, digest_of, run_units
 
-MODULES = ("ddt.data.topk", "ddt.data.dedup", "pipelines.select")
+MODULES = ("ddt.data.topk", "ddt.data.dedup", "ddt.data.order", "pipelines.select")
 KEPT, BELOW = "kept", "below_top_k"
 GATE_SAMPLE_ROWS = 2000
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ddt.data.images import decode_image
+from ddt.data.decode import decode_image
 from ddt.data.tokens import TokenMeta, TokenShard, write_shard
 from ddt.manifest import Commit, unit_id
 from ddt.params import TokenizeImagesParams
@@ -23,7 +23,7 @@ from pipelines.report import Report
 from pipelines.runner import StageContext, StageResult
 from pipelines.units import Output, UnitWorker, digest_of, run_units
 
-MODULES = ("ddt.data.tokens", "ddt.data.images", "ddt.tokenizer", "pipelines.tokenize_images")
+MODULES = ("ddt.data.tokens", "ddt.data.decode", "ddt.tokenizer", "pipelines.tokenize_images")
 
 
 class TokenizeWorker(UnitWorker):

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 
     from ddt.data.images import ImageDataset
 
-MODULES = ("ddt.tokenizer", "ddt.train", "ddt.data.images", "pipelines.train_tokenizer")
+MODULES = (
+    "ddt.tokenizer", "ddt.train", "ddt.data.images", "ddt.data.decode", "ddt.data.order",
+    "pipelines.train_tokenizer",
+)  # fmt: skip
 PICTURED = 8
 
 
@@ -68,7 +71,7 @@ def _picture(ctx: StageContext, report: Report, folder: Path, shard: str) -> Non
     """Training images beside their decodings from a few prefixes: the evaluation measures held-out ones."""
     from PIL import Image
 
-    from ddt.data.images import decode_image
+    from ddt.data.decode import decode_image
     from ddt.mllm.pictures import to_pixels
     from ddt.records import read_shard
     from ddt.tokenizer import DDTTokenizer, reconstruction_grid

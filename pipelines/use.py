@@ -105,7 +105,7 @@ def load(params: Params, reference: str) -> DDTLlama:
 
 def open_image(path: str) -> Image.Image:
     """An image file as RGB. Raises ValueError in one line where it is missing or not an image."""
-    from ddt.data.images import to_rgb
+    from ddt.data.decode import to_rgb
 
     try:
         with Image.open(path) as image:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from ddt.data.images import to_rgb
+from ddt.data.decode import to_rgb
 from ddt.data.order import hashed
 
 LUMA_SIDE, CHROMA_SIDE = 32, 8

@@ -7,7 +7,6 @@ of the run is the same for any number of workers and for a run that was resumed.
 
 from __future__ import annotations
 
-import io
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -18,40 +17,15 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import torch
-from PIL import Image, ImageOps
 
+from ddt.data.decode import decode_image
 from ddt.data.order import shuffled
-from ddt.records import IMAGE_FORMATS, read_shard
+from ddt.records import read_shard
 
 BLOCK_ROWS = 65_536  # at 32 KB an image about 2 GB of shards: enough to mix, little enough to keep near
 CACHE_BYTES = 2 << 30  # decoded images are kept if all of them fit
 OPEN_SHARDS = 64
 INLINE_DECODES = 16  # below this many images threads cost more than they give
-
-
-def decode_image(data: bytes, image_side_px: int) -> np.ndarray:
-    """uint8[H, W, C] RGB of an encoded image: upright, shorter side resized, centre cropped to a square.
-
-    Transparency is laid over white, 16-bit greys keep their upper byte.
-    """
-    file = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
-    twice = (2 * image_side_px, 2 * image_side_px)
-    file.draft("RGB", twice)  # lets JPEG's decoder shrink, to no less than this
-    image = to_rgb(ImageOps.exif_transpose(file))
-    if image.size != (image_side_px, image_side_px):
-        image = ImageOps.fit(image, (image_side_px, image_side_px), Image.Resampling.BICUBIC)
-    return np.array(image)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The image in RGB, transparency over white."""
-    if image.mode.startswith("I"):
-        grey_HW = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-        return Image.fromarray(grey_HW).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
 
 
 def to_float(images_BHWC: np.ndarray) -> torch.Tensor:

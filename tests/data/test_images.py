@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ddt.data.images import ImageDataset, decode_image, to_float
+from ddt.data.decode import decode_image
+from ddt.data.images import ImageDataset, to_float
 from ddt.records import RECORD_SCHEMA, write_shard
 
 SIDE = 4

@@ -284,3 +284,18 @@ class TestListSources:
             list_sources("s3://test-bucket/elsewhere/", "ingest.source")
         with pytest.raises(ValueError, match="ingest.source: .*bucket does not exist"):
             list_sources("s3://absent-bucket/x", "ingest.source")
+
+
+def test_planted_faults_of_the_crawl_are_rejected_for_their_reason(tmp_path):
+    from ddt.scenes.crawl import write_shard as write_crawl
+
+    faults = {"corrupt": 0.2, "tiny": 0.1, "empty_caption": 0.1, "duplicate": 0.1}
+    planted = write_crawl(tmp_path / "0.tar", 0, 300, 0, 32, faults)
+    good, bad = split(read_source(tmp_path / "0.tar", "0.tar", CONFIG))
+    assert Counter((r.planted, r.reason) for r in bad) == {
+        ("corrupt", "corrupt_image"): planted["corrupt"],
+        ("tiny", "too_small"): planted["tiny"],
+    }
+    assert Counter(r["planted"] for r in good) == {
+        k: n for k, n in planted.items() if n and k not in ("corrupt", "tiny")
+    }
