@@ -105,7 +105,7 @@ def start_local(cpus: int, object_store_mb: int) -> str:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    return context.address_info["gcs_address"]
+    return str(context.address_info["gcs_address"])  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
@@ -224,14 +224,14 @@ def _answers(
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     rows = [{"unit": json.dumps(unit)} for unit in units]
     dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map(
-        _Actor,
+        _Actor,  # type: ignore[arg-type]  # Ray takes a class here; its annotation does not say so
         fn_constructor_args=(worker, worker_args),
         compute=ray.data.ActorPoolStrategy(size=_actors(len(units), resources)),
         num_cpus=resources.cpus_per_actor,
         num_gpus=resources.gpus_per_actor,
     )
-    batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    for batch in batches:
+    batch: Any  # a pyarrow Table
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for answer in batch["answer"].to_pylist():
             yield json.loads(answer)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 from pathlib import Path
@@ -34,3 +35,31 @@ class Squarer:
         if unit["unit"] == self.bad:
             raise self.error("it is\ntoo bad")
         return {"unit": unit["unit"], "square": unit["value"] ** 2, "extra": unit["extra"]}
+
+
+def train_job(folder: str, kill_at: int, error: str, hooks) -> dict:
+    """A small training with checkpoints; kills its worker once at step `kill_at`, or raises `error`."""
+    import torch
+
+    from ddt.train.checkpoint import Checkpoints
+    from ddt.train.fit import fit
+    from tests.train.test_fit import CONFIG, Data, Net, loss_fn
+
+    if error:
+        raise {"user": ValueError, "ours": ZeroDivisionError}[error]("too\nbad")
+    marker = Path(folder) / "killed"
+
+    def strike(step: int, metrics: dict[str, float]) -> None:
+        if step == kill_at and not marker.exists():
+            marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    config = dataclasses.replace(CONFIG, steps=12, checkpoint_every=4, log_every=2)
+    model = Net()
+    result = fit(model, loss_fn, Data(), config, Checkpoints(folder), [*hooks, strike], progress=False)
+    return {
+        "resumed_from": result.resumed_from,
+        "weight": model.inner.weight.flatten().tolist(),
+        "loss": result.metrics["train/loss"],
+        "threads": torch.get_num_threads(),
+    }

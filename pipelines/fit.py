@@ -1,0 +1,242 @@
+"""Training on Ray Train: a function of ddt, run by as many workers as there are, restarted where one is lost.
+
+The function knows no Ray: it gets its arguments and `hooks`, calls `ddt.train.fit.fit` with checkpoints in
+the store, and returns plain JSON. A restarted worker calls it again, and `fit` goes on from the newest
+complete checkpoint; Ray's own checkpoints and reports are not used, since each report makes training wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddt.params import Resources
+from ddt.progress import Progress
+from pipelines.cluster import connect
+from pipelines.overhead import count
+
+POLL_S = 0.5
+OnMetrics = Callable[[int, dict[str, float]], None]
+
+
+class TrainingError(RuntimeError):
+    """Training failed; the message says why in one line."""
+
+
+class TrainingInputError(TrainingError, ValueError):
+    """The same, where the reason is the user's input."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a training run gave: the job's result, and its metrics by step (`step` is an entry of each)."""
+
+    result: dict[str, Any]
+    history: list[dict[str, float]]
+    restarts: int
+
+
+def train(
+    job: str,
+    job_args: Mapping[str, Any],
+    resources: Resources,
+    run_dir: str | Path,
+    label: str,
+    steps: int,
+    on_metrics: OnMetrics | None = None,
+) -> Training:
+    """Runs `job`, as "module:function", as `function(**job_args, hooks=[...])` on `resources.train_workers`.
+
+    The function returns a dict of plain JSON; rank 0's is the result. `run_dir` is for Ray Train's own notes.
+    `on_metrics(step, metrics)` is called in this process as metrics come; progress goes to stderr. A lost
+    worker restarts all of them, at most `resources.max_failures` times (-1: always).
+    Raises TrainingInputError for a ValueError of the job, TrainingError for anything else that ends it.
+    """
+    began = time.time()
+    with connect(resources):
+        import ray
+
+        collector: Any = ray.remote(num_cpus=0)(_Collector).remote()
+        monitor = _Monitor(collector, label, steps, on_metrics, began)
+        with monitor.watching():
+            error = _run_trainer(job, dict(job_args), resources, Path(run_dir), collector)
+        failure, result = ray.get(collector.outcome.remote())
+    if failure is not None:
+        raise _failure(label, failure)
+    if error is not None or result is None:
+        raise TrainingError(f"{label}: {_brief(error)}") from error
+    return Training(json.loads(result), monitor.history(), monitor.starts - 1)
+
+
+def _run_trainer(
+    job: str, job_args: dict[str, Any], resources: Resources, run_dir: Path, collector: Any
+) -> Exception | None:
+    import ray
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.v2.api.exceptions import TrainingFailedError
+
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    cpus = resources.train_cpus_per_worker
+    if cpus is None:
+        cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // resources.train_workers)
+    wanted = {"CPU": float(cpus)}
+    if resources.gpus_per_worker:
+        wanted["GPU"] = resources.gpus_per_worker
+    trainer = TorchTrainer(
+        _work,
+        train_loop_config={"job": job, "job_args": job_args, "threads": cpus, "collector": collector},
+        torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=resources.train_workers,
+            use_gpu=bool(resources.gpus_per_worker),
+            resources_per_worker=wanted,
+        ),
+        run_config=RunConfig(
+            storage_path=str(run_dir.absolute()),
+            failure_config=FailureConfig(max_failures=resources.max_failures),
+        ),
+    )
+    try:
+        trainer.fit()
+    except (TrainingFailedError, ray.exceptions.RayError) as error:
+        return error
+    return None
+
+
+def _work(config: dict[str, Any]) -> None:
+    """One worker of the group: the job, with its metrics and its result sent to the collector."""
+    import ray
+    import torch
+
+    collector = config["collector"]
+    if ray.get(collector.start.remote(time.time())):
+        return  # an exception, unlike a lost worker, would only come again
+    torch.set_num_threads(config["threads"])
+    context = ray.train.get_context()
+    module, _, function = config["job"].partition(":")
+
+    def send(step: int, metrics: dict[str, float]) -> None:
+        collector.add.remote(step, metrics)
+
+    try:
+        result = getattr(importlib.import_module(module), function)(**config["job_args"], hooks=[send])
+        if context.get_world_rank() == 0:
+            ray.get(collector.finish.remote(json.dumps(result)))
+    except Exception as error:  # the driver gets the reason whatever it is
+        failure = {
+            "kind": type(error).__name__,
+            "reason": " ".join(str(error).split()),
+            "user": isinstance(error, ValueError),
+            "trace": traceback.format_exc(),
+        }
+        ray.get(collector.fail.remote(failure))
+        if context.get_world_size() > 1:
+            raise  # the others may wait for this worker in a collective; Ray stops them
+
+
+class _Collector:
+    """What workers tell the driver, kept in an actor of its own so that a killed worker takes none of it."""
+
+    def __init__(self) -> None:
+        self.starts: list[float] = []
+        self.lines: list[tuple[int, dict[str, float]]] = []
+        self.failure: dict[str, Any] | None = None
+        self.result: str | None = None
+
+    def start(self, now: float) -> bool:
+        """A worker begins; whether the job has already failed for a reason of its own."""
+        self.starts.append(now)
+        return self.failure is not None
+
+    def add(self, step: int, metrics: dict[str, float]) -> None:
+        self.lines.append((step, metrics))
+
+    def fail(self, failure: dict[str, Any]) -> None:
+        self.failure = self.failure or failure
+
+    def finish(self, result: str) -> None:
+        self.result = result
+
+    def outcome(self) -> tuple[dict[str, Any] | None, str | None]:
+        return self.failure, self.result
+
+    def since(self, seen: int) -> tuple[list[float], list[tuple[int, dict[str, float]]]]:
+        """When workers began, and the metrics after the first `seen`."""
+        return self.starts, self.lines[seen:]
+
+
+class _Monitor:
+    """Shows a run's progress in the driver and keeps its metrics."""
+
+    def __init__(
+        self, collector: Any, label: str, steps: int, on_metrics: OnMetrics | None, began: float
+    ) -> None:
+        self.collector, self.label, self.steps = collector, label, steps
+        self.on_metrics, self.began = on_metrics, began
+        self.by_step: dict[int, dict[str, float]] = {}
+        self.starts = self.seen = 0
+        self.bar: Progress | None = None
+
+    @contextlib.contextmanager
+    def watching(self) -> Iterator[None]:
+        """Polls in a thread while the block runs, and once more after it."""
+        ended = threading.Event()
+
+        def poll() -> None:
+            while not ended.wait(POLL_S):
+                self.look()
+
+        thread = threading.Thread(target=poll, name="training-monitor", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self.look()
+            if self.bar is not None:
+                self.bar.close()
+
+    def look(self) -> None:
+        """Takes in what is new."""
+        import ray
+
+        starts, lines = ray.get(self.collector.since.remote(self.seen))
+        if starts and self.bar is None:
+            count("ray", max(0.0, starts[0] - self.began))
+            self.bar = Progress(self.label, self.steps)
+        self.starts, self.seen = len(starts), self.seen + len(lines)
+        for step, metrics in lines:
+            # After a restart or a rewind, steps come again: the later ones are what the model learned from.
+            self.by_step = {s: m for s, m in self.by_step.items() if s < step} | {step: metrics}
+            if self.on_metrics is not None:
+                self.on_metrics(step, metrics)
+            if self.bar is not None:
+                self.bar.update(step, f"loss {metrics.get('train/loss', float('nan')):.4g}")
+
+    def history(self) -> list[dict[str, float]]:
+        """Metrics by step, in order."""
+        return [{"step": step, **self.by_step[step]} for step in sorted(self.by_step)]
+
+
+def _brief(error: Exception | None) -> str:
+    """Ray's page on a lost worker, in one line; the whole of it is the cause of the exception."""
+    lines = [line.strip() for line in str(error or "the job gave no result").splitlines()]
+    return " ".join(line for line in lines[:3] if line)
+
+
+def _failure(label: str, failure: dict[str, Any]) -> TrainingError:
+    if failure["user"]:
+        return TrainingInputError(f"{label}: {failure['reason']}")
+    logging.getLogger(__name__).error("%s", failure["trace"])
+    return TrainingError(f"{label}: {failure['kind']}: {failure['reason']}")
