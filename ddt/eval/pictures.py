@@ -23,8 +23,9 @@ def grid(
 ) -> Image.Image:
     """The pictures (PIL or uint8 HWC) in rows of `columns`, each over its title, as one RGB picture.
 
-    Pictures are scaled to `cell_px` on their longer side (enlarged ones keep sharp pixels); titles are wrapped
-    to three lines. ValueError where titles are given but not one for each picture, or there is no picture.
+    Pictures are scaled to `cell_px` on their longer side (enlarged ones keep sharp pixels); titles are
+    wrapped to three lines. ValueError where titles are given but not one for each picture, or there is no
+    picture.
     """
     if not images:
         raise ValueError("grid: no pictures")
@@ -54,7 +55,9 @@ def _fit(image: Image.Image | np.ndarray, cell_px: int) -> Image.Image:
 
 
 def _wrap(title: str, cell_px: int) -> list[str]:
-    characters = max(8, int(cell_px / (TEXT_PX * 0.52)))  # the default font's mean width is about half its size
+    characters = max(
+        8, int(cell_px / (TEXT_PX * 0.52))
+    )  # the default font's mean width is about half its size
     lines = textwrap.wrap(title, characters) or [""]
     if len(lines) > MAX_TEXT_LINES:
         lines = [*lines[: MAX_TEXT_LINES - 1], lines[MAX_TEXT_LINES - 1][: characters - 1] + "…"]

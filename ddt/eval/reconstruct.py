@@ -1,0 +1,153 @@
+"""Reconstruction of held-out pictures, scenes or photographs: PSNR, SSIM and how the codebook is used."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ddt.eval.benchmark import (
+    UNSEEN_SHARE,
+    Benchmark,
+    Case,
+    Row,
+    Score,
+    column,
+    grouped_scores,
+    make_case,
+    make_row,
+    ordered,
+    seen_groups,
+)
+from ddt.eval.metrics import psnr, psnr_pooled, ssim
+from ddt.eval.pictures import png_bytes, rgb_array
+from ddt.eval.statistics import bootstrap, shuffled_partners
+from ddt.mllm.pictures import to_images, to_pixels
+from ddt.scenes.render import render
+from ddt.scenes.sample import sample_scene
+
+PSNR_OF_EQUAL = 60.0  # dB; equal pictures have infinite PSNR, which no mean survives
+
+
+class Reconstruct(Benchmark):
+    """Encode to codes, decode, compare. `photos` (encoded images) take the place of scenes."""
+
+    name = "reconstruct"
+    title = "Reconstruction by the tokenizer"
+    needs_scenes = False
+    protocol = (
+        "Mean over images of PSNR and of Wang's SSIM, as papers report them; `psnr_pooled` is the PSNR of "
+        "the pooled squared error (another, lower number). `codebook_used` is the share of the codes that "
+        "occur among all these images. Floors: the mean of all pictures, and other pictures' "
+        "reconstructions."
+    )
+
+    def __init__(
+        self,
+        cases: int,
+        seed: int,
+        image_size: int,
+        decode_steps: int | None = None,
+        photos: Sequence[bytes] | None = None,
+    ) -> None:
+        super().__init__(cases, seed, image_size, decode_steps)
+        self.photos = photos
+
+    def cases(self) -> list[Case]:
+        if self.photos is not None:
+            fitted = [self._fitted(photo) for photo in self.photos[: self.num_cases]]
+            return [
+                make_case(
+                    self.name, i, "photo", "", "", base64.b64encode(png_bytes(image)).decode(), self.seed
+                )
+                for i, image in enumerate(fitted)
+            ]
+        cases = []
+        for index in range(self.num_cases):
+            unseen = self.rng(index).random() < UNSEEN_SHARE
+            cases.append(make_case(self.name, index, "scene", "", "", index, self.seed, unseen))
+        return cases
+
+    def _fitted(self, photo: bytes) -> Image.Image:
+        return to_images(to_pixels([Image.open(io.BytesIO(photo))], self.image_size))[0]
+
+    def _picture(self, case: Case) -> np.ndarray:
+        if self.photos is not None:
+            return rgb_array(base64.b64decode(json.loads(case["data"])))
+        rng = self.rng(int(case["data"]))
+        rng.random()  # the draw that decided `unseen`
+        return render(sample_scene(rng, held_out=case["unseen"]), self.image_size)
+
+    def run_batch(self, model: Any, cases: Sequence[Case]) -> list[Row]:
+        pictures = [self._picture(case) for case in cases]
+        tokenizer = model.image_tokenizer
+        codes_BT = tokenizer.encode(to_pixels([Image.fromarray(p) for p in pictures], self.image_size)).cpu()
+        noise = [torch.Generator().manual_seed(case["seed"]) for case in cases]
+        images = to_images(tokenizer.decode(codes_BT, self.decode_steps, generator=noise))
+        rows = []
+        for case, picture, codes_T, image in zip(cases, pictures, codes_BT.tolist(), images, strict=True):
+            result = rgb_array(image)
+            values = {
+                "psnr": min(psnr(result, picture), PSNR_OF_EQUAL),
+                "ssim": ssim(result, picture),
+                "codes": codes_T,
+                "codebook_size": tokenizer.config.codebook_size,
+            }
+            rows.append(make_row(case, image=png_bytes(result), target=png_bytes(picture), values=values))
+        return rows
+
+    def summarize(self, rows: Sequence[Row]) -> dict[str, Score]:
+        rows = ordered(rows)
+        results = [rgb_array(row["image"]) for row in rows]
+        targets = [rgb_array(row["target"]) for row in rows]
+        mean_picture = np.mean(targets, axis=0).round().astype(np.uint8)
+        others = [results[other] for other in shuffled_partners(len(rows), self.seed)]
+
+        def measured(measure: Any, images: Sequence[np.ndarray]) -> np.ndarray:
+            pairs = zip(images, targets, strict=True)
+            return np.array([min(measure(image, target), PSNR_OF_EQUAL) for image, target in pairs])
+
+        scores: dict[str, Score] = {}
+        for name, measure, best in (("psnr", psnr, PSNR_OF_EQUAL), ("ssim", ssim, 1.0)):
+            values = np.array(column(rows, name))
+            floors = {
+                "the mean picture": measured(measure, [mean_picture] * len(rows)),
+                "other reconstructions": measured(measure, others),
+            }
+            groups = seen_groups(rows, f"reconstruct/{name}")
+            ceiling = np.full(len(rows), best)
+            scores |= grouped_scores(groups, values, ceiling, floors, seed=self.seed)
+        scores["reconstruct/psnr_pooled"] = self._pooled(results, targets)
+        return scores | self._codebook(rows)
+
+    def _pooled(self, results: list[np.ndarray], targets: list[np.ndarray]) -> Score:
+        errors = np.array(
+            [((a.astype(float) - b) ** 2).mean() / 255**2 for a, b in zip(results, targets, strict=True)]
+        )
+        floor = 1e-6  # 60 dB
+
+        def resampled(indices_Rn: np.ndarray) -> np.ndarray:
+            return -10 * np.log10(np.maximum(errors[indices_Rn].mean(axis=1), floor))
+
+        low, high = bootstrap(resampled, len(errors), self.seed)
+        value = min(psnr_pooled(zip(results, targets, strict=True)), PSNR_OF_EQUAL)
+        return Score(value, low, high, len(errors), ceiling=PSNR_OF_EQUAL)
+
+    def _codebook(self, rows: Sequence[Row]) -> dict[str, Score]:
+        codes_NT = np.array(column(rows, "codes"))
+        size = column(rows, "codebook_size")[0]
+        counts = np.bincount(codes_NT.ravel(), minlength=size)
+        used, most = np.count_nonzero(counts) / size, counts.max() / counts.sum()
+        # A resample has fewer distinct images, so its usage is lower: no interval, the number is of this set.
+        return {
+            "reconstruct/codebook_used": Score(float(used), float(used), float(used), len(rows), ceiling=1.0),
+            "reconstruct/codebook_largest_share": Score(
+                float(most), float(most), float(most), len(rows), ceiling=1 / size, higher_is_better=False
+            ),
+        }

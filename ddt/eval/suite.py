@@ -1,0 +1,76 @@
+"""The benchmarks of a run, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from ddt.eval.benchmark import Benchmark
+from ddt.eval.reconstruct import Reconstruct
+from ddt.eval.scenes_caption import Captioning
+from ddt.eval.scenes_edit import Editing
+from ddt.eval.scenes_geneval import GenEval
+from ddt.eval.scenes_mme import MME
+from ddt.eval.scenes_pope import POPE
+from ddt.eval.scenes_vqa import VQA
+from ddt.eval.text_perplexity import Perplexity
+
+BENCHMARKS: dict[str, type[Benchmark]] = {
+    cls.name: cls for cls in (Reconstruct, GenEval, VQA, POPE, MME, Captioning, Editing, Perplexity)
+}
+NEEDS_SCENES = "does not apply: it needs the exact ground truth of scenes, and these are photographs"
+
+
+class SuiteConfig(Protocol):
+    """What a suite is made from; the `evaluate` section of params.yaml has these keys."""
+
+    @property
+    def benchmarks(self) -> tuple[str, ...]: ...
+    @property
+    def cases(self) -> int: ...
+    @property
+    def seed(self) -> int: ...
+    @property
+    def decode_steps(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Held-out records of a run on real data: encoded images and their captions, in a fixed order."""
+
+    images: Sequence[bytes]
+    captions: Sequence[str]
+
+
+def suite(config: SuiteConfig, image_size: int, photographs: Photographs | None = None) -> list[Benchmark]:
+    """The benchmarks named by `config`, in its order; those that need scenes are left out for photographs.
+
+    `does_not_apply` names what was left out. ValueError for a name that is no benchmark, or one named twice.
+    """
+    chosen: list[Benchmark] = []
+    for name in _applicable(config, photographs):
+        settings = (config.cases, config.seed, image_size, config.decode_steps)
+        if photographs is None or name not in ("reconstruct", "perplexity"):
+            chosen.append(BENCHMARKS[name](*settings))
+        elif name == "reconstruct":
+            chosen.append(Reconstruct(*settings, photos=photographs.images))
+        else:
+            chosen.append(Perplexity(*settings, captions=photographs.captions))
+    return chosen
+
+
+def does_not_apply(config: SuiteConfig, photographs: Photographs | None) -> dict[str, str]:
+    """Benchmarks that `suite` leaves out, each with the reason."""
+    left_out = set(config.benchmarks) - set(_applicable(config, photographs))
+    return {name: NEEDS_SCENES for name in config.benchmarks if name in left_out}
+
+
+def _applicable(config: SuiteConfig, photographs: Photographs | None) -> list[str]:
+    names = list(config.benchmarks)
+    for name in names:
+        if name not in BENCHMARKS:
+            raise ValueError(f"evaluate.benchmarks: unknown {name!r}, allowed are {', '.join(BENCHMARKS)}")
+        if names.count(name) > 1:
+            raise ValueError(f"evaluate.benchmarks: {name!r} is named twice")
+    return [name for name in names if photographs is None or not BENCHMARKS[name].needs_scenes]
