@@ -42,6 +42,8 @@ class Shard:
     ids: np.ndarray  # hex strings
     scores: np.ndarray  # float32, what rows are ranked by
     native: np.ndarray
+    image_sha256: np.ndarray  # uint8[n, 32]
+    descriptors: np.ndarray  # uint8[n, D], what near duplicates are found by
     planted: list[str | None]
     verdicts: np.ndarray  # object: reason, KEPT or BELOW
 
@@ -146,6 +148,8 @@ def _load(ctx: StageContext) -> list[Shard]:
                 ids=np.array(scores["sample_id"].to_pylist(), dtype=object),
                 scores=rank[ctx.section.rank_by].astype(np.float32),
                 native=native,
+                image_sha256=_bytes_rows(scores["image_sha256"]),
+                descriptors=_bytes_rows(scores["descriptor"]),
                 planted=records["planted"].to_pylist(),
                 verdicts=_filter(records["caption"].to_pylist(), native, generated, ctx.section),
             )
@@ -165,7 +169,23 @@ def _filter(
 
 
 def _drop_duplicates(shards: list[Shard], params: SelectParams) -> None:
-    raise NotImplementedError
+    """Of rows that pass the filters and show the same picture, only the one with the best score passes."""
+    passing = [np.flatnonzero(shard.passing()) for shard in shards]
+
+    def all_rows(column: str) -> np.ndarray:
+        return np.concatenate([getattr(s, column)[rows] for s, rows in zip(shards, passing, strict=True)])
+
+    verdicts = find_duplicates(
+        all_rows("image_sha256"),
+        all_rows("descriptors"),
+        all_rows("scores"),
+        _id_bytes(all_rows("ids")),
+        near=params.drop_near_duplicates,
+    )
+    names = np.array([KEPT, "duplicate", "near_duplicate"], dtype=object)  # by find_duplicates' numbers
+    splits = np.cumsum([len(rows) for rows in passing])[:-1]
+    for shard, rows, found in zip(shards, passing, np.split(verdicts, splits), strict=True):
+        shard.verdicts[rows] = names[found]
 
 
 def _keep_top(shards: list[Shard], params: SelectParams) -> tuple[float, int]:
@@ -179,6 +199,11 @@ def _keep_top(shards: list[Shard], params: SelectParams) -> tuple[float, int]:
         kept = selection.keep(_id_bytes(shard.ids[passing]), shard.scores[passing])
         shard.verdicts[np.flatnonzero(passing)[~kept]] = BELOW
     return float(selection.threshold), int(selection.num_ties)
+
+
+def _bytes_rows(column: pa.ChunkedArray) -> np.ndarray:
+    """A binary column of equal lengths as uint8 rows."""
+    return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(len(column), -1)
 
 
 def _id_bytes(ids: np.ndarray) -> np.ndarray:
