@@ -90,7 +90,7 @@ def run_training(ctx: StageContext, job: type[Job], **arguments: Any) -> tuple[C
     log = ctx.workspace / "logs" / f"{ctx.name}-{ctx.fingerprint[:16]}.jsonl"
     if unit not in done:
         log.parent.mkdir(parents=True, exist_ok=True)
-        identity = {"stage": ctx.name, "fingerprint": ctx.fingerprint, "store_uri": str(ctx.params.paths.store)}
+        identity = {"stage": ctx.name, "fingerprint": ctx.fingerprint, "store_uri": ctx.store.root_uri}
         job_args = {"job": f"{job.__module__}:{job.__name__}", "identity": identity, "arguments": arguments}
         with log.open("a") as lines:
 

@@ -86,7 +86,7 @@ def run_units(
             worker_args = {
                 "stage": ctx.name,
                 "fingerprint": ctx.fingerprint,
-                "store_uri": ctx.params.paths.store,
+                "store_uri": ctx.store.root_uri,
                 "arguments": arguments,
             }
             for result in map_units(missing, worker, worker_args, ctx.params.resources, desc=ctx.name):
