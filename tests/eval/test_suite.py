@@ -1,0 +1,166 @@
+"""The whole suite on a tiny real model, its report, and the photographs' variant."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from html.parser import HTMLParser
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddt.eval.metrics import perplexity
+from ddt.eval.report import Result, example_sheet, flat_metrics, score_table, spread, to_json
+from ddt.eval.report_html import to_html
+from ddt.eval.suite import BENCHMARKS, Photographs, does_not_apply, suite
+from ddt.eval.text_perplexity import Perplexity
+from ddt.mllm import DDTLlama
+from ddt.mllm.build import load_tokenizer, new_model
+from ddt.mllm.config import LanguageModelConfig, SamplingConfig
+from ddt.mllm.sequences import TEXT_ONLY
+from ddt.mllm.vocabulary import extend_tokenizer
+from ddt.scenes import weights_dir
+from ddt.tokenizer import DDTTokenizer, presets
+
+SIDE_PX = 16
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    image_tokenizer = DDTTokenizer(presets()["debug"]).eval()
+    text_tokenizer = load_tokenizer(weights_dir("bpe"))
+    vocabulary = extend_tokenizer(text_tokenizer, image_tokenizer.config.codebook_size)
+    config = LanguageModelConfig(
+        width=32, layers=1, heads=2, kv_heads=1, mlp_width=64, max_length=128, tie_embeddings=True
+    )
+    sampling = SamplingConfig(cfg_scale=2.0, max_new_tokens=4)
+    return DDTLlama(new_model(config, vocabulary, 0), text_tokenizer, image_tokenizer, sampling)
+
+
+def config(*names, cases=12):
+    return SimpleNamespace(benchmarks=names or tuple(BENCHMARKS), cases=cases, seed=3, decode_steps=2)
+
+
+@pytest.fixture(scope="module")
+def results(model):
+    found = []
+    for benchmark in suite(config(), SIDE_PX):
+        rows = benchmark.run(model, benchmark.cases(), batch_size=8)
+        assert [row["case_id"] for row in rows] == [case["case_id"] for case in benchmark.cases()]
+        found.append(Result.of(benchmark, rows))
+    return found
+
+
+def test_every_benchmark_gives_finite_scores_inside_their_interval(results):
+    assert [result.name for result in results] == list(BENCHMARKS)
+    for result in results:
+        assert result.scores
+        for name, score in result.scores.items():
+            assert name.startswith(result.name + "/")
+            assert all(map(math.isfinite, (score.value, score.low, score.high))), name
+            assert score.low - 1e-9 <= score.value <= score.high + 1e-9, (name, score)
+
+
+def test_a_random_model_is_no_better_than_its_floors(results):
+    scores = {name: score for result in results for name, score in result.scores.items()}
+    for name in ("geneval/overall", "vqa/accuracy", "edit/success", "caption/true"):
+        assert scores[name].value <= scores[name].floor + 0.2, name
+    assert scores["reconstruct/psnr"].value < 20
+
+
+def test_the_report_is_whole(results):
+    settings = {"seed": 3, "model": "abc<script>"}
+    data = json.loads(json.dumps(to_json(results, settings, {"x": "why"})))
+    assert data["settings"]["seed"] == 3 and data["does_not_apply"] == {"x": "why"}
+    score = data["benchmarks"]["geneval"]["scores"]["geneval/overall"]
+    assert {"value", "low", "high", "n", "ceiling", "floor", "floor_is", "paper_on_another_scale"} <= set(
+        score
+    )
+    page = to_html(results, settings, {"x": "why"})
+    assert "abc&lt;script&gt;" in page and "<script" not in page
+    assert "http" not in page  # self-contained
+    for result in results:
+        assert result.title in page or result.title.replace("'", "&#x27;") in page
+        assert score_table(result)[0][0] == "score"
+    _Balanced().check(page)
+
+
+class _Balanced(HTMLParser):
+    """Every tag that is opened is closed, in order."""
+
+    def check(self, page: str) -> None:
+        self.open: list[str] = []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_metrics_and_sheets(results):
+    plain, full = flat_metrics(results), flat_metrics(results, controls=True)
+    assert plain["geneval/overall"] == full["geneval/overall"]
+    assert "geneval/overall/floor" in full and "geneval/overall/floor" not in plain
+    sheets = {result.name: example_sheet(result) for result in results}
+    assert sheets["perplexity"] is None
+    assert sheets["edit"].width > 4 * 192
+
+
+def test_examples_take_turns_between_tasks():
+    rows = [{"task": task, "case_id": f"{task}{i}"} for task in "ab" for i in range(5)]
+    assert [row["case_id"] for row in spread(rows, 4)] == ["a0", "a1", "b0", "b1"]
+
+
+def test_photographs_get_what_applies(model):
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(3):
+        buffer = io.BytesIO()
+        Image.fromarray(rng.integers(0, 255, (40, 24, 3), dtype=np.uint8)).save(buffer, "PNG")
+        images.append(buffer.getvalue())
+    photographs = Photographs(images, ["a cat", "two dogs on grass", "sky"])
+    asked = config("reconstruct", "geneval", "perplexity")
+    benchmarks = suite(asked, SIDE_PX, photographs)
+    assert [benchmark.name for benchmark in benchmarks] == ["reconstruct", "perplexity"]
+    assert list(does_not_apply(asked, photographs)) == ["geneval"]
+    assert "photographs" in does_not_apply(asked, photographs)["geneval"]
+    assert does_not_apply(asked, None) == {}
+    for benchmark in benchmarks:
+        rows = benchmark.run(model, benchmark.cases(), 2)
+        assert len(rows) == 3
+        assert all(score.n == 3 for score in benchmark.summarize(rows).values())
+
+
+def test_unknown_benchmark_is_named():
+    with pytest.raises(ValueError, match="unknown 'genevil', allowed are reconstruct"):
+        suite(config("genevil"), SIDE_PX)
+    with pytest.raises(ValueError, match="named twice"):
+        suite(config("vqa", "vqa"), SIDE_PX)
+
+
+def test_perplexity_is_that_of_the_whole_text_one_by_one(model):
+    benchmark = Perplexity(6, 1, SIDE_PX)
+    rows = benchmark.run(model, benchmark.cases(), batch_size=6)
+    total, count = 0.0, 0
+    for case in benchmark.cases():
+        (document,) = model.builder.documents([(TEXT_ONLY, {"text": case["prompt"]})])
+        ids = torch.from_numpy(document.ids[:-1])[None]
+        with torch.no_grad():
+            logits = model.model(input_ids=ids).logits[0, :-1]
+        alone = perplexity(logits, ids[0, 1:])
+        total, count = total + math.log(alone) * (ids.shape[1] - 1), count + ids.shape[1] - 1
+    scores = benchmark.summarize(rows)
+    assert scores["perplexity/text"].value == pytest.approx(math.exp(total / count), rel=1e-4)
+    assert scores["perplexity/text"].floor < scores["perplexity/text"].value  # an untrained model is worse
