@@ -62,7 +62,7 @@ def run(ctx: StageContext) -> StageResult:
         "recaption/words_per_caption": sum(c.stats["words"] for c in made) / max(1, rows),
         "recaption/empty": sum(c.stats["empty"] for c in made),
     }
-    first = made[0]
+    first = next(c for c in made if c.rows)  # a source shard that held nothing usable has none
     images = read_shard(ctx.store.fetch(first.stats["records"]), ["image"]).slice(0, 8)
     captions = read_shard(ctx.store.fetch(first.key)).slice(0, 8)
     path = ctx.folder / "captions.png"

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ddt.data.dedup import find_duplicates
-from ddt.data.topk import select_top_k
+from ddt.data.dedup import DESCRIPTOR_BYTES, find_duplicates
 from ddt.data.schemas import PAIR_SCHEMA
+from ddt.data.topk import select_top_k
 from ddt.manifest import Commit, unit_id
 from ddt.params import SelectParams
 from ddt.records import read_shard, write_shard
@@ -148,8 +148,8 @@ def _load(ctx: StageContext) -> list[Shard]:
                 ids=np.array(scores["sample_id"].to_pylist(), dtype=object),
                 scores=rank[ctx.section.rank_by].astype(np.float32),
                 native=native,
-                image_sha256=_bytes_rows(scores["image_sha256"]),
-                descriptors=_bytes_rows(scores["descriptor"]),
+                image_sha256=_bytes_rows(scores["image_sha256"], 32),
+                descriptors=_bytes_rows(scores["descriptor"], DESCRIPTOR_BYTES),
                 planted=records["planted"].to_pylist(),
                 verdicts=_filter(records["caption"].to_pylist(), native, generated, ctx.section),
             )
@@ -201,9 +201,9 @@ def _keep_top(shards: list[Shard], params: SelectParams) -> tuple[float, int]:
     return float(selection.threshold), int(selection.num_ties)
 
 
-def _bytes_rows(column: pa.ChunkedArray) -> np.ndarray:
-    """A binary column of equal lengths as uint8 rows."""
-    return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(len(column), -1)
+def _bytes_rows(column: pa.ChunkedArray, width: int) -> np.ndarray:
+    """A binary column of equal lengths as uint8[n, width]; n is 0 where a source shard held nothing usable."""
+    return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(len(column), width)
 
 
 def _id_bytes(ids: np.ndarray) -> np.ndarray:
