@@ -44,7 +44,8 @@ ENGLISH = (
     "means. Who can look into each one and find more? He said that she could go there, but his way was long. "
     "Could I use it now? Their work is over; we will take our own, then come back with them after two years. "
     "Most words, like these, are only good because many of us write just as well from one place or another. "
-    "Make, move, remove, add, change, replace, paint, draw, show, put, give, which, where, how, why, her, him."
+    "Make, move, remove, add, change, replace, paint, draw, show, put, give, "
+    "which, where, how, why, her, him."
 )
 TEMPLATES = (
     "USER: {caption} Please Generate an image. ASSISTANT:",
@@ -55,7 +56,7 @@ TEMPLATES = (
 
 
 def corpus(rows: int, seed: int) -> Iterator[str]:
-    """Texts the merges are learnt from, a function of `seed`: `rows` scenes, each in all its kinds of text."""
+    """Texts the merges are learnt from, a function of `seed`: `rows` scenes in all their kinds of text."""
     for index in range(rows):
         rng = np.random.default_rng([seed, index])
         scene = sample_scene(rng)

@@ -1,11 +1,13 @@
-"""The short training loop of the judges: AdamW, warm-up and cosine, clipping, bf16 where the machine has it."""
+"""The judges' short training loop: AdamW, warm-up and cosine, clipping, bf16 where the machine has it."""
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
@@ -50,6 +52,22 @@ def optimise(
         if step % 20 == 0:
             bar.set_postfix({key: f"{value:.3f}" for key, value in metrics.items()})
     model.eval()
+
+
+class _Drawn(torch.utils.data.IterableDataset):
+    def __init__(self, draw: Callable[[np.random.Generator], Any], seed: int) -> None:
+        self.draw, self.seed = draw, seed
+
+    def __iter__(self) -> Iterator[Any]:
+        torch.set_num_threads(1)
+        return (self.draw(np.random.default_rng([self.seed, index])) for index in itertools.count())
+
+
+def prefetch(draw: Callable[[np.random.Generator], Any], seed: int) -> Iterator[Any]:
+    """Endless batches, each a function of (seed, index), drawn in a process beside the training."""
+    return iter(
+        torch.utils.data.DataLoader(_Drawn(draw, seed), batch_size=None, num_workers=1, prefetch_factor=4)
+    )
 
 
 def warm_cosine(step: int, steps: int) -> float:

@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 
 from ddt.scenes.render import render
 from ddt.scenes.sample import sample_scene
-from ddt.scenes.world import COLORS, SHAPES, SIZES, TEXTURES, Scene
+from ddt.scenes.world import BACKGROUNDS, COLORS, PLACES, SHAPES, SIZES, TEXTURES, Object, Scene, place
 
 SIDE_PX = 32
 HELD_OUT_SHARE = 0.15
@@ -67,13 +67,61 @@ def patch_targets(scenes: list[Scene], grid: int) -> torch.Tensor:
     for row, scene in enumerate(scenes):
         for item in scene.objects:
             patch = int(item.y * grid) * grid + int(item.x * grid)
-            targets[row, patch] = (
-                SHAPES.index(item.shape) + 1,
-                COLORS.index(item.color),
-                TEXTURES.index(item.texture),
-                SIZES.index(item.size),
-            )
+            shape, *others = _indices(item)
+            targets[row, patch] = (shape + 1, *others)
     return torch.from_numpy(targets)
+
+
+def board_targets(scenes: list[Scene]) -> torch.Tensor:
+    """int64[B, 9 * 4 + 1]: shape, colour, texture, size (each + 1, 0 for none) at each place; background.
+
+    A place with two objects is ignored.
+    """
+    targets = np.zeros((len(scenes), 9 * 4 + 1), np.int64)
+    for row, scene in enumerate(scenes):
+        targets[row, -1] = BACKGROUNDS.index(scene.background)
+        for item in scene.objects:
+            cell = slice(4 * PLACES.index(place(item)), 4 * PLACES.index(place(item)) + 4)
+            taken = targets[row, cell].any()
+            targets[row, cell] = IGNORE if taken else [index + 1 for index in _indices(item)]
+    return torch.from_numpy(targets)
+
+
+def _indices(item: Object) -> tuple[int, int, int, int]:
+    return (
+        SHAPES.index(item.shape),
+        COLORS.index(item.color),
+        TEXTURES.index(item.texture),
+        SIZES.index(item.size),
+    )
+
+
+def read_losses(logits_Bn: torch.Tensor, sizes: tuple[int, ...], targets_Bk: torch.Tensor) -> torch.Tensor:
+    """float32[k]: cross-entropy of each of the `k` questions whose logits lie side by side in `logits_Bn`."""
+    parts = logits_Bn.float().split(sizes, dim=-1)
+    return torch.stack(
+        [
+            torch.nn.functional.cross_entropy(part, targets_Bk[:, i], ignore_index=IGNORE)
+            for i, part in enumerate(parts)
+        ]
+    )
+
+
+class BoardReader(torch.nn.Module):
+    """A linear head that reads from one vector what lies at each of the nine places.
+
+    The lesson of both CLIP towers: to keep all that a long caption says. It is not saved.
+    """
+
+    sizes = (len(SHAPES) + 1, len(COLORS) + 1, len(TEXTURES) + 1, len(SIZES) + 1) * 9 + (len(BACKGROUNDS),)
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(width, sum(self.sizes))
+
+    def loss(self, vectors_BD: torch.Tensor, targets_Bk: torch.Tensor) -> torch.Tensor:
+        """Mean over places and questions, times four."""
+        return 4 * read_losses(self.head(vectors_BD), self.sizes, targets_Bk).mean()
 
 
 class PatchReader(torch.nn.Module):
@@ -92,9 +140,5 @@ class PatchReader(torch.nn.Module):
 
     def loss(self, patches_BPD: torch.Tensor, targets_BP4: torch.Tensor) -> torch.Tensor:
         """Sum of the four cross-entropies."""
-        logits_BPn = self.head(self.norm(patches_BPD)).float().split(self.sizes, dim=-1)
-        losses = [
-            torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets_BP4[..., i].flatten(), ignore_index=IGNORE)
-            for i, logits in enumerate(logits_BPn)
-        ]
-        return torch.stack(losses).sum()
+        logits_BPn = self.head(self.norm(patches_BPD))
+        return read_losses(logits_BPn.flatten(0, 1), self.sizes, targets_BP4.flatten(0, 1)).sum()

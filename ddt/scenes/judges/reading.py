@@ -1,4 +1,4 @@
-"""Reads captions of this world back: what they say, whether it is true of a scene, which objects they describe.
+"""Reads captions back: what they say, whether it is true of a scene, which objects they describe.
 
 The judges are trained and measured with it: a caption of one scene may well be true of another ("a circle").
 """
@@ -36,7 +36,8 @@ def _either(names: Sequence[str]) -> str:
 
 _PHRASE = re.compile(
     rf"\b(?P<count>{_either(list(_COUNTS))}) (?:(?P<size>{_either(SIZES)}) )?"
-    rf"(?:(?P<texture>{_either(TEXTURES)}) )?(?:(?P<color>{_either(COLORS)}) )?(?P<noun>{_either(list(_NOUNS))})\b"
+    rf"(?:(?P<texture>{_either(TEXTURES)}) )?(?:(?P<color>{_either(COLORS)}) )?"
+    rf"(?P<noun>{_either(list(_NOUNS))})\b"
     rf"(?P<places>(?:(?: at the|,| and)? {_either(PLACES)}\b(?! of))*)"
 )
 _RELATION = re.compile(rf" (?:to the )?(?P<name>{_either(RELATIONS)}) (?:a|an|{_either(NUMBER_WORDS)}) ")
@@ -133,7 +134,7 @@ def holds(statement: Statement, scene: Scene) -> bool:
 
 
 def described(caption: str) -> Counter[tuple[str, ...]]:
-    """The objects that a long caption describes, as (size, texture, color, shape, place), solid where unsaid."""
+    """The objects that a long caption describes, as (size, texture, color, shape, place)."""
     found: Counter[tuple[str, ...]] = Counter()
     for phrase in read(caption).phrases:
         if len(phrase.places) != phrase.count:

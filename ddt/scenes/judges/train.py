@@ -19,12 +19,14 @@ def make(
     steps: Mapping[str, int] | None = None,
     seed: int = 0,
     progress: bool = True,
+    rows: int = 1000,
 ) -> dict[str, Measured]:
-    """Train the judges named in `which` into `out_dir`/{bpe,clip,captioner}; returns what was measured of each.
+    """Train the judges `which` into `out_dir`/{bpe,clip,captioner}; returns what was measured of each.
 
     steps: optimizer steps of "clip" and "captioner" where they should differ from the defaults (about ten
-    minutes each on two cores). A judge that is needed but not asked for is taken from `out_dir`, else from
-    the embedded weights. ValueError for unknown names.
+    minutes each on two cores). rows: fresh scenes, seen and held-out each, that they are measured on. A
+    judge that is needed but not asked for is taken from `out_dir`, else from the embedded weights.
+    ValueError for unknown names.
     """
     for name in (*which, *(steps or {})):
         if name not in ORDER:
@@ -34,7 +36,7 @@ def make(
     for name in (name for name in ORDER if name in which):
         folder = root / name
         folder.mkdir(parents=True, exist_ok=True)
-        measured[name] = _MAKERS[name](root, (steps or {}).get(name), seed, progress)
+        measured[name] = _MAKERS[name](root, (steps or {}).get(name), seed, progress, rows)
         (folder / CARD).write_text(json.dumps(measured[name], indent=1, sort_keys=True) + "\n")
     return measured
 
@@ -45,22 +47,22 @@ def _needed(root: Path, name: str) -> Path:
     return root / name if (root / name / CARD).exists() else weights_dir(name)
 
 
-def _make_bpe(root: Path, steps: int | None, seed: int, progress: bool) -> Measured:
+def _make_bpe(root: Path, steps: int | None, seed: int, progress: bool, rows: int) -> Measured:
     from ddt.scenes.judges import bpe
 
     return bpe.train_bpe(root / "bpe", seed=seed)
 
 
-def _make_clip(root: Path, steps: int | None, seed: int, progress: bool) -> Measured:
+def _make_clip(root: Path, steps: int | None, seed: int, progress: bool, rows: int) -> Measured:
     from ddt.scenes.judges import clip, measure
 
     clip.train_clip(
         root / "clip", _needed(root, "bpe"), steps=steps or clip.STEPS, seed=seed, progress=progress
     )
-    return measure.measure_clip(root / "clip")
+    return measure.measure_clip(root / "clip", rows)
 
 
-def _make_captioner(root: Path, steps: int | None, seed: int, progress: bool) -> Measured:
+def _make_captioner(root: Path, steps: int | None, seed: int, progress: bool, rows: int) -> Measured:
     from ddt.scenes.judges import captioner, measure
 
     captioner.train_captioner(
@@ -71,10 +73,10 @@ def _make_captioner(root: Path, steps: int | None, seed: int, progress: bool) ->
         seed=seed,
         progress=progress,
     )
-    return measure.measure_captioner(root / "captioner")
+    return measure.measure_captioner(root / "captioner", rows)
 
 
-_MAKERS: dict[str, Callable[[Path, int | None, int, bool], Measured]] = {
+_MAKERS: dict[str, Callable[[Path, int | None, int, bool, int], Measured]] = {
     "bpe": _make_bpe,
     "clip": _make_clip,
     "captioner": _make_captioner,
