@@ -202,7 +202,7 @@ def _keep_top(shards: list[Shard], params: SelectParams) -> tuple[float, int]:
 
 
 def _bytes_rows(column: pa.ChunkedArray, width: int) -> np.ndarray:
-    """A binary column of equal lengths as uint8[n, width]; n is 0 where a source shard held nothing usable."""
+    """A binary column of equal lengths as uint8[n, width]; n is 0 where a shard held nothing usable."""
     return np.frombuffer(b"".join(column.to_pylist()), np.uint8).reshape(len(column), width)
 
 
