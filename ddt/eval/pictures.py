@@ -36,14 +36,16 @@ def grid(
     lines = max((len(title) for title in wrapped), default=0)
     columns = min(columns, len(images))
     rows = -(-len(images) // columns)
-    width, height = cell_px + PAD_PX, cell_px + PAD_PX + lines * (TEXT_PX + 2)
+    fitted = [_fit(image, cell_px) for image in images]
+    tallest = max(picture.height for picture in fitted)
+    width, height = cell_px + PAD_PX, tallest + PAD_PX + lines * (TEXT_PX + 2)
     sheet = Image.new("RGB", (columns * width + PAD_PX, rows * height + PAD_PX), "white")
     draw = ImageDraw.Draw(sheet)
-    for index, image in enumerate(images):
+    for index, picture in enumerate(fitted):
         x, y = PAD_PX + index % columns * width, PAD_PX + index // columns * height
-        sheet.paste(_fit(image, cell_px), (x, y))
+        sheet.paste(picture, (x, y))
         if wrapped:
-            draw.multiline_text((x, y + cell_px + 1), "\n".join(wrapped[index]), "black", font, spacing=2)
+            draw.multiline_text((x, y + tallest + 1), "\n".join(wrapped[index]), "black", font, spacing=2)
     return sheet
 
 

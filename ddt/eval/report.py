@@ -1,167 +1,60 @@
-"""Results of a suite as JSON, as flat metrics, as a table, as contact sheets; the page is in
-`report_html.py`.
-"""
+"""The report of an evaluation as files: JSON for machines, one HTML page for people, sheets for cards."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
-from ddt.eval.benchmark import Benchmark, Row, Score, ordered
-from ddt.eval.pictures import grid, rgb_array
-
-EXAMPLES = 8  # of successes, and of failures
-
-# What the paper reports for the benchmark that ours is modelled on. Another scale: other pictures, another
-# detector, another range; a number to know, not one to compare with.
-PAPER: dict[str, str] = {
-    "reconstruct/psnr": "21.7 dB (ImageNet val, 256 px)",
-    "geneval/single_object": "0.99",
-    "geneval/two_object": "0.64",
-    "geneval/counting": "0.56",
-    "geneval/colors": "0.87",
-    "geneval/position": "0.39",
-    "geneval/color_attr": "0.48",
-    "geneval/overall": "0.66",
-    "edit/l1": "0.071 (MagicBrush), 0.145 (EVR), 0.142 (MA5K)",
-    "caption/cider": "1.242 (NoCaps), 0.885 (Flickr30K)",
-    "vqa/accuracy": "0.764 (VQAv2), 0.663 (GQA), 0.659 (OKVQA), 0.573 (VizWiz)",
-    "pope/f1": "0.869 (COCO)",
-    "mme/perception": "1378.9 of 2000, ten categories",
-}
+from ddt.eval.benchmark import Benchmark, Row, Score
+from ddt.eval.page import to_html
+from ddt.eval.results import Result, example_sheet, scores_to_json
 
 
-@dataclass(frozen=True)
-class Result:
-    """One benchmark's outcome."""
-
-    name: str
-    title: str
-    protocol: str
-    scores: dict[str, Score]
-    successes: list[Row] = field(default_factory=list)
-    failures: list[Row] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, benchmark: Benchmark, rows: Sequence[Row]) -> Result:
-        """The summary of all rows, and some of them to look at."""
-        rows = ordered(rows)
-        if np.isnan([row["correct"] for row in rows]).all():
-            right, wrong = spread(rows), []
-        else:
-            right = spread([row for row in rows if row["correct"] == 1])
-            wrong = spread([row for row in rows if row["correct"] < 1])
-        return cls(
-            benchmark.name, benchmark.title, benchmark.protocol, benchmark.summarize(rows), right, wrong
-        )
-
-
-def spread(rows: Sequence[Row], count: int = EXAMPLES) -> list[Row]:
-    """At most `count` rows, taking turns between the tasks so that each is seen."""
-    by_task: dict[str, list[Row]] = {}
-    for row in rows:
-        by_task.setdefault(row["task"], []).append(row)
-    turns = max((len(members) for members in by_task.values()), default=0)
-    mixed = [members[turn] for turn in range(turns) for members in by_task.values() if turn < len(members)]
-    return sorted(mixed[:count], key=lambda row: str(row["case_id"]))
-
-
-def to_json(
-    results: Sequence[Result], settings: Mapping[str, Any], left_out: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """The report for machines. `settings`: seeds, sampling, digests; `left_out`: benchmark -> reason."""
-    return {
-        "settings": dict(settings),
+def write_json(
+    path: str | Path,
+    scores: Mapping[str, Score],
+    left_out: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """Scores with their controls, what was left out and why, and the settings they depend on."""
+    data = {
+        "settings": dict(settings or {}),
         "does_not_apply": dict(left_out or {}),
-        "benchmarks": {
-            result.name: {
-                "title": result.title,
-                "protocol": result.protocol,
-                "scores": {
-                    name: score.to_dict() | {"paper_on_another_scale": PAPER.get(name)}
-                    for name, score in result.scores.items()
-                },
-            }
-            for result in results
-        },
+        "scores": scores_to_json(scores),
     }
+    Path(path).write_text(json.dumps(data, indent=1) + "\n")
 
 
-def flat_metrics(results: Sequence[Result], controls: bool = False) -> dict[str, float]:
-    """`family/metric: value`; with `controls` also `.../low`, `.../high`, `.../floor`, `.../ceiling`."""
-    metrics: dict[str, float] = {}
-    for result in results:
-        for name, score in result.scores.items():
-            metrics[name] = score.value
-            if controls:
-                beside = {
-                    "low": score.low,
-                    "high": score.high,
-                    "floor": score.floor,
-                    "ceiling": score.ceiling,
-                }
-                metrics |= {f"{name}/{key}": value for key, value in beside.items() if value is not None}
-    return metrics
+def write_html(
+    path: str | Path,
+    benchmarks: Sequence[Benchmark],
+    rows: Mapping[str, Sequence[Row]],
+    scores: Mapping[str, Score],
+    left_out: Mapping[str, str] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> None:
+    """The page: tables of scores beside floor, ceiling and the paper's numbers, and pictured examples.
+
+    `rows` holds each benchmark's rows by its name, `scores` those of all benchmarks by `family/metric`.
+    """
+    results = [
+        Result.of(benchmark, rows[benchmark.name], own_scores(benchmark, scores)) for benchmark in benchmarks
+    ]
+    Path(path).write_text(to_html(results, settings or {}, left_out))
 
 
-HEADER = ["score", "value", "95 % interval", "n", "floor", "ceiling", "paper (another scale)"]
-
-
-def score_table(result: Result) -> list[list[str]]:
-    """The scores as text, the first row being the header."""
-    rows = [HEADER]
-    for name, score in result.scores.items():
-        floor = number(score.floor) + (f" ({score.floor_is})" if score.floor_is else "")
-        rows.append(
-            [
-                name, number(score.value), f"{number(score.low)} to {number(score.high)}", str(score.n),
-                floor, number(score.ceiling), PAPER.get(name, ""),
-            ]
-        )  # fmt: skip
-    return rows
-
-
-def number(value: float | None) -> str:
-    """Three significant decimals for shares, one for large numbers, nothing for None."""
-    if value is None:
-        return ""
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
-
-
-def row_pictures(row: Row) -> list[Image.Image]:
-    """The row's pictures in reading order: source, output, target; those there are."""
-    return [Image.fromarray(rgb_array(row[key])) for key in ("source", "image", "target") if row[key]]
-
-
-def row_text(row: Row) -> str:
-    """What was asked, what came out and what the scorer says, in one line."""
-    parts = [row["prompt"], f"-> {row['output']}" if row["output"] else "", row["reason"]]
-    return " | ".join(part for part in parts if part)
-
-
-def example_sheet(result: Result) -> Image.Image | None:
-    """A contact sheet of successes and failures for a card; None where no row has a picture."""
-    pictures, titles = [], []
-    for verdict, rows in (("right", result.successes), ("wrong", result.failures)):
-        for row in rows:
-            found = row_pictures(row)
-            if found:
-                pictures.append(_side_by_side(found))
-                judged = not np.isnan(row["correct"])
-                titles.append(f"{verdict}: {row_text(row)}" if judged else row_text(row) or row["task"])
-    return grid(pictures, titles, columns=4, cell_px=192) if pictures else None
-
-
-def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
-    height = images[0].height
-    gap = max(1, height // 16)
-    sheet = Image.new("RGB", (sum(image.width + gap for image in images) - gap, height), "white")
-    x = 0
-    for image in images:
-        sheet.paste(image, (x, 0))
-        x += image.width + gap
+def example_grid(benchmark: Benchmark, rows: Sequence[Row]) -> Image.Image:
+    """Contact sheet of a benchmark's successes and failures; ValueError where its rows have no pictures."""
+    sheet = example_sheet(Result.of(benchmark, rows, {}))
+    if sheet is None:
+        raise ValueError(f"{benchmark.name}: its rows have no pictures")
     return sheet
+
+
+def own_scores(benchmark: Benchmark, scores: Mapping[str, Score]) -> dict[str, Score]:
+    """Those of `scores` that are the benchmark's."""
+    return {name: score for name, score in scores.items() if name.startswith(benchmark.name + "/")}

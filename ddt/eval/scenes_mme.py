@@ -24,7 +24,7 @@ class MME(Asked):
     protocol = (
         "MME's score: for each category 100 x accuracy + 100 x pairs with both right (at most 200), over "
         "four of its fourteen categories; without its suffix 'Please answer yes or no.'. Floors: always yes "
-        "(100 a category), and the model's answer about a grey picture."
+        "(50 a category), and the model's answer about a grey picture."
     )
 
     def cases(self) -> list[Case]:

@@ -27,11 +27,12 @@ def test_cider_of_one_image_is_zero():
 def test_cider_speed():
     rng = np.random.default_rng(0)
     words = [f"w{index}" for index in range(500)]
-    captions = [" ".join(rng.choice(words, 10)) for _ in range(6000)]
-    gts = {index: captions[5 * index : 5 * index + 5] for index in range(1000)}
-    start = time.perf_counter()
-    metrics.cider(gts, {index: captions[5000 + index] for index in range(1000)})
-    assert time.perf_counter() - start < 6.0  # 10,000 captions in 30 s would be 3 s for these 1,000
+    captions = [" ".join(words[i] for i in rng.integers(0, 500, 10)) for _ in range(1800)]
+    gts = {index: captions[5 * index : 5 * index + 5] for index in range(300)}
+    start = time.process_time()
+    metrics.cider(gts, {index: captions[1500 + index] for index in range(300)})
+    # 10,000 images in 30 s are 0.9 s for these 300; measured 0.35 s on an idle core.
+    assert time.process_time() - start < 2.0
 
 
 def test_vqa_only_normalises_if_answers_differ():

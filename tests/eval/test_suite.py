@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from ddt.eval.metrics import perplexity
-from ddt.eval.report import Result, example_sheet, flat_metrics, score_table, spread, to_json
-from ddt.eval.report_html import to_html
+from ddt.eval.page import to_html
+from ddt.eval.report import example_grid, write_html, write_json
+from ddt.eval.results import Result, example_sheet, flat_metrics, score_table, spread
 from ddt.eval.suite import BENCHMARKS, Photographs, does_not_apply, suite
 from ddt.eval.text_perplexity import Perplexity
 from ddt.mllm import DDTLlama
@@ -73,11 +74,13 @@ def test_a_random_model_is_no_better_than_its_floors(results):
     assert scores["reconstruct/psnr"].value < 20
 
 
-def test_the_report_is_whole(results):
+def test_the_report_is_whole(results, tmp_path):
     settings = {"seed": 3, "model": "abc<script>"}
-    data = json.loads(json.dumps(to_json(results, settings, {"x": "why"})))
+    scores = {name: score for result in results for name, score in result.scores.items()}
+    write_json(tmp_path / "scores.json", scores, {"x": "why"}, settings)
+    data = json.loads((tmp_path / "scores.json").read_text())
     assert data["settings"]["seed"] == 3 and data["does_not_apply"] == {"x": "why"}
-    score = data["benchmarks"]["geneval"]["scores"]["geneval/overall"]
+    score = data["scores"]["geneval/overall"]
     assert {"value", "low", "high", "n", "ceiling", "floor", "floor_is", "paper_on_another_scale"} <= set(
         score
     )
@@ -116,6 +119,19 @@ def test_metrics_and_sheets(results):
     sheets = {result.name: example_sheet(result) for result in results}
     assert sheets["perplexity"] is None
     assert sheets["edit"].width > 4 * 192
+
+
+def test_files_from_benchmarks_and_rows(model, tmp_path):
+    benchmarks = suite(config("vqa", "edit"), SIDE_PX)
+    rows = {each.name: each.run(model, each.cases(), 6) for each in benchmarks}
+    scores = {k: v for each in benchmarks for k, v in each.summarize(rows[each.name]).items()}
+    write_html(tmp_path / "report.html", benchmarks, rows, scores)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("vqa/accuracy</td>") == 1 and page.count("edit/l1</td>") == 1
+    assert page.count("data:image/png;base64,") == 8 + 3 * 8  # all wrong; eight of each are shown
+    assert example_grid(benchmarks[1], rows["edit"]).height > 60
+    with pytest.raises(ValueError, match="vqa: its rows have no pictures"):
+        example_grid(benchmarks[0], [row | {"source": b""} for row in rows["vqa"]])
 
 
 def test_examples_take_turns_between_tasks():

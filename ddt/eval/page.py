@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ddt.eval.benchmark import Row, Score
-from ddt.eval.report import HEADER, Result, row_text, score_table
+from ddt.eval.results import HEADER, Result, row_text, score_table
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c1e21 }
