@@ -12,9 +12,11 @@ STAGE, PRINT = "tokenize_images", "a" * 64
 
 @pytest.mark.parametrize("same", [True, False])
 def test_racing_workers_leave_one_result(store, tmp_path, same):
+    stores = [store, open_store(store.root_uri, tmp_path / "other-cache")]
+
     def work(task):
         worker, index = task
-        mine = open_store(store.root_uri, tmp_path / f"cache-{worker}")
+        mine = stores[worker % 2]
         path = tmp_path / f"{worker}-{index}.arrow"
         path.write_text(f"unit {index}" if same else f"unit {index} by {worker}")
         return write_unit(mine, STAGE, PRINT, unit_id(str(index), PRINT), path, rows=index, rejects_path=path)
