@@ -31,6 +31,7 @@ ENVIRONMENT = {
     # Train asks its workers how they are every 2 s, and every report waits for that: 0.2 s instead.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # notes of the C++ side; errors come as exceptions
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in a worker as in the driver
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
@@ -86,6 +87,8 @@ def _attach_or_start(resources: Resources, owner_pid: int) -> None:
             leave_with(owner_pid)
         with _quiet_stderr():
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except ClusterError:
+        raise
     except (OSError, RuntimeError, TimeoutError, ValueError) as error:
         place = f"at {address}" if address else "on this machine"
         raise ClusterError(f"Ray {place}: {' '.join(str(error).split())}") from error
@@ -245,8 +248,8 @@ def _actors(units: int, resources: Resources) -> int:
     if resources.gpus_per_actor:
         room = min(room, total.get("GPU", 0.0) / resources.gpus_per_actor)
     if room < 1:
-        raise ClusterError(
-            f"an actor wants {resources.cpus_per_actor:g} CPUs and {resources.gpus_per_actor:g} GPUs, "
+        raise ValueError(
+            f"resources: actor wants {resources.cpus_per_actor:g} CPUs, {resources.gpus_per_actor:g} GPUs; "
             f"the cluster has {total.get('CPU', 0):g} and {total.get('GPU', 0):g}"
         )
     return max(1, min(units, int(room)))

@@ -61,20 +61,23 @@ def train(
     worker restarts all of them, at most `resources.max_failures` times (-1: always).
     Raises TrainingInputError for a ValueError of the job, TrainingError for anything else that ends it.
     """
-    began = time.time()
     with connect(resources):
         import ray
 
+        began = time.time()
         collector: Any = ray.remote(num_cpus=0)(_Collector).remote()
         monitor = _Monitor(collector, label, steps, on_metrics, began)
-        with monitor.watching():
-            error = _run_trainer(job, dict(job_args), resources, Path(run_dir), collector)
-        failure, result = ray.get(collector.outcome.remote())
+        try:
+            with monitor.watching():
+                error = _run_trainer(job, dict(job_args), resources, Path(run_dir), collector)
+            failure, result = ray.get(collector.outcome.remote())
+        except ray.exceptions.RayError as lost:  # the collector, that is the node this process runs on
+            raise TrainingError(f"{label}: {_brief(lost)}") from lost
     if failure is not None:
         raise _failure(label, failure)
     if error is not None or result is None:
         raise TrainingError(f"{label}: {_brief(error)}") from error
-    return Training(json.loads(result), monitor.history(), monitor.starts - 1)
+    return Training(json.loads(result), monitor.history, monitor.starts // resources.train_workers - 1)
 
 
 def _run_trainer(
@@ -183,7 +186,7 @@ class _Monitor:
     ) -> None:
         self.collector, self.label, self.steps = collector, label, steps
         self.on_metrics, self.began = on_metrics, began
-        self.by_step: dict[int, dict[str, float]] = {}
+        self.history: list[dict[str, float]] = []
         self.starts = self.seen = 0
         self.bar: Progress | None = None
 
@@ -218,15 +221,13 @@ class _Monitor:
         self.starts, self.seen = len(starts), self.seen + len(lines)
         for step, metrics in lines:
             # After a restart or a rewind, steps come again: the later ones are what the model learned from.
-            self.by_step = {s: m for s, m in self.by_step.items() if s < step} | {step: metrics}
+            while self.history and self.history[-1]["step"] >= step:
+                self.history.pop()
+            self.history.append({"step": step, **metrics})
             if self.on_metrics is not None:
                 self.on_metrics(step, metrics)
             if self.bar is not None:
                 self.bar.update(step, f"loss {metrics.get('train/loss', float('nan')):.4g}")
-
-    def history(self) -> list[dict[str, float]]:
-        """Metrics by step, in order."""
-        return [{"step": step, **self.by_step[step]} for step in sorted(self.by_step)]
 
 
 def _brief(error: Exception | None) -> str:

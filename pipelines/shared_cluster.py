@@ -24,7 +24,7 @@ POLL_S = 0.5
 START_LIMIT_S = 120.0  # Ray was seen to start in 4 to 11 s; more than this is a cluster that never comes
 
 
-class ClusterError(RuntimeError):
+class ClusterError(ConnectionError):
     """Ray could not be started or reached."""
 
 
@@ -62,13 +62,15 @@ def start_holder(owner_pid: int, cpus: int, object_store_mb: int) -> subprocess.
 
 def leave_with(owner_pid: int) -> None:
     """Ends this process when the owner is gone: a step of a killed flow must not go on writing."""
+    name = f"owner-{owner_pid}"
 
     def watch() -> None:
         while is_alive(owner_pid):
             time.sleep(POLL_S)
         os._exit(1)
 
-    threading.Thread(target=watch, name="owner-watch", daemon=True).start()
+    if all(thread.name != name for thread in threading.enumerate()):
+        threading.Thread(target=watch, name=name, daemon=True).start()
 
 
 def is_alive(pid: int) -> bool:

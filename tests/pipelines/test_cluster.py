@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import signal
 import subprocess
 import sys
@@ -124,3 +125,9 @@ def test_a_leftover_cluster_address_is_ignored(tmp_path, monkeypatch):
         current.unlink() if existed is None else current.write_text(existed)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.strip() == "2" and ran.stderr == ""
+
+
+def test_an_actor_too_large_for_the_cluster_is_refused(ray_cluster):
+    resources = dataclasses.replace(RESOURCES, cpus_per_actor=3)
+    with pytest.raises(ValueError, match="actor wants 3 CPUs, 0 GPUs; the cluster has 2 and 0"):
+        list(map_units(UNITS, Squarer, {}, resources, "squares"))
