@@ -142,7 +142,9 @@ def _convert_tuple(hint: Any, value: Any, key: str) -> tuple[Any, ...]:
         items = (items[0],) * len(value)
     if len(items) != len(value):
         raise ConfigError(f"{key} = {value!r}: expected a list of {len(items)} values")
-    return tuple(_convert(item, v, f"{key}[{i}]") for i, (item, v) in enumerate(zip(items, value, strict=True)))
+    return tuple(
+        _convert(item, v, f"{key}[{i}]") for i, (item, v) in enumerate(zip(items, value, strict=True))
+    )
 
 
 def _convert_scalar(hint: Any, value: Any, key: str) -> Any:

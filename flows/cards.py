@@ -52,8 +52,8 @@ def show_summary(summary: dict[str, Any]) -> None:
     hours = summary["seconds"] * summary["cores"] / 3600
     card.append(
         Markdown(
-            f"{summary['seconds']:.0f} s in all, {summary['overhead_seconds']:.0f} s of it outside the stages' "
-            f"own work; {hours:.2f} core hours."
+            f"{summary['seconds']:.0f} s in all, {summary['overhead_seconds']:.0f} s of it outside the "
+            f"stages' own work; {hours:.2f} core hours."
         )
     )
     card.append(Markdown("## Where things are"))
@@ -61,9 +61,16 @@ def show_summary(summary: dict[str, Any]) -> None:
         ["store", summary["store"]],
         ["manifests and reports", summary["workspace"]],
         ["MLflow", f"{summary['tracking']}, run {summary['mlflow_run']}"],
-        ["DVC", "recorded in dvc.lock" if summary["dvc"] else "not recorded; manifests are with the MLflow run"],
+        [
+            "DVC",
+            "recorded in dvc.lock" if summary["dvc"] else "not recorded; manifests are with the MLflow run",
+        ],
     ]
-    pages = [[title, (workspace / p).resolve().as_uri()] for r in reports.values() for title, p in r.pages.items()]
+    pages = [
+        [title, (workspace / path).resolve().as_uri()]
+        for report in reports.values()
+        for title, path in report.pages.items()
+    ]
     card.append(Table(places + pages))
 
 

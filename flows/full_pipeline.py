@@ -1,10 +1,10 @@
 """The whole pipeline as one Metaflow flow: raw shards in, a benchmarked, registered, promoted model out.
 
-    python flows/full_pipeline.py run                     # params.yaml, two cores, no network
-    python flows/full_pipeline.py run --profile smoke     # the same in miniature
-    python flows/full_pipeline.py run --set "select.keep=4000 pretrain.fit.steps=300"
-    python flows/full_pipeline.py resume [step]           # go on after a failure, or from a step
-    python flows/full_pipeline.py card view end           # the summary
+python flows/full_pipeline.py run                     # params.yaml, two cores, no network
+python flows/full_pipeline.py run --profile smoke     # the same in miniature
+python flows/full_pipeline.py run --set "select.keep=4000 pretrain.fit.steps=300"
+python flows/full_pipeline.py resume [step]           # go on after a failure, or from a step
+python flows/full_pipeline.py card view end           # the summary
 """
 
 import os
@@ -25,7 +25,9 @@ from flows.support import check_command_line, finish_run, read_settings, run_ste
 class FullPipeline(FlowSpec):
     """From image-text shards to a promoted DDT-LLaMA."""
 
-    conf = Config("conf", default=str(ROOT / "params.yaml"), parser="yaml.safe_load", help="the parameter file")
+    conf = Config(
+        "conf", default=str(ROOT / "params.yaml"), parser="yaml.safe_load", help="the parameter file"
+    )
     profile = Parameter("profile", default="", help="overlay: smoke, h200, paper, or a YAML file")
     overrides = Parameter("set", default="", help="keys to override: 'section.key=value section.key=value'")
 

@@ -35,7 +35,9 @@ STAGE_HELP = {
 def main(argv: Sequence[str] | None = None) -> None:
     """Parse `argv` and run; exits 2 with one line for a user's mistake, 130 when interrupted."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.basicConfig(
+        level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
     arguments = build_parser().parse_args(argv)
     try:
         arguments.run(arguments)
@@ -69,7 +71,9 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: argparse._SubParsersAction, name: str, text: str, run: object) -> argparse.ArgumentParser:
+def _command(
+    commands: argparse._SubParsersAction, name: str, text: str, run: object
+) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
     command.add_argument("--params", default="params.yaml", help="parameter file (default: params.yaml)")
     command.add_argument("--profile", help="overlay: a name under profiles/ or a YAML file")
@@ -92,13 +96,17 @@ def _add_judges(commands: argparse._SubParsersAction) -> None:
 def _add_uses(commands: argparse._SubParsersAction) -> None:
     def use(name: str, text: str, run: object) -> argparse.ArgumentParser:
         command = _command(commands, name, text, run)
-        command.add_argument("--model", default=DEFAULT_MODEL, help=f"folder or registry (default: {DEFAULT_MODEL})")
+        command.add_argument(
+            "--model", default=DEFAULT_MODEL, help=f"folder or registry (default: {DEFAULT_MODEL})"
+        )
         return command
 
     def drawing(command: argparse.ArgumentParser) -> None:
         command.add_argument("-o", "--output", required=True, help="PNG to write")
         command.add_argument("--seed", type=int, default=0)
-        command.add_argument("--cfg-scale", type=float, help="guidance (default: evaluate.sampling.cfg_scale)")
+        command.add_argument(
+            "--cfg-scale", type=float, help="guidance (default: evaluate.sampling.cfg_scale)"
+        )
         command.add_argument("--scale", type=int, default=1, help="enlarge the picture by this factor")
 
     generate = use("generate", "draw an image from a prompt", _generate)

@@ -40,7 +40,11 @@ def planted_selection(rows: Iterable[tuple[str | None, str]]) -> dict[str, float
         total[name] += 1
         kept[name] += verdict == "kept"
         filtered[name] += verdict not in ("kept", "below_top_k")
-    metrics = {f"select/{fault}_dropped": 1 - kept[fault] / total[fault] for fault in CAUGHT_BY_SELECT if total[fault]}
+    metrics = {
+        f"select/{fault}_dropped": 1 - kept[fault] / total[fault]
+        for fault in CAUGHT_BY_SELECT
+        if total[fault]
+    }
     if total["clean"]:
         metrics["select/clean_lost_to_filters"] = filtered["clean"] / total["clean"]
         metrics["select/clean_kept"] = kept["clean"] / total["clean"]

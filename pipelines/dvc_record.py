@@ -23,7 +23,9 @@ def record(root: Path, params: Params) -> bool:
         return False
     stages = yaml.safe_load(pipeline.read_text())["stages"]
     paths = {str(manifest_path(Path(params.paths.workspace), stage)) for stage in STAGES}
-    outs = {str(out) if isinstance(out, str) else next(iter(out)) for s in stages.values() for out in s["outs"]}
+    outs = {
+        str(out) if isinstance(out, str) else next(iter(out)) for s in stages.values() for out in s["outs"]
+    }
     if paths != outs:
         return False
     command = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet"]

@@ -25,7 +25,10 @@ MODULES = ("ddt.eval", "ddt.mllm", "ddt.tokenizer", "ddt.scenes", "pipelines.eva
 PICTURED = ("reconstruct", "geneval", "edit")
 ROW_SCHEMA = pa.schema(
     [
-        *[(name, pa.string()) for name in ("case_id", "task", "prompt", "expected", "data", "output", "reason")],
+        *[
+            (name, pa.string())
+            for name in ("case_id", "task", "prompt", "expected", "data", "output", "reason")
+        ],
         ("values", pa.string()),
         ("unseen", pa.bool_()),
         ("seed", pa.int64()),
@@ -70,7 +73,9 @@ def run(ctx: StageContext) -> StageResult:
     held_out = load_photographs(ctx.store, shards, params.cases)
     tokenizer = DDTTokenizer.from_pretrained(model_folder(ctx.store, ctx.inputs["train_tokenizer"]))
     benchmarks = suite(params, tokenizer.config.image_size, held_out)
-    units = [unit for benchmark in benchmarks for unit in blocks(ctx.fingerprint, benchmark, params.batch_size)]
+    units = [
+        unit for benchmark in benchmarks for unit in blocks(ctx.fingerprint, benchmark, params.batch_size)
+    ]
     model = model_key(ctx.inputs["finetune"])
     made = run_units(ctx, EvaluateWorker, units, model=model, params=params, photographs=shards)
     rows = {benchmark.name: read_rows(ctx.store, made, benchmark.name) for benchmark in benchmarks}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class GateResult:
 
 
 def validate(
-    gate: str, tables: dict[str, tuple[pd.DataFrame, Sequence[Expectation]]], folder: Path
+    gate: str, tables: Mapping[str, tuple[pd.DataFrame, Sequence[Expectation]]], folder: Path
 ) -> GateResult:
     """Check each named table against its expectations; Data Docs go under `folder`/gx."""
     for noisy in ("great_expectations", "alembic", "posthog"):
@@ -61,10 +61,11 @@ def validate(
         warnings.simplefilter("ignore")
         import great_expectations as gx
         from great_expectations.checkpoint import UpdateDataDocsAction
+        from great_expectations.data_context.types.base import ProgressBarsConfig
 
         folder.mkdir(parents=True, exist_ok=True)
         context = gx.get_context(mode="file", project_root_dir=str(folder))
-        context.variables.progress_bars = {"globally": False}
+        context.variables.progress_bars = ProgressBarsConfig(globally=False)
         definitions, frames = [], {}
         for table, (frame, expectations) in tables.items():
             definitions.append(_definition(gx, context, f"{gate}_{table}", expectations))

@@ -26,13 +26,15 @@ class FinetuneJob(Job):
         whole = DDTLlama.from_pretrained(self.store.fetch_tree(model))
         digest = whole.image_tokenizer.digest
         images = TokenDataset([self.store.fetch(key) for key in pairs], digest)
-        instruct = TokenDataset([self.store.fetch(key) for key in instructions], digest) if instructions else None
+        instruct = (
+            TokenDataset([self.store.fetch(key) for key in instructions], digest) if instructions else None
+        )
         mix = FinetuneMix(usable_mix(params.mix, bool(instructions)), params.caption_drop_rate)
         batches = FinetuneBatches(
             images, instruct, whole.builder, mix, params.fit.global_batch, params.row_length, params.fit.seed
         )
         loss = LanguageModelLoss(whole.vocabulary)
-        result = self.fit(whole.model.to(self.device), loss, batches, params.fit)
+        result = self.fit(whole.model, loss, batches, params.fit)
         if result.ema is not None:
             result.ema.copy_to(whole.model)
         whole.model.cpu()

@@ -27,7 +27,9 @@ from pipelines.report import Report
 from pipelines.runner import StageContext, StageError, StageResult
 from pipelines.units import Output, UnitWorker, digest_of, run_units
 
-CRAWL = tuple(f"ddt.scenes.{m}" for m in ("world", "words", "sample", "render", "text", "questions", "edits", "crawl"))
+CRAWL = tuple(
+    f"ddt.scenes.{m}" for m in ("world", "words", "sample", "render", "text", "questions", "edits", "crawl")
+)
 MODULES = ("ddt.records", "ddt.data.readers", *CRAWL, "pipelines.ingest")
 SCENES = "scenes"
 ROLES = ("pairs", "holdout", "instruct")

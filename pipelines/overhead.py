@@ -1,4 +1,4 @@
-"""Seconds a process spends in services (starting Ray, MLflow, Great Expectations), apart from its own work."""
+"""Seconds a process spends in services (Ray, MLflow, Great Expectations), apart from its own work."""
 
 from __future__ import annotations
 

@@ -23,7 +23,9 @@ def print_plan(params: Params) -> None:
     """Stages with their state, then the models' sizes and what training them takes."""
     print(f"{'stage':16} {'state':12} reads")
     for stage in STAGES:
-        print(f"{stage:16} {stage_state(params, stage):12} {', '.join(INPUTS[stage]) or params.ingest.source}")
+        print(
+            f"{stage:16} {stage_state(params, stage):12} {', '.join(INPUTS[stage]) or params.ingest.source}"
+        )
     print()
     for name, value in plan_sizes(params).items():
         print(f"{name:44} {value:>20,}")
@@ -84,6 +86,8 @@ def language_model_shape(params: Params) -> tuple[LanguageModelConfig, int]:
     if model.init in BASE_MODELS:
         return BASE_MODELS[model.init]
     from transformers import AutoConfig
+
+    assert model.init is not None  # exactly one of init and model is set
 
     try:
         found = AutoConfig.from_pretrained(model.init, trust_remote_code=False)

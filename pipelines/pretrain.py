@@ -11,7 +11,14 @@ from pipelines.models import model_key
 from pipelines.runner import StageContext, StageResult
 from pipelines.training import Job, run_training
 
-MODULES = ("ddt.mllm", "ddt.train", "ddt.data.tokens", "ddt.data.text", "ddt.data.order", "pipelines.pretrain")
+MODULES = (
+    "ddt.mllm",
+    "ddt.train",
+    "ddt.data.tokens",
+    "ddt.data.text",
+    "ddt.data.order",
+    "pipelines.pretrain",
+)
 SCENES = "scenes"
 SCENE_TEXTS = 1_000_000
 
@@ -50,7 +57,7 @@ class PretrainJob(Job):
         batches = PretrainBatches(
             pairs, texts, builder, mix, params.fit.global_batch, params.row_length, params.fit.seed
         )
-        result = self.fit(model.to(self.device), LanguageModelLoss(vocabulary), batches, params.fit)
+        result = self.fit(model, LanguageModelLoss(vocabulary), batches, params.fit)
         if result.ema is not None:
             result.ema.copy_to(model)
         made_from = {"pretrain": self.fingerprint, "image_tokenizer": images.digest}

@@ -1,4 +1,4 @@
-"""Stage `promote`: registers tokenizer and model, compares with the champion, moves the alias or says why not."""
+"""Stage `promote`: registers tokenizer and model and moves the champion alias, or says why not."""
 
 from __future__ import annotations
 
@@ -110,12 +110,14 @@ def _register(
     return version, champion
 
 
-def _commit(
-    ctx: StageContext, candidate: tracking.Version, verdict: str, checks: list[Check]
-) -> Commit:
+def _commit(ctx: StageContext, candidate: tracking.Version, verdict: str, checks: list[Check]) -> Commit:
     path = ctx.folder / "verdict.json"
-    record = {"model": candidate.name, "digest": candidate.tags["digest"], "verdict": verdict}
-    record |= {"checks": [check.row() for check in checks]}
+    record = {
+        "model": candidate.name,
+        "digest": candidate.tags["digest"],
+        "verdict": verdict,
+        "checks": [check.row() for check in checks],
+    }
     try:
         path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
     except OSError as error:

@@ -101,9 +101,7 @@ def run_stage(name: str, params: Params, parent_run: str | None = None) -> Repor
     report.work_seconds = time.perf_counter() - start - (overhead_seconds() - start_overhead)
     with overhead("mlflow"):
         digests = {stage: m.digest for stage, m in ctx.inputs.items()}
-        tracking.log_stage(
-            params.tracking, report, to_dict(ctx.section), digests, ctx.workspace, parent_run
-        )
+        tracking.log_stage(params.tracking, report, to_dict(ctx.section), digests, ctx.workspace, parent_run)
     report.seconds = time.perf_counter() - start
     report.save(report_path(ctx.workspace, name))
     _write_metrics(metrics_path(ctx.workspace, name), report)
@@ -133,7 +131,9 @@ def load_input(workspace: Path, stage: str, reader: str) -> Manifest:
     """The manifest of an input stage. Raises StageError that says how to make it."""
     path = manifest_path(workspace, stage)
     if not path.is_file():
-        raise StageError(f"{reader} needs {path}, which is not there: run `python -m pipelines {stage}` first")
+        raise StageError(
+            f"{reader} needs {path}, which is not there: run `python -m pipelines {stage}` first"
+        )
     return Manifest.load(path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,7 @@ def _keep_top(shards: list[Shard], params: SelectParams) -> tuple[float, int]:
         passing = shard.passing()
         return _id_bytes(shard.ids[passing]), shard.scores[passing]
 
-    selection = select_top_k([lambda s=shard: part(s) for shard in shards], params.keep, params.seed)
+    selection = select_top_k([partial(part, shard) for shard in shards], params.keep, params.seed)
     for shard in shards:
         passing = shard.passing()
         kept = selection.keep(_id_bytes(shard.ids[passing]), shard.scores[passing])

@@ -16,7 +16,7 @@ from ddt.params import TokenizeImagesParams
 from ddt.records import read_shard
 from ddt.store import Store
 from pipelines.expectations import Expectation, GateResult, validate
-from pipelines.models import model_folder, model_key
+from pipelines.models import model_key
 from pipelines.overhead import overhead
 from pipelines.pictures import usage_plot
 from pipelines.report import Report
@@ -49,7 +49,11 @@ class TokenizeWorker(UnitWorker):
         codes = TokenShard(path).codes()
         counts = np.bincount(codes.reshape(-1), minlength=self.meta.codebook_size)
         used = int((counts > 0).sum())
-        stats = {"role": unit["role"], "codes_used": used, "largest_share": float(counts.max() / counts.sum())}
+        stats = {
+            "role": unit["role"],
+            "codes_used": used,
+            "largest_share": float(counts.max() / counts.sum()),
+        }
         return Output(path, rows, stats=stats)
 
     def _pairs(self, unit: dict[str, Any]) -> dict[str, Any]:
@@ -128,7 +132,7 @@ def check_tokens(
     """The gate on the token shards, and how often each code was used (of at most 64 shards)."""
     shards = [TokenShard(store.fetch(c.key)) for c in made[:64]]
     size = shards[0].meta.codebook_size
-    counts = sum(np.bincount(shard.codes().reshape(-1), minlength=size) for shard in shards)
+    counts = np.sum([np.bincount(s.codes().reshape(-1), minlength=size) for s in shards], axis=0)
     table = pd.DataFrame(
         {
             "rows": [len(shard) for shard in shards],
@@ -140,11 +144,15 @@ def check_tokens(
     codebook = pd.DataFrame({"usage": [float((counts > 0).mean())]})
     shard_expectations = [
         Expectation("ExpectColumnValuesToBeBetween", {"column": "rows", "min_value": 1}),
-        Expectation("ExpectColumnUniqueValueCountToBeBetween", {"column": "tokenizer_digest", "max_value": 1}),
+        Expectation(
+            "ExpectColumnUniqueValueCountToBeBetween", {"column": "tokenizer_digest", "max_value": 1}
+        ),
         Expectation("ExpectColumnUniqueValueCountToBeBetween", {"column": "num_tokens", "max_value": 1}),
         # One code for everything is what a collapsed codebook looks like.
         Expectation("ExpectColumnValuesToBeBetween", {"column": "largest_share", "max_value": 0.5}),
     ]
-    usage = Expectation("ExpectColumnValuesToBeBetween", {"column": "usage", "min_value": params.gate_min_usage})
+    usage = Expectation(
+        "ExpectColumnValuesToBeBetween", {"column": "usage", "min_value": params.gate_min_usage}
+    )
     tables = {"shards": (table, shard_expectations), "codebook": (codebook, [usage])}
     return validate("tokenize_images", tables, folder), counts

@@ -7,6 +7,7 @@ several processes that open a new database at the same time would race for its m
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -87,8 +88,7 @@ def log_stage(
     parent_run: str | None,
 ) -> str:
     """Write a finished stage as one run (a child of `parent_run` where there is one); returns its id."""
-    from mlflow.data.meta_dataset import MetaDataset
-    from mlflow.entities import DatasetInput, InputTag, Param
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
     mlflow_client = client(tracking)
     tags = {"stage": report.stage, "fingerprint": report.fingerprint, "manifest": report.digest}
@@ -100,7 +100,7 @@ def log_stage(
     mlflow_client.log_batch(run_id, params=params)
     datasets = [
         DatasetInput(
-            MetaDataset(_source(workspace, name), name=name, digest=digest[:DIGEST_CHARS])._to_mlflow_entity(),
+            Dataset(name, digest[:DIGEST_CHARS], "manifest", _source(workspace, name)),
             [InputTag("mlflow.data.context", "input"), InputTag("manifest", digest)],
         )
         for name, digest in inputs.items()
@@ -175,17 +175,17 @@ def serve(tracking: Tracking, port: int) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
-            raise ValueError(f"--port {port}: {getattr(error, 'strerror', None) or error}; try another") from None
+            raise ValueError(
+                f"--port {port}: {getattr(error, 'strerror', None) or error}; try another"
+            ) from None
     client(tracking)  # makes the database where there is none
     print(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)", file=sys.stderr)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     subprocess.run([*command, "--backend-store-uri", tracking.uri], check=False)
 
 
-def _source(workspace: Path, name: str) -> Any:
-    from mlflow.data.http_dataset_source import HTTPDatasetSource
-
-    return HTTPDatasetSource((workspace.resolve() / "manifests" / f"{name}.json").as_uri())
+def _source(workspace: Path, name: str) -> str:
+    return json.dumps({"uri": (workspace.resolve() / "manifests" / f"{name}.json").as_uri()})
 
 
 def _log_metrics(mlflow_client: Any, run_id: str, metrics: dict[str, float]) -> None:

@@ -45,7 +45,7 @@ class TokenizerJob(Job):
         from ddt.tokenizer import DDTTokenizer, TokenizerLoss
 
         torch.manual_seed(params.fit.seed)
-        model = DDTTokenizer(params.model).to(self.device)
+        model = DDTTokenizer(params.model)
         keys, rows = zip(*shards, strict=True)
         images = ImageDataset(keys, rows, params.model.image_size, params.fit.seed, fetch=self.store.fetch)
         batches = ImageBatches(images, params.fit.global_batch)
@@ -79,9 +79,15 @@ def _picture(ctx: StageContext, report: Report, folder: Path, shard: str) -> Non
     tokenizer = DDTTokenizer.from_pretrained(folder)
     config = tokenizer.config
     images = read_shard(ctx.store.fetch(shard), ["image"])["image"].slice(0, PICTURED).to_pylist()
-    pixels = to_pixels([Image.fromarray(decode_image(data, config.image_size)) for data in images], config.image_size)
-    prefixes = sorted({config.num_tokens // 4, config.num_tokens // 2, config.num_tokens * 3 // 4, config.num_tokens})
+    pixels = to_pixels(
+        [Image.fromarray(decode_image(data, config.image_size)) for data in images], config.image_size
+    )
+    prefixes = sorted(
+        {config.num_tokens // 4, config.num_tokens // 2, config.num_tokens * 3 // 4, config.num_tokens}
+    )
     path = ctx.folder / "reconstructions.png"
     reconstruction_grid(tokenizer, pixels, prefixes, scale=max(1, 128 // config.image_size)).save(path)
-    report.pictures[f"Original, then decoded from the first {', '.join(map(str, prefixes))} tokens"] = ctx.relative(path)
+    report.pictures[f"Original, then decoded from the first {', '.join(map(str, prefixes))} tokens"] = (
+        ctx.relative(path)
+    )
     report.metrics["model/parameters"] = sum(p.numel() for p in tokenizer.parameters())

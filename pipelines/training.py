@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from ddt.train.config import FitConfig
-    from ddt.train.fit import FitResult, Hook, LossFunction
+    from ddt.train.fit import FitResult, Hook
 
 
 class Job:
@@ -51,13 +51,13 @@ class Job:
         """Where this run's checkpoints lie in the store."""
         return f"checkpoints/{self.stage}/{self.fingerprint[:16]}"
 
-    def fit(self, model: Any, loss: LossFunction, batches: Any, config: FitConfig) -> FitResult:
-        """`ddt.train.fit` with this run's checkpoints and metrics."""
+    def fit(self, model: Any, loss: Any, batches: Any, config: FitConfig) -> FitResult:
+        """`ddt.train.fit` on this worker's device, with this run's checkpoints and metrics."""
         from ddt.train.checkpoint import Checkpoints
         from ddt.train.fit import fit
 
         checkpoints = Checkpoints(self.store, self.checkpoint_prefix)
-        return fit(model, loss, batches, config, checkpoints, self.hooks, self.stage, progress=False)
+        return fit(model.to(self.device), loss, batches, config, checkpoints, self.hooks, self.stage, progress=False)
 
     def publish(self, save: Callable[[Path], None], steps: int) -> None:
         """Write the model by `save(folder)` and commit it; from rank 0 only."""
@@ -100,7 +100,9 @@ def run_training(ctx: StageContext, job: type[Job], **arguments: Any) -> tuple[C
 
             steps = ctx.section.fit.steps
             run_dir = ctx.workspace / "ray_train"
-            train("pipelines.training:run_job", job_args, ctx.params.resources, run_dir, ctx.name, steps, write)
+            train(
+                "pipelines.training:run_job", job_args, ctx.params.resources, run_dir, ctx.name, steps, write
+            )
         done = commits(ctx.store, ctx.name, ctx.fingerprint)
     report = Report(ctx.name)
     report.curves = read_curves(log)

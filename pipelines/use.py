@@ -88,7 +88,9 @@ def parse_prefixes(text: str, num_tokens: int) -> list[int]:
     for part in text.split(","):
         length = num_tokens if part.strip() == "all" else int(part) if part.strip().isdigit() else -1
         if not 0 <= length <= num_tokens:
-            raise ValueError(f"--num-tokens {text}: expected numbers from 0 to {num_tokens} or all, by commas")
+            raise ValueError(
+                f"--num-tokens {text}: expected numbers from 0 to {num_tokens} or all, by commas"
+            )
         lengths.append(length)
     return lengths
 
@@ -134,7 +136,9 @@ def side_by_side(images: Sequence[Image.Image], scale: int) -> Image.Image:
     width, height = images[0].size
     row = Image.new("RGB", (width * scale * len(images), height * scale))
     for i, image in enumerate(images):
-        row.paste(image.resize((width * scale, height * scale), Image.Resampling.NEAREST), (i * width * scale, 0))
+        row.paste(
+            image.resize((width * scale, height * scale), Image.Resampling.NEAREST), (i * width * scale, 0)
+        )
     return row
 
 

@@ -43,7 +43,9 @@ def dvc_stages() -> dict[str, dict]:
 
 
 def test_five_names_agree() -> None:
-    sections = [f.name for f in dataclasses.fields(Params) if f.name not in ("paths", "resources", "tracking")]
+    sections = [
+        f.name for f in dataclasses.fields(Params) if f.name not in ("paths", "resources", "tracking")
+    ]
     assert tuple(sections) == STAGES
     assert tuple(dvc_stages()) == STAGES
     assert [step for step in flow_steps() if step not in ("start", "end")] == list(STAGES)

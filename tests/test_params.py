@@ -29,7 +29,12 @@ def test_paper_profile_is_the_paper() -> None:
     assert (model.image_size, model.num_tokens, model.codebook_size, model.code_dim) == (256, 480, 65_536, 16)
     assert (model.encoder_depth, model.encoder_width, model.encoder_image_tokens) == (20, 256, 1024)
     assert (model.decoder_depth, model.decoder_width) == (24, 1536)
-    assert (model.schedule, model.prefix, model.hidden_tokens, model.target) == ("linear", "ceil", "zero", "x0")
+    assert (model.schedule, model.prefix, model.hidden_tokens, model.target) == (
+        "linear",
+        "ceil",
+        "zero",
+        "x0",
+    )
     assert (fit.steps, fit.global_batch, fit.lr, fit.warmup_steps) == (140_000, 1024, 1e-4, 5000)
     assert (fit.betas, fit.eps, fit.weight_decay, fit.clip) == ((0.9, 0.99), 1e-6, 0.0, None)
     pretrain = params.pretrain
@@ -59,7 +64,10 @@ def test_paper_plan_counts_without_allocating() -> None:
     [
         (["select.keep=0"], "select.keep = 0: expected a number >= 1"),
         (["selekt.keep=1"], "selekt: unknown key"),
-        (["train_tokenizer.model.schedule=cosine"], "train_tokenizer.model.schedule = 'cosine': expected one of"),
+        (
+            ["train_tokenizer.model.schedule=cosine"],
+            "train_tokenizer.model.schedule = 'cosine': expected one of",
+        ),
         (["select.keep"], "override 'select.keep': expected section.key=value"),
         (["train_tokenizer.fit.warmup_steps=1000000"], "train_tokenizer.fit: warmup_steps"),
     ],

@@ -13,7 +13,10 @@ def _required(*fields: tuple[str, pa.DataType]) -> list[pa.Field]:
 INSTRUCT_SCHEMA = pa.schema(
     [
         *_required(
-            ("sample_id", pa.string()), ("kind", pa.string()), ("image", pa.binary()), ("instruction", pa.string())
+            ("sample_id", pa.string()),
+            ("kind", pa.string()),
+            ("image", pa.binary()),
+            ("instruction", pa.string()),
         ),
         pa.field("target", pa.binary()),
         pa.field("answer", pa.string()),
@@ -30,5 +33,7 @@ SCORE_SCHEMA = pa.schema(
     )
 )
 PAIR_SCHEMA = pa.schema(
-    _required(("sample_id", pa.string()), ("short", pa.string()), ("long", pa.string()), ("score", pa.float32()))
+    _required(
+        ("sample_id", pa.string()), ("short", pa.string()), ("long", pa.string()), ("score", pa.float32())
+    )
 )

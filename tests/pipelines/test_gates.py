@@ -1,4 +1,4 @@
-"""The gates on real shards: good data pass, each kind of bad data is stopped and named; Data Docs are written."""
+"""The gates on real shards: good data pass, bad data is stopped and named; Data Docs are written."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -55,7 +55,7 @@ def test_good_pairs_pass_and_docs_are_written(store: Store, tmp_path: Path) -> N
 
 
 def spoil(rows: list[dict[str, Any]]) -> None:
-    """One of each: a pair too few, an id twice, a score that is no cosine, an endless and an empty caption."""
+    """A pair too few, an id twice, a score that is no cosine, an endless and an empty caption."""
     rows.pop()
     rows[3].update(sample_id=rows[4]["sample_id"])
     for row in rows:
@@ -79,7 +79,9 @@ def test_bad_pairs_are_stopped_with_each_expectation_named(store: Store, tmp_pat
         result.require("select")
 
 
-def write_codes(store: Store, tmp_path: Path, unit: str, codes_nT: np.ndarray, digest: str = "d" * 64) -> Commit:
+def write_codes(
+    store: Store, tmp_path: Path, unit: str, codes_nT: np.ndarray, digest: str = "d" * 64
+) -> Commit:
     path = tmp_path / "tokens.arrow"
     meta = TokenMeta(digest, TOKENS, CODES, "V_1..V_T")
     names = [f"{unit[0]}{i}" for i in range(len(codes_nT))]
