@@ -57,7 +57,8 @@ class Job:
         from ddt.train.fit import fit
 
         checkpoints = Checkpoints(self.store, self.checkpoint_prefix)
-        return fit(model.to(self.device), loss, batches, config, checkpoints, self.hooks, self.stage, progress=False)
+        model = model.to(self.device)
+        return fit(model, loss, batches, config, checkpoints, self.hooks, self.stage, progress=False)
 
     def publish(self, save: Callable[[Path], None], steps: int) -> None:
         """Write the model by `save(folder)` and commit it; from rank 0 only."""
