@@ -61,6 +61,7 @@ class DDTConfig:
     time_power: Positive
     tail_dropout: Fraction  # share of samples whose prefix is cut at a uniformly drawn length
     condition_dropout: Fraction  # share of samples with no token at all
+    position_norm: bool  # centre and scale z at each token position before it is put on the unit sphere
     unquantized_steps: Natural
     ema_decay: Fraction
     dead_threshold: Annotated[float, Range(0)]  # in expected hits of a code per step
@@ -157,6 +158,7 @@ def presets() -> dict[str, DDTConfig]:
         time_power=1.0,
         tail_dropout=0.0,
         condition_dropout=0.0,
+        position_norm=False,
         unquantized_steps=2000,
         ema_decay=0.99,
         dead_threshold=0.2,

@@ -73,8 +73,9 @@ def sincos_2d(side: int, width: int) -> Tensor:
 def patchify(x_BCHW: Tensor, patch: int) -> Tensor:
     """[B, C, H, W] -> [B, (H/p)·(W/p), C·p·p], patches row by row."""
     batch, channels, height, width = x_BCHW.shape
-    grid = x_BCHW.view(batch, channels, height // patch, patch, width // patch, patch)
-    return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * patch * patch)
+    rows, columns = height // patch, width // patch
+    grid = x_BCHW.view(batch, channels, rows, patch, columns, patch)
+    return grid.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, channels * patch * patch)
 
 
 def unpatchify(x_BLP: Tensor, patch: int, channels: int) -> Tensor:
@@ -90,4 +91,5 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     Keeping the residual stream in it halves the memory traffic of all that is not a matrix product.
     """
     device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if enabled else x.dtype

@@ -58,6 +58,7 @@ class DDTTokenizer(nn.Module):
         self.quantizer = Quantizer(
             config.codebook_size,
             config.code_dim,
+            normalise_positions=config.num_tokens if config.position_norm else 0,
             ema_decay=config.ema_decay,
             dead_threshold=config.dead_threshold,
             unquantized_steps=config.unquantized_steps,

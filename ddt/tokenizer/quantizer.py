@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional as dist_functional
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -45,6 +46,7 @@ class Quantizer(nn.Module):
         codebook_size: int,
         code_dim: int,
         *,
+        normalise_positions: int = 0,
         ema_decay: float,
         dead_threshold: float,
         unquantized_steps: int,
@@ -55,6 +57,7 @@ class Quantizer(nn.Module):
         self.dead_threshold = dead_threshold
         self.unquantized_steps = unquantized_steps
         self.entropy_floor = entropy_floor
+        self.norm = PositionNorm(normalise_positions, code_dim, ema_decay) if normalise_positions else None
         codebook_Kd = unit(torch.randn(codebook_size, code_dim))
         self.register_buffer("codebook_Kd", codebook_Kd)
         self.register_buffer("sums_Kd", codebook_Kd.clone())  # EMA of the sum of vectors matched per step
@@ -68,7 +71,7 @@ class Quantizer(nn.Module):
         Raises ValueError if the vectors of that step are fewer than the codes.
         """
         with torch.autocast(z_BTd.device.type, enabled=False):
-            z_BTd = unit(z_BTd.float())
+            z_BTd = self._on_sphere(z_BTd, self.training)
             zero = z_BTd.new_zeros(())
             if step < self.unquantized_steps:
                 return Quantized(z_BTd, None, z_BTd.new_zeros(z_BTd.shape[:2]), zero, {})
@@ -87,9 +90,15 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def lookup(self, z_BTd: Tensor) -> Tensor:
-        """int64 codes [...] with the largest cosine to z [..., d]."""
+        """int64 codes [B, T] with the largest cosine to z [B, T, d]."""
         with torch.autocast(z_BTd.device.type, enabled=False):
-            return nearest(unit(z_BTd.float()).flatten(0, -2), self.codebook_Kd).view(z_BTd.shape[:-1])
+            return nearest(self._on_sphere(z_BTd, False).flatten(0, 1), self.codebook_Kd).view(
+                z_BTd.shape[:2]
+            )
+
+    def _on_sphere(self, z_BTd: Tensor, use_batch: bool) -> Tensor:
+        z_BTd = z_BTd.float()
+        return unit(z_BTd if self.norm is None else self.norm(z_BTd, use_batch))
 
     @torch.no_grad()
     def _move_codes(self, z_Nd: Tensor, codes_N: Tensor, step: int) -> None:
@@ -135,8 +144,46 @@ class Quantizer(nn.Module):
             return z_BTd.new_zeros(())
         z_Nd = z_BTd.flatten(0, 1)
         z_Nd = z_Nd[:: -(-len(z_Nd) // ENTROPY_ROWS)]
-        mean_K = (ENTROPY_SHARPNESS * z_Nd @ self.codebook_Kd.T).softmax(-1).mean(0)
+        # A copy: the codebook moves in place before gradients are taken.
+        mean_K = (ENTROPY_SHARPNESS * z_Nd @ self.codebook_Kd.T.clone()).softmax(-1).mean(0)
         return torch.log(z_BTd.new_tensor(len(share_K))) + (mean_K * (mean_K + 1e-10).log()).sum()
+
+
+class PositionNorm(nn.Module):
+    """Zero mean and unit variance over the batch for each position and dimension; averages in evaluation.
+
+    Not in the paper. An encoder's outputs differ more between positions than between images, so on the bare
+    sphere each position has only its own corner of the codebook: in early training K/T codes. Centred, all
+    positions use all of it. Statistics are those of the global batch, gradients included.
+    """
+
+    mean_Td: Tensor
+    variance_Td: Tensor
+    updates: Tensor
+
+    def __init__(self, num_tokens: int, code_dim: int, decay: float) -> None:
+        super().__init__()
+        self.decay = decay
+        self.register_buffer("mean_Td", torch.zeros(num_tokens, code_dim))
+        self.register_buffer("variance_Td", torch.ones(num_tokens, code_dim))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, z_BTd: Tensor, use_batch: bool) -> Tensor:
+        if not use_batch:
+            return self._scale(z_BTd, self.mean_Td, self.variance_Td)
+        mean_Td = _mean_over_ranks(z_BTd.mean(0))
+        variance_Td = _mean_over_ranks((z_BTd - mean_Td).square().mean(0))
+        with torch.no_grad():
+            self.updates += 1
+            # A plain mean at first, so that the arbitrary start is forgotten at once.
+            weight = torch.clamp(self.updates.float().reciprocal(), min=1 - self.decay)
+            self.mean_Td.lerp_(mean_Td, weight)
+            self.variance_Td.lerp_(variance_Td, weight)
+        return self._scale(z_BTd, mean_Td, variance_Td)
+
+    @staticmethod
+    def _scale(z_BTd: Tensor, mean_Td: Tensor, variance_Td: Tensor) -> Tensor:
+        return (z_BTd - mean_Td) * torch.rsqrt(variance_Td + 1e-5)
 
 
 def unit(x: Tensor) -> Tensor:
@@ -208,6 +255,12 @@ def _world_size() -> int:
 def _all_reduce(x: Tensor) -> None:
     if _world_size() > 1:
         dist.all_reduce(x)
+
+
+def _mean_over_ranks(x: Tensor) -> Tensor:
+    if _world_size() == 1:
+        return x
+    return dist_functional.all_reduce(x) / _world_size()
 
 
 def _gather_rows(x_Nd: Tensor) -> Tensor:

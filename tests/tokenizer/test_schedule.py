@@ -1,0 +1,56 @@
+"""Time to prefix, against closed forms: the paper's k(t) = ceil(t*T), and Selftok's numbers."""
+
+import pytest
+import torch
+
+from ddt.tokenizer.config import presets
+from ddt.tokenizer.schedule import TokenSchedule, prefix_mask
+
+
+def of(name):
+    config = presets()[name]
+    return TokenSchedule(config.num_tokens, config.stage_ends, config.stage_tokens, config.prefix)
+
+
+@pytest.mark.parametrize("num_tokens", [1, 7, 16, 480, 512, 2048])
+def test_linear_prefix_is_exact_at_whole_tokens(num_tokens):
+    # In float32 the time k/T times T is often a little above k: a plain ceil would show one token too many.
+    schedule = TokenSchedule(num_tokens)
+    k = torch.arange(num_tokens + 1)
+    t = (k.double() / num_tokens).float()
+    assert schedule.num_visible(t).tolist() == k.tolist()
+
+
+def test_linear_prefix_between_tokens_rounds_up():
+    schedule = TokenSchedule(16)
+    t = torch.tensor([0.0, 0.01, 1 / 16, 0.07, 0.5, 0.51, 0.999, 1.0])
+    assert schedule.num_visible(t).tolist() == [0, 1, 1, 2, 8, 9, 16, 16]
+
+
+def test_inclusive_prefix_shows_one_token_at_zero_and_never_more_than_all():
+    schedule = TokenSchedule(16, prefix="inclusive")
+    assert schedule.num_visible(torch.tensor([0.0, 0.03, 1 / 16, 0.5, 1.0])).tolist() == [1, 1, 2, 9, 16]
+
+
+def test_selftok_stages():
+    t = torch.tensor([0.0, 0.1, 0.2, 0.5, 0.8, 1.0])
+    assert of("selftok").num_visible(t).tolist() == [1, 97, 193, 413, 497, 512]
+
+
+def test_time_outside_the_unit_interval_is_clamped():
+    assert TokenSchedule(16).num_visible(torch.tensor([-0.1, 1.2])).tolist() == [0, 16]
+
+
+def test_visible_is_a_prefix_and_can_be_cut():
+    visible = TokenSchedule(4).visible(torch.tensor([0.5, 1.0, 1.0]), at_most_B=torch.tensor([4, 3, 0]))
+    assert visible.int().tolist() == [[1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]]
+    assert prefix_mask(torch.tensor([2]), 3).tolist() == [[True, True, False]]
+
+
+def test_visible_share_of_uniform_time():
+    # Linear: V_i is visible for t > (i-1)/T. Selftok's last token only in the last 1.25 %.
+    share = of("paper").visible_share()
+    expected = 1 - torch.arange(480, dtype=torch.float64) / 480
+    torch.testing.assert_close(share, expected, atol=2e-5, rtol=0)
+    assert of("selftok").visible_share()[-1] == pytest.approx(0.2 / 16, abs=2e-5)
+    assert of("selftok").visible_share().sum() == pytest.approx(354, abs=1)
