@@ -8,7 +8,7 @@ and on blurred, noisy pictures is measured in tests/scenes/test_detect.py.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -20,6 +20,8 @@ from ddt.scenes.world import COLOR_RGB, EXTENT, RADIUS_RANGE, SHAPES, TEXTURES, 
 MAX_SIDE_PX = 64  # larger pictures are averaged down to this: no object needs more to be recognised
 BLUR_PX = (0.6, 1.0)  # standard deviations of the blurs tried beside none: what a decoder leaves
 DIRECTION_NOISE = 15.0**2  # squared RGB distance below which two directions are taken for equal
+PROMISING = 3  # shapes tried with blur
+PLAIN_ERROR = 600.0  # squared RGB error per pixel below which no texture is tried; the faintest has 2600
 SOLID_BONUS = 0.9  # a texture must explain the picture this much better than a plain paint does
 RADIUS_LIMITS = (0.6 * RADIUS_RANGE["small"][0], 1.5 * RADIUS_RANGE["large"][1])  # beyond: no object
 SIZE_BORDER = (RADIUS_RANGE["small"][1] + RADIUS_RANGE["large"][0]) / 2
@@ -59,13 +61,13 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """A shape put on a mask: centre and radius in pixels, soft intersection over union, mean error."""
+    """A shape put on a mask: centre and radius in pixels, how it was drawn, its summed squared error."""
 
     shape: str
     x: float
     y: float
     radius: float
-    overlap: float
+    drawn_HW: np.ndarray
     error: float
 
 
@@ -100,6 +102,11 @@ def _textured_mask(pixels_HWC: np.ndarray, color_3: np.ndarray, tone_3: np.ndarr
 
 
 @lru_cache(maxsize=256)
+def _centers(length: int) -> np.ndarray:
+    return np.arange(length) + 0.5
+
+
+@lru_cache(maxsize=256)
 def _blur(length: int, sigma: float) -> np.ndarray:
     """[length, length] matrix that blurs a row or column by a Gaussian; nothing comes in from outside."""
     offset = np.arange(length)
@@ -107,26 +114,34 @@ def _blur(length: int, sigma: float) -> np.ndarray:
     return kernel / np.exp(-0.5 * (np.arange(-8, 9) / sigma) ** 2).sum()
 
 
-def _fit_shape(mask_HW: np.ndarray, shape: str) -> tuple[_Fit, np.ndarray]:
-    """The shape with the mask's area and centroid, drawn with the blur that agrees best with the mask."""
-    area = float(mask_HW.sum())
-    ys, xs = np.arange(mask_HW.shape[0]) + 0.5, np.arange(mask_HW.shape[1]) + 0.5
+def _fit_shape(mask_HW: np.ndarray, shape: str, moments: tuple[float, float, float]) -> _Fit:
+    """The shape with the mask's area and centroid, drawn sharp. moments: area, x and y of the centroid."""
+    area, x, y = moments
     radius = (area / AREA[shape]) ** 0.5
-    x = float(mask_HW.sum(axis=0) @ xs) / area
-    y = float(mask_HW.sum(axis=1) @ ys) / area - CENTROID[shape] * radius
-    distance = DISTANCES[shape](xs[None, :] - x, ys[:, None] - y, radius)
-    sharp = np.clip(0.5 - distance, 0.0, 1.0)
-    blurs = [(_blur(len(ys), sigma), _blur(len(xs), sigma)) for sigma in BLUR_PX]
-    drawings = [sharp] + [rows @ sharp @ columns for rows, columns in blurs]
-    errors = [float(((drawn - mask_HW) ** 2).sum()) / area for drawn in drawings]
-    error, drawn = min(zip(errors, drawings, strict=True), key=lambda pair: pair[0])
-    overlap = float(np.minimum(drawn, mask_HW).sum() / np.maximum(drawn, mask_HW).sum())
-    return _Fit(shape, x, y, radius, overlap, error), drawn
+    y -= CENTROID[shape] * radius
+    height, width = mask_HW.shape
+    distance = DISTANCES[shape](_centers(width)[None, :] - x, _centers(height)[:, None] - y, radius)
+    drawn = np.clip(0.5 - distance, 0.0, 1.0)
+    return _Fit(shape, x, y, radius, drawn, _error(drawn, mask_HW))
 
 
-def _best_fit(mask_HW: np.ndarray) -> tuple[_Fit, np.ndarray]:
-    fits = [_fit_shape(mask_HW, shape) for shape in SHAPES]
-    return min(fits, key=lambda pair: pair[0].error)
+def _error(drawn: np.ndarray, mask: np.ndarray) -> float:
+    difference = (drawn - mask).ravel()
+    return float(difference @ difference)
+
+
+def _best_fit(mask_HW: np.ndarray) -> _Fit:
+    """The shape, sharp or blurred, that agrees best with the mask; only promising ones are blurred."""
+    area = float(mask_HW.sum())
+    height, width = mask_HW.shape
+    x = float(mask_HW.sum(axis=0) @ _centers(width)) / area
+    y = float(mask_HW.sum(axis=1) @ _centers(height)) / area
+    fits = sorted((_fit_shape(mask_HW, shape, (area, x, y)) for shape in SHAPES), key=lambda fit: fit.error)
+    for fit in fits[:PROMISING]:
+        for sigma in BLUR_PX:
+            drawn = _blur(height, sigma) @ fit.drawn_HW @ _blur(width, sigma)
+            fits.append(replace(fit, drawn_HW=drawn, error=_error(drawn, mask_HW)))
+    return min(fits, key=lambda fit: fit.error)
 
 
 def _score(overlap: float) -> float:
@@ -136,6 +151,21 @@ def _score(overlap: float) -> float:
     of no shape stay below 0.6. So GenEval's thresholds (0.3, and 0.9 for counting) mean what they should.
     """
     return 1.0 / (1.0 + math.exp((0.62 - overlap) / 0.055))
+
+
+def _overlap(drawn: np.ndarray, mask: np.ndarray) -> float:
+    """Soft intersection over union."""
+    return float(np.minimum(drawn, mask).sum() / np.maximum(drawn, mask).sum())
+
+
+def _tone_of(fit: _Fit, texture: str, side_px: int) -> np.ndarray:
+    height, width = fit.drawn_HW.shape
+    return tone_HW(texture, _centers(width)[None, :] - fit.x, _centers(height)[:, None] - fit.y, side_px)
+
+
+def _paint_error(fit: _Fit, paint: np.ndarray, pixels_HWC: np.ndarray) -> float:
+    """Summed squared RGB difference between the pixels and the fit painted so."""
+    return _error(fit.drawn_HW[..., None] * paint, pixels_HWC)
 
 
 def _read_blob(blob: Blob, scene: Segmentation, side_px: int, factor: int) -> Detection | None:
@@ -148,21 +178,16 @@ def _read_blob(blob: Blob, scene: Segmentation, side_px: int, factor: int) -> De
     color = np.array(COLOR_RGB[blob.color], np.float32) - ground
     tone = np.array(TONE_RGB[blob.color], np.float32) - ground
 
-    solid = _best_fit(_solid_mask(pixels, color))
-    textured = _best_fit(_textured_mask(pixels, color, tone))
-    ys, xs = np.arange(inside.shape[0])[:, None] + 0.5, np.arange(inside.shape[1])[None, :] + 0.5
-    best: tuple[float, str, _Fit] | None = None
-    for texture in TEXTURES:
-        fit, drawn = solid if texture == "solid" else textured
-        paint = color
-        if texture != "solid":
-            paint = color + tone_HW(texture, xs - fit.x, ys - fit.y, side_px)[..., None] * (tone - color)
-        error = float(((drawn[..., None] * paint - pixels) ** 2).sum())
-        error *= SOLID_BONUS if texture == "solid" else 1.0
-        if best is None or error < best[0]:
-            best = error, texture, fit
-    assert best is not None
-    _, texture, fit = best
+    mask = _solid_mask(pixels, color)
+    fit, texture = _best_fit(mask), "solid"
+    error = _paint_error(fit, color, pixels)
+    if error > PLAIN_ERROR * mask.sum():
+        textured_mask = _textured_mask(pixels, color, tone)
+        textured = _best_fit(textured_mask)
+        for name in TEXTURES[1:]:
+            paint = color + _tone_of(textured, name, side_px)[..., None] * (tone - color)
+            if (other := _paint_error(textured, paint, pixels)) < SOLID_BONUS * error:
+                fit, texture, error, mask = textured, name, other / SOLID_BONUS, textured_mask
     radius = fit.radius / side_px
     if not RADIUS_LIMITS[0] < radius < RADIUS_LIMITS[1]:
         return None
@@ -170,7 +195,7 @@ def _read_blob(blob: Blob, scene: Segmentation, side_px: int, factor: int) -> De
     half, up, down = (value * fit.radius for value in EXTENT[fit.shape])
     x, y = fit.x + left, fit.y + top
     box = ((x - half) * factor, (y + up) * factor, (x + half) * factor, (y + down) * factor)
-    return Detection(fit.shape, blob.color, texture, size, box, _score(fit.overlap))
+    return Detection(fit.shape, blob.color, texture, size, box, _score(_overlap(fit.drawn_HW, mask)))
 
 
 def read(image_HWC: np.ndarray) -> Reading:

@@ -94,7 +94,7 @@ def place_at_random(rng: np.random.Generator, item: Object, others: Sequence[Obj
     low_x, span_x = MARGIN + half, 1 - 2 * MARGIN - 2 * half
     low_y, span_y = MARGIN - top, 1 - 2 * MARGIN - (bottom - top)
     for _ in range(LAYOUT_TRIES):
-        u, v = rng.random(2)
+        u, v = rng.random(2).tolist()
         moved = replace(item, x=round(low_x + span_x * u, 4), y=round(low_y + span_y * v, 4))
         if fits(moved, others):
             return moved

@@ -96,8 +96,8 @@ def long_caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
 
 
 _SENTENCES = (
-    "{A} {b} is {color}.",
-    "{A} {color} {b} lies {relation} {a2}.",
+    "the {b} is {color}.",
+    "{a1} lies {relation} {a2}.",
     "the background is {background}.",
     "{count} {bs} stand on {background} ground.",
     "if {a1} is {relation} {a2}, then {a2} is {opposite} {a1}.",
@@ -120,7 +120,6 @@ def paragraph(rng: np.random.Generator, num_sentences: int = 3) -> str:
         relation = pick(rng, RELATIONS)
         sentences.append(
             pick(rng, _SENTENCES).format(
-                A="the" if rng.random() < 0.5 else "a",
                 b=shape,
                 bs=plural(shape),
                 color=color,

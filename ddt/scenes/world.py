@@ -38,7 +38,7 @@ COLORS: tuple[str, ...] = tuple(COLOR_RGB)
 TONE_RGB: dict[str, RGB] = {
     "red": (140, 14, 24),
     "orange": (190, 92, 6),
-    "yellow": (206, 172, 16),
+    "yellow": (212, 184, 20),
     "green": (112, 204, 116),
     "blue": (98, 136, 246),
     "purple": (178, 100, 214),
