@@ -9,15 +9,18 @@ from typing import Protocol
 from ddt.eval.benchmark import Benchmark
 from ddt.eval.reconstruct import Reconstruct
 from ddt.eval.scenes_caption import Captioning
+from ddt.eval.scenes_choice import Choice
 from ddt.eval.scenes_edit import Editing
 from ddt.eval.scenes_geneval import GenEval
 from ddt.eval.scenes_mme import MME
 from ddt.eval.scenes_pope import POPE
+from ddt.eval.scenes_t2i import T2I
 from ddt.eval.scenes_vqa import VQA
 from ddt.eval.text_perplexity import Perplexity
 
 BENCHMARKS: dict[str, type[Benchmark]] = {
-    cls.name: cls for cls in (Reconstruct, GenEval, VQA, POPE, MME, Captioning, Editing, Perplexity)
+    cls.name: cls
+    for cls in (Reconstruct, GenEval, T2I, VQA, POPE, MME, Choice, Captioning, Editing, Perplexity)
 }
 NEEDS_SCENES = "does not apply: it needs the exact ground truth of scenes, and these are photographs"
 

@@ -19,6 +19,9 @@ ODD = {
     "a 😀 cat ★ on 50% of 1,000 t-shirts": "a cat ★ on 50 % of 1,000 t-shirts",
     "wait...what--now": "wait what now",
     "rock'n'roll, o'clock, y'all": "rock 'n' roll o'clock y' all",
+    "don’t say “it’s 10 o’clock” ’til ’90": "do n't say it 's 10 o’clock ’til ’90",
+    "a 3.5-inch, 1,000-seat A+B hall, a:b": "a 3.5-inch 1,000-seat a+b hall a b",
+    "##tag @@x dog.,cat the no. 5 Inc.": "## tag @@ x dog. cat the no. 5 inc.",
     "1 1/2 cups": "1\u00a01/2 cups",
     "smile :-) #tag @user a@b.com http://x.com/a": "smile :--rrb- #tag @user a@b.com http://x.com/a",
 }

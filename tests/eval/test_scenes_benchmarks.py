@@ -13,10 +13,12 @@ from PIL import Image
 from ddt.eval.benchmark import make_case, make_row, ordered
 from ddt.eval.reconstruct import Reconstruct
 from ddt.eval.scenes_caption import Captioning, caption_fault
+from ddt.eval.scenes_choice import Choice
 from ddt.eval.scenes_edit import Editing
 from ddt.eval.scenes_geneval import TASKS, UNSEEN_TASKS, GenEval
 from ddt.eval.scenes_mme import MME
 from ddt.eval.scenes_pope import POPE
+from ddt.eval.scenes_t2i import T2I
 from ddt.eval.scenes_vqa import VQA
 from ddt.eval.statistics import bootstrap, mean_of, shuffled_partners
 from ddt.scenes.sample import sample_scene
@@ -36,7 +38,7 @@ def geneval():
     return run(GenEval, 60)
 
 
-@pytest.mark.parametrize("cls", [GenEval, VQA, POPE, MME, Captioning, Editing, Reconstruct])
+@pytest.mark.parametrize("cls", [GenEval, T2I, VQA, POPE, MME, Choice, Captioning, Editing, Reconstruct])
 def test_cases_are_deterministic_and_plain(cls):
     first, again = cls(24, 3, SIDE_PX).cases(), cls(24, 3, SIDE_PX).cases()
     assert first == again
@@ -165,6 +167,27 @@ def test_mme_pairs():
         assert one["data"] == other["data"]
     some_wrong = [row | {"output": "no", "correct": float(row["expected"] == "no")} for row in rows]
     assert benchmark.summarize(some_wrong)["mme/perception"].value == 200
+
+
+def test_t2i_ground_truth_reaches_the_ceiling():
+    benchmark, rows = run(T2I, 48)
+    scores = benchmark.summarize(rows)
+    for category in ("color", "shape", "texture", "spatial"):
+        score = scores[f"t2i/{category}"]
+        assert score.value == score.ceiling >= 0.99, category
+        assert score.floor < 0.4
+    prompts = [row["prompt"] for row in rows if row["task"] == "spatial"]
+    assert prompts[0].count(" on the left of a ") == 1
+
+
+def test_multiple_choice_options():
+    for case in Choice(30, 3, SIDE_PX).cases():
+        options = json.loads(case["data"])["options"]
+        assert len(set(options)) == 4
+        scene = scene_from_dict(json.loads(case["data"])["scene"])
+        right = options["ABCD".index(case["expected"])]
+        if case["task"] == "background":
+            assert right == scene.background
 
 
 def test_captioning():

@@ -17,12 +17,13 @@ from ddt.eval.metrics import perplexity
 from ddt.eval.page import to_html
 from ddt.eval.report import example_grid, write_html, write_json
 from ddt.eval.results import Result, example_sheet, flat_metrics, score_table, spread
+from ddt.eval.scenes_choice import Choice
 from ddt.eval.suite import BENCHMARKS, Photographs, does_not_apply, suite
 from ddt.eval.text_perplexity import Perplexity
 from ddt.mllm import DDTLlama
 from ddt.mllm.build import load_tokenizer, new_model
 from ddt.mllm.config import LanguageModelConfig, SamplingConfig
-from ddt.mllm.sequences import TEXT_ONLY
+from ddt.mllm.sequences import ANSWER, TEXT_ONLY
 from ddt.mllm.vocabulary import extend_tokenizer
 from ddt.scenes import weights_dir
 from ddt.tokenizer import DDTTokenizer, presets
@@ -164,6 +165,23 @@ def test_unknown_benchmark_is_named():
         suite(config("genevil"), SIDE_PX)
     with pytest.raises(ValueError, match="named twice"):
         suite(config("vqa", "vqa"), SIDE_PX)
+
+
+def test_choice_takes_the_option_the_model_finds_likeliest(model):
+    benchmark = Choice(8, 2, SIDE_PX)
+    rows = benchmark.run(model, benchmark.cases(), 4)
+    for row in rows:
+        options = json.loads(row["data"])["options"]
+        picture = Image.open(io.BytesIO(row["source"]))
+        losses = []
+        for option in options:
+            values = {"image": model.encode([picture])[0], "instruction": row["prompt"], "answer": option}
+            (document,) = model.builder.documents([(ANSWER, values)])
+            answer = np.flatnonzero(document.learned)[:-1]  # without [EOS]
+            with torch.no_grad():
+                logits = model.model(input_ids=torch.from_numpy(document.ids)[None]).logits[0]
+            losses.append(math.log(perplexity(logits[answer - 1], document.ids[answer])))
+        assert row["output"] == options[int(np.argmin(losses))]
 
 
 def test_perplexity_is_that_of_the_whole_text_one_by_one(model):

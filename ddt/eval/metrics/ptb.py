@@ -28,7 +28,7 @@ _SYMBOLS = (
     "\u214a-\u214f\u2153-\u215e\u2190-\u2426\u2440-\u244a\u2460-\u2bff\u3001\u3002\u3012\u30fb\uff01-\uff0f"
     "\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\uffe0\uffe1\uffe5\uffe6"
 )
-_MARKS = "\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u064b-\u065e\u0670"
+_MARKS = "\u02c2-\u036f\u0483-\u0487\u0591-\u05bd\u064b-\u065e\u0670"
 _MARKS += "\u0901-\u0903\u093c\u093e-\u094d\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"
 _LETTER = rf"(?:[^\W\d_{_SYMBOLS}]|[{_MARKS}])"
 _ALNUM = rf"(?:[^\W_{_SYMBOLS}]|[{_MARKS}])"
@@ -62,7 +62,7 @@ _PATTERNS = [
     rf"({_LETTER}+){_APOSTROPHE}(?i:s|m|d|ll|re|ve)(?!{_LETTER})",
     rf"[nN](?:{_APOSTROPHE}|`)[tT](?!{_LETTER})",
     rf"({_LETTER}+)[nN]`[tT](?!{_LETTER})",
-    rf"({_APOSTROPHE}[tT])(?i:is|was)(?!{_LETTER})",
+    rf"('[tT])(?i:is|was)(?!{_LETTER})",
     rf"([yY]{_APOSTROPHE}){_LETTER}",
     rf"[dljDLJ]{_APOSTROPHE}",
     # mark-up, addresses
@@ -70,7 +70,7 @@ _PATTERNS = [
     r"https?://[^\s\"<>|()]+[^\s\"<>|.!?(){},\-]",
     rf"www\.(?:[^\s\"<>|.!?(){{}},]+\.)*[^\s\"<>|.!?(){{}},/']+{_PATH}",
     rf"{_HOST}(?i:com|net|org|edu)(?!{_ALNUM}){_PATH}",
-    r"<?[a-zA-Z0-9][^\s\"<>|()\u00a0@;,]*@(?:[^\s\"<>|().,!?;:\u00a0]+\.)*[^\s\"<>|().,!?;:\u00a0]+>?",
+    r"<?[a-zA-Z0-9][^\s\"<>|(){}\u00a0@]*@(?:[^\s\"<>|(){}.,!?;:\u00a0]+\.)*[^\s\"<>|(){}.,!?;:\u00a0]+>?",
     r"@[A-Za-z_]\w*",
     rf"#{_LETTER}+",
     r"&(?i:amp|lt|gt|quot|apos|nbsp);",
@@ -81,10 +81,11 @@ _PATTERNS = [
     rf"({_any_case(NUMBER_ABBREVIATIONS)}\.) ?\d",
     rf"[A-Za-z](?:\.[A-Za-z])*\.(?:{_HYPHEN}{_WORD})*",
     rf"(?:{_WORD}{_HYPHEN})+[A-Za-z](?:\.[A-Za-z])+\.",
-    r"[A-Z]+&[A-Z]+",
+    r"[A-Z]+(?:[&+][A-Z]+)+",
     r"(?i:c\+\+|[cf]#)",
     # words: plain, hyphenated, dotted ("hello.world"), slashed, with an inner apostrophe
     rf"{_WORD}(?:{_HYPHEN}{_WORD})*",
+    rf"{_ALNUM}(?:{_ALNUM}|[.,])*(?:{_HYPHEN}{_WORD})+",
     rf"{_LETTER}{_ALNUM}*(?:[.!?]{_LETTER}{_ALNUM}*)+(?:{_HYPHEN}{_WORD})*",
     rf"({_WORD}(?:[-.]{_WORD})*\.)[,;:]",
     rf"{_LETTER}+(?:/{_LETTER}+)+",
@@ -93,24 +94,25 @@ _PATTERNS = [
     rf"{_LETTER}+[aeiouyAEIOUY]{_APOSTROPHE}[aeiouA-Z]{_LETTER}*",
     rf"(?i:dunkin{_APOSTROPHE}|somethin{_APOSTROPHE}|ol{_APOSTROPHE}|nat{_APOSTROPHE}l|c{_APOSTROPHE}mon|c{_APOSTROPHE}est|e{_APOSTROPHE}er|s{_APOSTROPHE}mores)",
     # numbers, dates, fractions, telephone numbers
-    r"[-+]?\d+(?:[.,:]\d+)*",
-    r"[-+]?[.,]\d+(?:[.,:]\d+)*",
+    r"[-+]?[.,:]?\d+(?:[.,:]\d+)*",
     rf"(?:\d{{1,4}}[- \u00a0])?\d{{1,4}}/\d{{1,4}}(?:{_HYPHEN}{_WORD})*",
     r"\d{1,2}/\d{1,2}/\d{2,4}",
     r"\d{1,4}/\d{1,2}/\d{1,2}",
     r"\(\d{2,3}\)[ \u00a0]?\d{3,4}[- \u00a0]?\d{3,5}",
     rf"\+{{0,2}}(?:{_GROUP})?{_GROUP}\d{{3,4}}[- \u00a0]?\d{{3,5}}",
     # words that open with an apostrophe
-    rf"{_APOSTROPHE}(?i:em|til|till|cause|d|s|m|ll|re|ve)(?!{_LETTER})",
+    rf"{_APOSTROPHE}(?i:em|til|till|cause)(?!{_ALNUM})",
+    r"'(?i:s|m|d|ll|re|ve)(?![A-Za-z])",
+    r"\u2019(?i:s|m|d|ll|re|ve)",
     rf"{_APOSTROPHE}[nN](?:{_APOSTROPHE}|(?!{_ALNUM}))",
     rf"{_APOSTROPHE}\d0[sS](?!{_ALNUM})",
     rf"{_APOSTROPHE}\d\d(?![\w'\u2019])",
     # faces
-    rf"[<>]?[:;=][-o*']?[()DPdp3O\\@|\[\]](?!{_ALNUM})",
+    rf"[<>]?[:;=][-o*']?[()DPdp3O\\@|\[\]](?!{_ALNUM}|[.,]\d)",
     r"\(\^_\^\)|\^_\^|-_-|>_<",
     # money and marks
     r"[A-Z]{1,2}\$",
-    r"--+|\.\.\.+|[?!]+|``|''|\*\*+|__+|<<|>>|\\/",
+    r"--+|\.\.\.+|[?!]+|``|''|##+|@@+|\*\*+|__+|<<|>>|\\/",
     r"(?:\. ){2,}\.",
     r"[\u2018\u2019\u201b\u201c\u201d]+",
     r"\S",
@@ -119,6 +121,8 @@ _MATCHERS = [re.compile(pattern).match for pattern in _PATTERNS]
 # Most tokens of a caption are plain words between blanks, for which only the word lists matter.
 _PLAIN = re.compile(r"[A-Za-z]+(?= |$)")
 
+# Tokens whose curly quotes become plain: quotes alone and endings; "o\u2019clock" keeps its own.
+_PLAIN_QUOTED = re.compile(r"[\u2018\u2019\u201b\u201c\u201d]+|n?\u2019(?:s|m|d|t|ll|re|ve)")
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": "''", "&apos;": "'", "&nbsp;": ""}
 _REPLACED = {
     "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", '"': "''", "\u2026": "...",
@@ -181,6 +185,7 @@ def _spelled(token: str) -> list[str]:
         return ["--"]
     if token.startswith("...") or token.startswith(". ."):
         return ["..."]
-    for mark, plain in _QUOTES.items():
-        lower = lower.replace(mark, plain)
+    if _PLAIN_QUOTED.fullmatch(lower):
+        for mark, plain in _QUOTES.items():
+            lower = lower.replace(mark, plain)
     return [lower.replace("(", "-lrb-").replace(")", "-rrb-").replace(" ", _NBSP)]
