@@ -125,19 +125,19 @@ def hold(owner_pid: int, cpus: int, object_store_mb: int) -> None:
     with (folder / "lock").open("ab") as lock:
         if not _take(lock.fileno()):
             return
-        ended = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: ended.set())
         address = start_local(cpus, object_store_mb)
-        temporary = folder / "address.tmp"
-        temporary.write_text(json.dumps({"address": address, "holder_pid": os.getpid()}))
-        temporary.replace(folder / "address.json")
-        while is_alive(owner_pid) and not ended.wait(POLL_S):
-            pass
-        (folder / "address.json").unlink(missing_ok=True)
-        stop()
-        for name in ("holder.log", "lock"):
-            (folder / name).unlink(missing_ok=True)
-        folder.rmdir()
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # now: starting Ray sets a handler of its own
+        try:
+            temporary = folder / "address.tmp"
+            temporary.write_text(json.dumps({"address": address, "holder_pid": os.getpid()}))
+            temporary.replace(folder / "address.json")
+            while is_alive(owner_pid):
+                time.sleep(POLL_S)
+        finally:
+            for name in ("address.json", "holder.log", "lock"):
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
+            stop()
 
 
 def _take(lock: int) -> bool:
