@@ -155,7 +155,7 @@ def _merge_minor_colors(classes_HW: np.ndarray, weight_HW: np.ndarray) -> np.nda
 
 
 def _grow_together(masks: list[np.ndarray], steps: int) -> list[np.ndarray]:
-    """Each mask grown step by step over pixels that none has taken; neighbours meet half-way, in one pixel."""
+    """Each mask grown step by step over pixels that none has taken; neighbours meet half-way."""
     for _ in range(steps):
         free = ~np.logical_or.reduce(masks)
         masks = [_grow(mask, free) for mask in masks]
