@@ -67,5 +67,5 @@ def test_blobs_are_the_objects():
             width, height = right - left, bottom - top
             outside = main.mask_HW.sum() - max(
                 inside
-            )  # soft edge: two pixels all round, one more for rounding
+            )  # a soft edge of 2 px, 1 px for rounding
             assert outside <= (width + 6) * (height + 6) - width * height
