@@ -20,6 +20,7 @@ from pipelines import tracking
 from pipelines.dvc_record import record
 from pipelines.report import Report
 from pipelines.runner import run_stage
+from pipelines.shared_cluster import begin_shared
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -64,6 +65,7 @@ def _plain(value: Any) -> Any:
 def start_run(settings: dict[str, Any], profile: str) -> str:
     """Open the parent MLflow run; its id."""
     params = build(Params, settings)
+    begin_shared(params.resources, os.getppid())  # Ray starts while MLflow does
     tags = {"metaflow_run": f"{current.flow_name}/{current.run_id}", "profile": profile or "default"}
     return tracking.start_parent(params.tracking, f"{current.flow_name}/{current.run_id}", tags)
 
