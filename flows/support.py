@@ -17,10 +17,10 @@ from ddt.config import build
 from ddt.params import Params, load_params, overlay
 from flows.cards import show_report
 from pipelines import tracking
+from pipelines.cluster import begin_shared
 from pipelines.dvc_record import record
 from pipelines.report import Report
 from pipelines.runner import run_stage
-from pipelines.shared_cluster import begin_shared
 
 ROOT = Path(__file__).resolve().parent.parent
 
