@@ -57,19 +57,10 @@ class SelectWorker(UnitWorker):
     """Writes the selected pairs of one record shard: both captions and the score, no images."""
 
     def process(self, unit: dict[str, Any], folder: Path) -> Output:
-        records = read_shard(self.store.fetch(unit["records"]), ["sample_id", "caption"])
-        captions = read_shard(self.store.fetch(unit["captions"]))
-        kept = dict(zip(unit["kept"], unit["scores"], strict=True))
-        rows = [
-            {"sample_id": i, "short": short, "long": long, "score": kept[i]}
-            for i, short, long in zip(
-                records["sample_id"].to_pylist(),
-                records["caption"].to_pylist(),
-                captions["long_caption"].to_pylist(),
-                strict=True,
-            )
-            if i in kept
-        ]
+        records = read_shard(self.store.fetch(unit["records"]), ["sample_id", "caption"]).take(unit["kept"])
+        captions = read_shard(self.store.fetch(unit["captions"]), ["long_caption"]).take(unit["kept"])
+        columns = [*(c.to_pylist() for c in (*records.columns, *captions.columns)), unit["scores"]]
+        rows = [dict(zip(PAIR_SCHEMA.names, row, strict=True)) for row in zip(*columns, strict=True)]
         path = folder / "pairs.arrow"
         write_shard(path, rows, PAIR_SCHEMA)
         stats = {"records": unit["records"], "mean_score": float(np.mean(unit["scores"])) if rows else 0.0}
@@ -212,13 +203,12 @@ def _id_bytes(ids: np.ndarray) -> np.ndarray:
 
 
 def _unit(shard: Shard, fingerprint: str) -> dict[str, Any]:
-    kept = shard.passing()
-    ids = [str(i) for i in shard.ids[kept]]
+    kept = np.flatnonzero(shard.passing()).tolist()  # rows, not ids: exact copies share one id
     return {
-        "unit": unit_id(digest_of([shard.digest, ids]), fingerprint),
+        "unit": unit_id(digest_of([shard.digest, kept]), fingerprint),
         "records": shard.records,
         "captions": shard.captions,
-        "kept": ids,
+        "kept": kept,
         "scores": [float(s) for s in shard.scores[kept]],
     }
 
