@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -112,7 +113,7 @@ def run_stage(name: str, params: Params, parent_run: str | None = None) -> Repor
 def stage_context(name: str, params: Params) -> StageContext:
     """The context of a stage: inputs loaded, fingerprint computed. Raises StageError for a missing input."""
     module = importlib.import_module(f"pipelines.{name}")
-    workspace = Path(params.paths.workspace)
+    workspace = writable_folder(params.paths.workspace, "paths.workspace")
     inputs = {stage: load_input(workspace, stage, name) for stage in INPUTS[name]}
     section = getattr(params, name)
     digests = {stage: manifest.digest for stage, manifest in inputs.items()}
@@ -125,6 +126,18 @@ def stage_context(name: str, params: Params) -> StageContext:
         fingerprint=fingerprint(to_dict(section), digests | _models(module, section), module.MODULES),
         inputs=inputs,
     )
+
+
+def writable_folder(path: str, key: str) -> Path:
+    """`path` as a folder that can be written to, made if need be. Raises StageError naming `key`."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StageError(f"{key} = {path}: can't be written to ({error.strerror})") from None
+    return folder
 
 
 def load_input(workspace: Path, stage: str, reader: str) -> Manifest:

@@ -1,0 +1,132 @@
+"""The flow end to end on the smoke profile; then killed in two stages and resumed, with equal digests.
+
+One whole run is made for the module; the killed one starts from a copy of its first half.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ddt.manifest import Manifest
+from ddt.params import load_params
+from pipelines import tracking
+from pipelines.graph import STAGES
+
+pytestmark = [pytest.mark.e2e, pytest.mark.ray]
+ROOT = Path(__file__).resolve().parent.parent
+LIMIT_S = 600
+LATER = STAGES[STAGES.index("tokenize_images") :]
+
+
+class Flow:
+    """The flow in a folder of its own: store, workspace, MLflow and Metaflow's datastore."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.overrides = [
+            f"paths.store={folder}/store",
+            f"paths.workspace={folder}/workspace",
+            f"tracking.uri=sqlite:///{folder}/mlflow.db",
+        ]
+
+    def start(self, *command: str) -> subprocess.Popen[str]:
+        environment = os.environ | {"METAFLOW_DATASTORE_SYSROOT_LOCAL": str(self.folder / "metaflow")}
+        environment.pop("OMP_NUM_THREADS", None)
+        log = (self.folder / "flow.log").open("a")
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "flows" / "full_pipeline.py"), *command],
+            env=environment,
+            cwd=self.folder,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self) -> subprocess.Popen[str]:
+        return self.start("run", "--profile", "smoke", "--set", " ".join(self.overrides))
+
+    def log(self) -> str:
+        return (self.folder / "flow.log").read_text()
+
+    def finish(self, process: subprocess.Popen[str]) -> None:
+        assert process.wait(LIMIT_S) == 0, self.log()[-4000:]
+
+    def kill_when(self, process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
+        """SIGKILL the flow and its steps as soon as `ready`."""
+        limit = time.monotonic() + LIMIT_S
+        while not ready():
+            assert process.poll() is None, f"the flow ended before it could be killed\n{self.log()[-4000:]}"
+            assert time.monotonic() < limit, self.log()[-4000:]
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def files(self, pattern: str) -> list[Path]:
+        return sorted((self.folder / "store").glob(pattern))
+
+    def digests(self) -> dict[str, str]:
+        folder = self.folder / "workspace" / "manifests"
+        return {stage: Manifest.load(folder / f"{stage}.json").digest for stage in STAGES}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Flow:
+    flow = Flow(tmp_path_factory.mktemp("whole"))
+    flow.finish(flow.run())
+    return flow
+
+
+def test_the_run_leaves_a_registered_model_and_a_verdict(whole: Flow) -> None:
+    params = load_params(ROOT / "params.yaml", "smoke", whole.overrides)
+    candidate = tracking.version_by_alias(params.tracking, "ddt-llama", tracking.CANDIDATE)
+    assert candidate is not None and candidate.tags["verdict"] in ("promoted", "refused")
+    assert tracking.version_by_alias(params.tracking, "ddt-tokenizer", tracking.CANDIDATE) is not None
+    report = json.loads((whole.folder / "workspace" / "reports" / "promote.json").read_text())
+    assert candidate.tags["verdict"] in report["notes"][0]
+    client = tracking.client(params.tracking)
+    runs = client.search_runs([tracking.experiment_id(params.tracking, client)])
+    names = sorted(run.data.tags["mlflow.runName"] for run in runs)
+    assert names[1:] == sorted(STAGES) and names[0].startswith("FullPipeline/")
+    [parent] = [run for run in runs if run.data.tags["mlflow.runName"] == names[0]]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
+    assert len(children) == len(STAGES)
+    assert parent.info.status == "FINISHED" and parent.data.metrics["run/seconds"] > 0
+
+
+def test_each_step_has_its_card(whole: Flow) -> None:
+    cards = [path for path in (whole.folder / "metaflow").rglob("*.html")]
+    with_card = {step for step in (*STAGES, "end") for path in cards if step in path.parts}
+    assert with_card == {*STAGES, "end"}
+
+
+def test_killed_twice_and_resumed_gives_the_same_digests(
+    whole: Flow, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    flow = Flow(tmp_path_factory.mktemp("killed"))
+    for name in ("store", "workspace"):
+        shutil.copytree(whole.folder / name, flow.folder / name)
+    for stage in LATER:
+        for kind in ("units", "shards"):
+            shutil.rmtree(flow.folder / "store" / kind / stage)
+        (flow.folder / "workspace" / "manifests" / f"{stage}.json").unlink()
+    # A digest hides nothing: what the whole run made of these stages is gone from the copy.
+    assert not flow.files("units/tokenize_images/*/*.json")
+
+    flow.kill_when(flow.run(), lambda: bool(flow.files("units/tokenize_images/*/*.json")))
+    assert not (flow.folder / "workspace" / "manifests" / "tokenize_images.json").exists()
+    resumed = flow.start("resume")
+    flow.kill_when(resumed, lambda: bool(flow.files("checkpoints/pretrain/*/*/_COMPLETE")))
+    assert not (flow.folder / "workspace" / "manifests" / "pretrain.json").exists()
+    flow.finish(flow.start("resume"))
+    same = {stage for stage in STAGES if stage != "promote"}  # a verdict names its model's version number
+    mine, theirs = flow.digests(), whole.digests()
+    assert {stage: mine[stage] for stage in same} == {stage: theirs[stage] for stage in same}
