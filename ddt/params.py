@@ -156,6 +156,7 @@ class FinetuneParams:
 
     row_length: Count
     mix: dict[str, Annotated[float, Range(0)]]
+    long_caption_rate: Fraction
     caption_drop_rate: Fraction
     fit: FitConfig
     sampling: SamplingConfig

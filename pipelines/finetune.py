@@ -29,7 +29,9 @@ class FinetuneJob(Job):
         instruct = (
             TokenDataset([self.store.fetch(key) for key in instructions], digest) if instructions else None
         )
-        mix = FinetuneMix(usable_mix(params.mix, bool(instructions)), params.caption_drop_rate)
+        mix = FinetuneMix(
+            usable_mix(params.mix, bool(instructions)), params.caption_drop_rate, params.long_caption_rate
+        )
         batches = FinetuneBatches(
             images, instruct, whole.builder, mix, params.fit.global_batch, params.row_length, params.fit.seed
         )
