@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+os.chdir(ROOT)  # paths in params.yaml, and Metaflow's own .metaflow, are relative to the repository
 os.environ.setdefault("METAFLOW_USER", os.environ.get("USER") or "ddt")  # Metaflow stops where there is none
 
 from metaflow import Config, FlowSpec, Parameter, card, retry, step  # noqa: E402

@@ -72,7 +72,6 @@ def start_run(settings: dict[str, Any], profile: str) -> str:
 
 def run_step(flow: Any, stage: str) -> None:
     """Run the step's stage with the flow's settings; its report becomes an artifact and the step's card."""
-    os.chdir(ROOT)
     # Every step of this run shares the Ray cluster of the process that runs the flow, and it ends with it.
     os.environ["DDT_RAY_OWNER"] = str(os.getppid())
     try:
@@ -85,7 +84,6 @@ def run_step(flow: Any, stage: str) -> None:
 
 def finish_run(flow: Any) -> dict[str, Any]:
     """Close the run: DVC, MLflow; returns the summary that the last card shows."""
-    os.chdir(ROOT)
     params = build(Params, flow.settings)
     reports = {name: Report(**report) for name, report in flow.reports.items()}
     seconds = time.time() - flow.started
