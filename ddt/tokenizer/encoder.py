@@ -75,7 +75,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.patch = patch
         self.embed = nn.Linear(channels * patch * patch, width)
-        self.queries = nn.Parameter(torch.randn(num_tokens, width) * 0.02)
+        # As large as the positions: queries that differ from the start learn faster than nearly equal ones.
+        self.queries = nn.Parameter(torch.randn(num_tokens, width))
         self.register_buffer("image_positions", sincos_2d(side // patch, width), persistent=False)
         self.register_buffer("query_positions", sincos_1d(torch.arange(num_tokens), width), persistent=False)
         self.blocks = nn.ModuleList(

@@ -255,7 +255,7 @@ def train(steps, batch=64, **changes):
     torch.manual_seed(0)
     config = debug(**changes)
     model, loss_of = DDTTokenizer(config), TokenizerLoss(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
     colours = torch.rand(batch, 3, 1, 1, generator=torch.Generator().manual_seed(0)) * 2 - 1
     images, generator, losses = colours.expand(-1, -1, 16, 16), torch.Generator().manual_seed(0), []
     for step in range(steps):
@@ -267,14 +267,17 @@ def train(steps, batch=64, **changes):
     return model.eval(), images, losses
 
 
-@pytest.mark.parametrize(
-    "changes", [{"position_norm": True}, {"target": "velocity", "hidden_tokens": "mask"}]
-)
-def test_training_learns_plain_colours(changes):
-    model, images, _ = train(100, unquantized_steps=30, **changes)
-    drawn = model.decode(model.encode(images), num_steps=4)
+def test_training_learns_plain_colours():
+    model, images, _ = train(100, batch=32, unquantized_steps=30)
+    drawn = model.decode(model.encode(images), num_steps=1)
     grey = psnr_db(torch.zeros_like(images), images).mean()
-    assert psnr_db(drawn, images).mean() > grey + 6
+    assert psnr_db(drawn, images).mean() > grey + 8  # 24 dB or more against 11.7
+
+
+def test_training_towards_velocity_with_masked_tokens_lowers_the_loss():
+    _, _, losses = train(60, batch=32, unquantized_steps=30, target="velocity", hidden_tokens="mask")
+    first, last = (torch.stack([m["flow"] for m in part]).mean() for part in (losses[:5], losses[-5:]))
+    assert last < 0.6 * first
 
 
 def test_loss_terms_and_their_options():
