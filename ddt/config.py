@@ -111,7 +111,9 @@ def _convert(hint: Any, value: Any, key: str) -> Any:
         item = get_args(hint)[1]
         if not isinstance(value, Mapping):
             raise ConfigError(f"{key} = {value!r}: expected a mapping")
-        return {str(name): _convert(item, v, f"{key}.{name}") for name, v in value.items()}
+        # Null takes an entry out: that is how an overlay removes one.
+        entries = {str(name): v for name, v in value.items() if v is not None}
+        return {name: _convert(item, v, f"{key}.{name}") for name, v in entries.items()}
     if dataclasses.is_dataclass(hint):
         if isinstance(value, typing.cast(type, hint)):
             return value

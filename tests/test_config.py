@@ -65,6 +65,10 @@ def test_a_missing_key_is_named() -> None:
         build(Outer, GOOD | {"inner": {"rate": 0.5}})
 
 
+def test_null_takes_an_entry_out_of_a_mapping() -> None:
+    assert build(Outer, merge(GOOD, {"weights": {"x": None, "y": 2}})).weights == {"y": 2.0}
+
+
 def test_merge_replaces_lists_and_keeps_what_is_not_named() -> None:
     merged = merge(GOOD, {"inner": {"sizes": [9]}})
     assert merged["inner"] == {"rate": "1e-3", "sizes": [9]}
