@@ -180,7 +180,7 @@ def test_an_unknown_checkpoint_is_named_in_one_line() -> None:
 
 
 def test_all_judges_can_be_made_again(tmp_path: Path) -> None:
-    measured = make(tmp_path, steps={"clip": 2, "captioner": 2}, progress=False, rows=16)
+    measured = make(tmp_path, steps={"tower": 2, "clip": 2, "captioner": 2}, progress=False, rows=16)
     assert set(measured) == {"bpe", "clip", "captioner"}
     assert 0 <= measured["captioner"]["seen/objects_right"] <= 1
     assert ClipScorer(str(tmp_path / "clip")).score([Image.new("RGB", (32, 32))], ["a circle"]).shape == (1,)

@@ -1,7 +1,7 @@
 """A captioner for the scenes world: LLaVA's architecture in miniature, giving the long captions of scenes.
 
 CLIP's vision tower, a two-layer projector and a small Llama, as in LLaVA-1.5 and ShareGPT-4V. The tower
-starts from the scenes' CLIP and goes on learning.
+is schooled beforehand and frozen, as LLaVA's is.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tokenizers import AddedToken
 from transformers import (
-    CLIPModel,
+    CLIPVisionModel,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -23,25 +23,16 @@ from transformers import (
 
 from ddt.data.captioner import IMAGE, TEMPLATE
 from ddt.scenes.judges import bpe
-from ddt.scenes.judges.clip import PATCH_PX, image_processor, vision_config
+from ddt.scenes.judges.clip import image_processor
+from ddt.scenes.judges.lessons import IGNORE
 from ddt.scenes.judges.optimise import optimise, prefetch
-from ddt.scenes.judges.pictures import (
-    IGNORE,
-    SIDE_PX,
-    PatchReader,
-    draw_scene,
-    patch_targets,
-    picture,
-    to_pixel_values,
-)
+from ddt.scenes.judges.pictures import draw_scene, picture, to_pixel_values
+from ddt.scenes.judges.tower import GRID, HEADS, HIDDEN_WIDTH, PATCH_PX, WIDTH, vision_config
 from ddt.scenes.sample import pick
 from ddt.scenes.text import long_caption
 
-GRID = SIDE_PX // PATCH_PX
-BATCH_SIZE = 96
-STEPS = 2000
-LEARNING_RATE = 2e-3
-PATCH_WEIGHT = 0.3  # of the patch reader's loss: the words of the caption are what counts
+BATCH_SIZE = 48
+LEARNING_RATE = 1.5e-3
 INSTRUCTIONS = (
     "Describe the image in detail.",
     "Describe the image in detail.",
@@ -56,7 +47,6 @@ class Batch:
     """Pictures and their captions behind one prompt; labels_BL is IGNORE on the prompt and the padding."""
 
     pixels_BCHW: torch.Tensor
-    targets_BP4: torch.Tensor
     input_ids_BL: torch.Tensor
     labels_BL: torch.Tensor
 
@@ -77,21 +67,20 @@ def make_batch(rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast, siz
     ids[:, : len(prefix)] = prefix
     return Batch(
         pixels_BCHW=to_pixel_values([picture(rng, scene) for scene in scenes]),
-        targets_BP4=patch_targets(scenes, GRID),
         input_ids_BL=torch.from_numpy(ids),
         labels_BL=torch.from_numpy(labels),
     )
 
 
-def build(tokenizer: PreTrainedTokenizerFast, clip: CLIPModel) -> LlavaForConditionalGeneration:
-    """The model with CLIP's vision tower and the rest untrained, about 1.4 M parameters."""
+def build(tokenizer: PreTrainedTokenizerFast, tower: CLIPVisionModel) -> LlavaForConditionalGeneration:
+    """The model with a schooled vision tower and the rest untrained, 1.2 M parameters."""
     text = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
+        hidden_size=WIDTH,
+        intermediate_size=HIDDEN_WIDTH,
         num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
         max_position_embeddings=256,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.bos_token_id,
@@ -101,14 +90,14 @@ def build(tokenizer: PreTrainedTokenizerFast, clip: CLIPModel) -> LlavaForCondit
     config = LlavaConfig(
         vision_config=vision_config().to_dict(),
         text_config=text.to_dict(),
-        image_token_index=tokenizer.convert_tokens_to_ids(IMAGE),
+        image_token_index=tokenizer.encode(IMAGE, add_special_tokens=False)[0],
         image_seq_length=GRID**2,
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
         tie_word_embeddings=True,
     )
     model = LlavaForConditionalGeneration._from_config(config, attn_implementation="eager")
-    model.model.vision_tower.load_state_dict(clip.vision_model.state_dict())
+    model.model.vision_tower.load_state_dict(tower.state_dict())
     model.generation_config.bos_token_id = tokenizer.bos_token_id
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -116,12 +105,12 @@ def build(tokenizer: PreTrainedTokenizerFast, clip: CLIPModel) -> LlavaForCondit
 
 
 class Lesson(torch.nn.Module):
-    """The model with the patch reader, which only training needs."""
+    """The captions' cross-entropy. The vision tower stays as it was schooled."""
 
     def __init__(self, model: LlavaForConditionalGeneration) -> None:
         super().__init__()
+        model.model.vision_tower.requires_grad_(False)
         self.model = model
-        self.reader = PatchReader(model.config.text_config.hidden_size)
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
         # Padding follows the answers, so the causal mask alone keeps it out of sight.
@@ -131,19 +120,17 @@ class Lesson(torch.nn.Module):
             labels=batch.labels_BL,
             use_cache=False,
         )
-        patches_BPD = out.image_hidden_states.reshape(len(batch.pixels_BCHW), GRID**2, -1)
-        patch_loss = self.reader.loss(patches_BPD, batch.targets_BP4)
-        return out.loss + PATCH_WEIGHT * patch_loss, {"caption": out.loss.item(), "patch": patch_loss.item()}
+        return out.loss, {"caption": out.loss.item()}
 
 
 def train_captioner(
     out_dir: Path,
     bpe_dir: Path,
-    clip_dir: Path,
+    tower: CLIPVisionModel,
     *,
-    steps: int = STEPS,
-    seed: int = 0,
-    progress: bool = True,
+    steps: int,
+    seed: int,
+    progress: bool,
 ) -> None:
     """Train and save a folder that `LlavaForConditionalGeneration` and `LlavaProcessor` load."""
     torch.manual_seed(seed)
@@ -151,8 +138,8 @@ def train_captioner(
     backend = bpe.load(bpe_dir).backend_tokenizer
     backend.add_special_tokens([AddedToken(IMAGE, special=True, normalized=False)])
     tokenizer = bpe.save(backend, out_dir, prefix=bpe.BOS)
-    lesson = Lesson(build(tokenizer, CLIPModel.from_pretrained(clip_dir, dtype=torch.float32)))
-    drawn = prefetch(lambda rng: make_batch(rng, tokenizer), seed + 1)
+    lesson = Lesson(build(tokenizer, tower))
+    drawn = prefetch(lambda rng: make_batch(rng, tokenizer), seed + 2)
     optimise(
         lesson, lesson, drawn, steps=steps, learning_rate=LEARNING_RATE, name="captioner", progress=progress
     )
@@ -164,4 +151,4 @@ def train_captioner(
         num_additional_image_tokens=1,  # CLIP's class token, which "default" drops again
     )
     processor.save_pretrained(out_dir)
-    lesson.model.to(torch.float16).save_pretrained(out_dir)
+    lesson.model.half().save_pretrained(out_dir)

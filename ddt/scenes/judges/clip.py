@@ -21,34 +21,32 @@ from transformers import (
     CLIPModel,
     CLIPProcessor,
     CLIPTextConfig,
-    CLIPVisionConfig,
+    CLIPVisionModel,
     PreTrainedTokenizerFast,
 )
 
 from ddt.scenes.judges import bpe
+from ddt.scenes.judges.lessons import Reader, board_reader
 from ddt.scenes.judges.mutate import mutate
 from ddt.scenes.judges.optimise import optimise, prefetch
-from ddt.scenes.judges.pictures import (
-    MEAN,
-    SIDE_PX,
-    STD,
-    BoardReader,
-    PatchReader,
-    board_targets,
-    draw_scene,
-    patch_targets,
-    picture,
-    to_pixel_values,
-)
+from ddt.scenes.judges.pictures import MEAN, SIDE_PX, STD, draw_scene
 from ddt.scenes.judges.reading import holds, read, shapes_of
+from ddt.scenes.judges.tower import (
+    BOARD_WEIGHT,
+    HEADS,
+    HIDDEN_WIDTH,
+    WIDTH,
+    Lessons,
+    Schooled,
+    teach,
+    vision_config,
+)
 from ddt.scenes.sample import pick
 from ddt.scenes.text import long_caption, short_caption
 from ddt.scenes.world import Scene
 
-PATCH_PX = 8
 FAMILIES, FAMILY = 16, 4
-STEPS = 2000
-LEARNING_RATE = 1.5e-3
+LEARNING_RATE = 1e-3
 NEAR_WEIGHT = 2.0  # of false pairs within a family: the near misses, one in fifty of the false pairs
 VAGUE_SHARE = 0.05  # of captions replaced by one that says nothing
 VAGUE = ("a picture", "a photo", "some shapes", "nice colors", "a drawing", "things on a background", "")
@@ -58,10 +56,8 @@ VAGUE = ("a picture", "a photo", "some shapes", "nice colors", "a drawing", "thi
 class Batch:
     """Pictures, captions and what is true: labels_BN is 1 where the caption holds, near_BN marks families."""
 
-    pixels_BCHW: torch.Tensor
-    targets_BP4: torch.Tensor
+    lessons: Lessons
     tokens: tuple[dict[str, torch.Tensor], ...]  # of the short, then of the long captions
-    board_Bk: torch.Tensor
     labels_BN: torch.Tensor
     near_BN: torch.Tensor
 
@@ -100,10 +96,8 @@ def make_batch(
     of_image = np.repeat(np.arange(families), FAMILY)
     of_caption = np.tile(of_image, 2)
     return Batch(
-        pixels_BCHW=to_pixel_values([picture(rng, scene) for scene in scenes]),
-        targets_BP4=patch_targets(scenes, SIDE_PX // PATCH_PX),
+        lessons=teach(rng, scenes),
         tokens=(encode(tokenizer, short), encode(tokenizer, long)),
-        board_Bk=board_targets(scenes),
         labels_BN=torch.from_numpy(truth(scenes, short + long)),
         near_BN=torch.from_numpy(of_image[:, None] == of_caption[None]),
     )
@@ -120,30 +114,15 @@ def encode(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> dict[str,
     return {key: tokens[key] for key in ("input_ids", "attention_mask")}
 
 
-def vision_config() -> CLIPVisionConfig:
-    """The vision tower that the CLIP and the captioner share: 16 patches of 8 px."""
-    return CLIPVisionConfig(
-        hidden_size=128,
-        intermediate_size=384,
-        projection_dim=128,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        image_size=SIDE_PX,
-        patch_size=PATCH_PX,
-        hidden_act="gelu",
-        attn_implementation="eager",
-    )
-
-
-def build(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
-    """The untrained model, about 1.4 M parameters."""
+def build(tokenizer: PreTrainedTokenizerFast, tower: CLIPVisionModel) -> CLIPModel:
+    """The model with a schooled vision tower and the rest untrained, 1.0 M parameters."""
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        projection_dim=128,
+        hidden_size=WIDTH,
+        intermediate_size=HIDDEN_WIDTH,
+        projection_dim=WIDTH,
         num_hidden_layers=2,
-        num_attention_heads=4,
+        num_attention_heads=HEADS,
         max_position_embeddings=bpe.CONTEXT,
         hidden_act="gelu",
         bos_token_id=tokenizer.bos_token_id,
@@ -151,9 +130,11 @@ def build(tokenizer: PreTrainedTokenizerFast) -> CLIPModel:
         pad_token_id=tokenizer.pad_token_id,
     )
     config = CLIPConfig(
-        text_config=text.to_dict(), vision_config=vision_config().to_dict(), projection_dim=128
+        text_config=text.to_dict(), vision_config=vision_config().to_dict(), projection_dim=WIDTH
     )
-    return CLIPModel._from_config(config, attn_implementation="eager")
+    model = CLIPModel._from_config(config, attn_implementation="eager")
+    model.vision_model.load_state_dict(tower.state_dict())
+    return model
 
 
 class Lesson(torch.nn.Module):
@@ -163,13 +144,12 @@ class Lesson(torch.nn.Module):
         super().__init__()
         self.model = model
         self.bias = torch.nn.Parameter(torch.tensor(-8.0))
-        self.reader = PatchReader(model.config.vision_config.hidden_size)
-        self.image_board = BoardReader(model.config.vision_config.hidden_size)
-        self.text_board = BoardReader(model.config.text_config.hidden_size)
+        self.schooled = Schooled(model.vision_model, BOARD_WEIGHT)
+        self.text_board: Reader = board_reader(WIDTH)
 
     def forward(self, batch: Batch) -> tuple[torch.Tensor, dict[str, float]]:
-        vision = self.model.vision_model(pixel_values=batch.pixels_BCHW)
-        image_BD = self.model.visual_projection(vision.pooler_output).float()
+        lesson_loss, lesson_metrics, pooled_BD = self.schooled(batch.lessons)
+        image_BD = self.model.visual_projection(pooled_BD).float()
         texts = [self.model.text_model(**tokens).pooler_output for tokens in batch.tokens]
         text_ND = self.model.text_projection(torch.cat(texts)).float()
         image_BD = torch.nn.functional.normalize(image_BD, dim=-1)
@@ -180,20 +160,17 @@ class Lesson(torch.nn.Module):
         weight_BN = torch.where(batch.near_BN & ~batch.labels_BN, NEAR_WEIGHT, 1.0)
         pair_loss = -(torch.nn.functional.logsigmoid(signed_BN) * weight_BN).sum() / len(image_BD)
         rank_loss = ranking_loss(scale * cosine_BN, batch.labels_BN)
-        patch_loss = self.reader.loss(vision.last_hidden_state[:, 1:], batch.targets_BP4)
-        board_loss = self.image_board.loss(vision.pooler_output, batch.board_Bk)
-        board_loss = board_loss + self.text_board.loss(texts[1], batch.board_Bk)
+        board_loss = self.text_board.loss(texts[1], batch.lessons.board_Bk)
         with torch.no_grad():
             near = batch.near_BN & ~batch.labels_BN
-            metrics = {
+            metrics = lesson_metrics | {
                 "pair": pair_loss.item(),
                 "rank": rank_loss.item(),
-                "board": board_loss.item(),
-                "patch": patch_loss.item(),
+                "text_board": board_loss.item(),
                 "near_right": (logits_BN[near] < 0).float().mean().item(),
                 "true_right": (logits_BN[batch.labels_BN] > 0).float().mean().item(),
             }
-        return pair_loss + rank_loss + patch_loss + board_loss, metrics
+        return pair_loss + rank_loss + lesson_loss + BOARD_WEIGHT * board_loss, metrics
 
 
 def ranking_loss(logits_BN: torch.Tensor, labels_BN: torch.Tensor) -> torch.Tensor:
@@ -210,19 +187,27 @@ def ranking_loss(logits_BN: torch.Tensor, labels_BN: torch.Tensor) -> torch.Tens
 
 
 def train_clip(
-    out_dir: Path, bpe_dir: Path, *, steps: int = STEPS, seed: int = 0, progress: bool = True
-) -> CLIPModel:
-    """Train from nothing and save a folder that `CLIPModel.from_pretrained` and `CLIPProcessor` load."""
+    out_dir: Path,
+    bpe_dir: Path,
+    tower: CLIPVisionModel,
+    *,
+    steps: int,
+    seed: int,
+    progress: bool,
+) -> None:
+    """Train with a schooled vision tower, which goes on learning.
+
+    Saves a folder that `CLIPModel.from_pretrained` and `CLIPProcessor.from_pretrained` load.
+    """
     torch.manual_seed(seed)
     out_dir.mkdir(parents=True, exist_ok=True)
     backend = bpe.load(bpe_dir).backend_tokenizer
     tokenizer = bpe.save(backend, out_dir, prefix=bpe.BOS, suffix=bpe.EOS)
-    lesson = Lesson(build(tokenizer))
-    drawn = prefetch(lambda rng: make_batch(rng, tokenizer), seed)
+    lesson = Lesson(build(tokenizer, tower))
+    drawn = prefetch(lambda rng: make_batch(rng, tokenizer), seed + 1)
     optimise(lesson, lesson, drawn, steps=steps, learning_rate=LEARNING_RATE, name="clip", progress=progress)
     CLIPProcessor(image_processor(), tokenizer).save_pretrained(out_dir)
-    lesson.model.to(torch.float16).save_pretrained(out_dir)
-    return lesson.model.float()
+    lesson.model.half().save_pretrained(out_dir)
 
 
 def image_processor() -> CLIPImageProcessorPil:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ def _other(rng: np.random.Generator, names: Sequence[str], name: str) -> str:
     return pick(rng, [other for other in names if other != name])
 
 
-def _change_kind(scene: Scene, kind: tuple[str, str], **changes: str) -> Scene:
+def _change_kind(scene: Scene, kind: tuple[str, str], **changes: Any) -> Scene:
     """All objects of one kind changed alike, so that their count stays."""
     return replace(
         scene,

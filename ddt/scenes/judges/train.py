@@ -3,14 +3,45 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ddt.scenes import WEIGHTS, weights_dir
+from ddt.scenes import weights_dir
 
-ORDER = ("bpe", "clip", "captioner")  # each needs those before it
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModel
+
+ORDER = ("bpe", "clip", "captioner")
 CARD = "measured.json"
+STEPS = {"tower": 2000, "clip": 2500, "captioner": 2500}  # about five minutes each on two free cores
 Measured = dict[str, float]
+
+_ABOUT = {
+    "bpe": "Byte-level BPE with Llama-3's special tokens, shared by the language model, CLIP and captioner.",
+    "clip": "A CLIPModel of 1.2 M parameters for images of 32 px (larger ones are resized). It has seen the "
+    "combinations that are held out of the judged models: a judge must know them.",
+    "captioner": "A LlavaForConditionalGeneration of 1.5 M parameters that writes long captions of scenes. "
+    "It has seen the combinations that are held out of the judged models: a judge must know them.",
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the judges are made; the vision tower is schooled once, when the first of them asks for it."""
+
+    steps: Mapping[str, int]
+    seed: int
+    progress: bool
+    rows: int
+
+    @cached_property
+    def tower(self) -> CLIPVisionModel:
+        from ddt.scenes.judges.tower import school
+
+        return school(steps=self.steps["tower"], seed=self.seed, progress=self.progress)
 
 
 def make(
@@ -23,60 +54,81 @@ def make(
 ) -> dict[str, Measured]:
     """Train the judges `which` into `out_dir`/{bpe,clip,captioner}; returns what was measured of each.
 
-    steps: optimizer steps of "clip" and "captioner" where they should differ from the defaults (about ten
-    minutes each on two cores). rows: fresh scenes, seen and held-out each, that they are measured on. A
-    judge that is needed but not asked for is taken from `out_dir`, else from the embedded weights.
-    ValueError for unknown names.
+    steps: optimizer steps of "tower" (the vision tower that CLIP and captioner start from), "clip" and
+    "captioner", where they should differ from `STEPS`. rows: fresh scenes, seen and held-out each, that they
+    are measured on. Without "bpe" in `which`, the embedded tokenizer is used. ValueError for unknown names.
     """
-    for name in (*which, *(steps or {})):
-        if name not in ORDER:
-            raise ValueError(f"judge {name!r}: unknown, allowed are {', '.join(ORDER)}")
+    _check("judge", which, ORDER)
+    _check("steps", steps or {}, STEPS)
+    plan = Plan({**STEPS, **(steps or {})}, seed, progress, rows)
     root = Path(out_dir)
     measured: dict[str, Measured] = {}
     for name in (name for name in ORDER if name in which):
         folder = root / name
         folder.mkdir(parents=True, exist_ok=True)
-        measured[name] = _MAKERS[name](root, (steps or {}).get(name), seed, progress, rows)
+        measured[name] = _MAKERS[name](root, plan)
         (folder / CARD).write_text(json.dumps(measured[name], indent=1, sort_keys=True) + "\n")
+        (folder / "README.md").write_text(model_card(name, measured[name]))
     return measured
 
 
-def _needed(root: Path, name: str) -> Path:
-    """The folder of a judge that another one starts from."""
-    assert name in WEIGHTS
-    return root / name if (root / name / CARD).exists() else weights_dir(name)
+def _check(what: str, names: Iterable[str], allowed: Iterable[str]) -> None:
+    for name in names:
+        if name not in allowed:
+            raise ValueError(f"{what} {name!r}: unknown, allowed are {', '.join(allowed)}")
 
 
-def _make_bpe(root: Path, steps: int | None, seed: int, progress: bool, rows: int) -> Measured:
+def model_card(name: str, measured: Measured) -> str:
+    """The README of a judge's folder: what it is, what it learnt from, what was measured."""
+    rows = "".join(f"| {key} | {value:g} |\n" for key, value in sorted(measured.items()))
+    return (
+        f"# scenes:{name}\n\n{_ABOUT[name]}\n\nMade from nothing by `python -m pipelines judges`, on scenes "
+        "drawn by `ddt.scenes` and no other data. Use it for that world only.\n\n"
+        "Measured on fresh scenes by `ddt/scenes/judges/measure.py`:\n\n"
+        f"| figure | value |\n|---|---|\n{rows}"
+    )
+
+
+def _bpe_dir(root: Path) -> Path:
+    """The tokenizer just made, else the embedded one."""
+    return root / "bpe" if (root / "bpe" / CARD).exists() else weights_dir("bpe")
+
+
+def _make_bpe(root: Path, plan: Plan) -> Measured:
     from ddt.scenes.judges import bpe
 
-    return bpe.train_bpe(root / "bpe", seed=seed)
+    return bpe.train_bpe(root / "bpe", seed=plan.seed)
 
 
-def _make_clip(root: Path, steps: int | None, seed: int, progress: bool, rows: int) -> Measured:
+def _make_clip(root: Path, plan: Plan) -> Measured:
     from ddt.scenes.judges import clip, measure
 
     clip.train_clip(
-        root / "clip", _needed(root, "bpe"), steps=steps or clip.STEPS, seed=seed, progress=progress
+        root / "clip",
+        _bpe_dir(root),
+        plan.tower,
+        steps=plan.steps["clip"],
+        seed=plan.seed,
+        progress=plan.progress,
     )
-    return measure.measure_clip(root / "clip", rows)
+    return measure.measure_clip(root / "clip", plan.rows)
 
 
-def _make_captioner(root: Path, steps: int | None, seed: int, progress: bool, rows: int) -> Measured:
+def _make_captioner(root: Path, plan: Plan) -> Measured:
     from ddt.scenes.judges import captioner, measure
 
     captioner.train_captioner(
         root / "captioner",
-        _needed(root, "bpe"),
-        _needed(root, "clip"),
-        steps=steps or captioner.STEPS,
-        seed=seed,
-        progress=progress,
+        _bpe_dir(root),
+        plan.tower,
+        steps=plan.steps["captioner"],
+        seed=plan.seed,
+        progress=plan.progress,
     )
-    return measure.measure_captioner(root / "captioner", rows)
+    return measure.measure_captioner(root / "captioner", plan.rows)
 
 
-_MAKERS: dict[str, Callable[[Path, int | None, int, bool, int], Measured]] = {
+_MAKERS: dict[str, Callable[[Path, Plan], Measured]] = {
     "bpe": _make_bpe,
     "clip": _make_clip,
     "captioner": _make_captioner,
