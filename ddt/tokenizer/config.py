@@ -47,6 +47,12 @@ class DDTConfig:
     activation: Literal[
         "gelu_tanh", "gelu"
     ]  # SD3 has the tanh form; on CPU in bf16 the exact one is 3x faster
+    # The start of training. On a small grid a period of 10,000 makes all positions look alike; in the first
+    # `regional_blocks` blocks token i starts by attending to the i-th part of the image, and back (0: at
+    # random); decoder gates start at `gate_start` (0: adaLN-zero). All of it can be unlearned.
+    position_period: Positive
+    regional_blocks: Natural
+    gate_start: float
     # Time to prefix. `stages`: piecewise linear through (end of stage, tokens in stage). `ceil`: k(0) = 0;
     # `inclusive`: floor + 1, so that one token is visible at t = 0.
     schedule: Literal["linear", "stages"]
@@ -148,6 +154,9 @@ def presets() -> dict[str, DDTConfig]:
         qk_norm=False,
         mlp_ratio=4.0,
         activation="gelu_tanh",
+        position_period=10_000.0,
+        regional_blocks=0,
+        gate_start=0.0,
         schedule="linear",
         stage_ends=(),
         stage_tokens=(),

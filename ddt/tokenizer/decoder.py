@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from ddt.tokenizer.layers import (
     MLP,
+    align_attention,
     attend_heads,
     compute_dtype,
+    grid_points,
     patchify,
     sincos_1d,
     sincos_2d,
+    spread_points,
     unpatchify,
 )
 
@@ -51,6 +54,7 @@ class DecoderStream(nn.Module):
         mlp_ratio: float,
         activation: str,
         qk_norm: bool,
+        gate_start: float,
         attention_only: bool = False,
     ) -> None:
         super().__init__()
@@ -66,6 +70,14 @@ class DecoderStream(nn.Module):
             self.mlp = MLP(width, mlp_ratio, activation)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
+        if not attention_only:
+            self._open_gates(gate_start)
+
+    @torch.no_grad()
+    def _open_gates(self, gate_start: float) -> None:
+        _, _, attention, _, _, mlp = self.modulation.bias.chunk(6)
+        attention.fill_(gate_start)
+        mlp.fill_(gate_start)
 
     def before(self, x_BLD: Tensor, condition_BD: Tensor) -> tuple[Tensor, list[Tensor]]:
         """q, k, v as [3, B, N, L, H], and the modulation that `after` needs."""
@@ -87,12 +99,23 @@ class DecoderBlock(nn.Module):
     """SD3's joint block: image and token stream, each with its own weights, one attention."""
 
     def __init__(
-        self, width: int, heads: int, mlp_ratio: float, activation: str, qk_norm: bool, last: bool
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        activation: str,
+        qk_norm: bool,
+        gate_start: float,
+        last: bool,
+        regional: bool,
     ) -> None:
         super().__init__()
         self.last = last
-        self.image = DecoderStream(width, heads, mlp_ratio, activation, qk_norm)
-        self.token = DecoderStream(width, heads, mlp_ratio, activation, qk_norm, attention_only=last)
+        shared = (width, heads, mlp_ratio, activation, qk_norm, gate_start)
+        self.image = DecoderStream(*shared)
+        self.token = DecoderStream(*shared, attention_only=last)
+        if regional:
+            align_attention(self.image.qkv, self.token.qkv)
 
     def forward(
         self, image_BLD: Tensor, token_BTD: Tensor, condition_BD: Tensor, key_bias: Tensor | None
@@ -129,16 +152,36 @@ class Decoder(nn.Module):
         activation: str,
         qk_norm: bool,
         hidden_tokens: str,
+        position_period: float,
+        regional_blocks: int,
+        gate_start: float,
     ) -> None:
         super().__init__()
         self.patch, self.channels, self.hidden_tokens = patch, channels, hidden_tokens
         self.embed = nn.Linear(channels * patch * patch, width)
         self.embed_token = nn.Linear(code_dim, width)
         self.embed_time = TimeEmbedding(width)
-        self.register_buffer("image_positions", sincos_2d(side // patch, width), persistent=False)
-        self.register_buffer("token_positions", sincos_1d(torch.arange(num_tokens), width), persistent=False)
+        grid = side // patch
+        image_positions = sincos_2d(grid_points(grid), width, position_period)
+        # Tokens that start as regions are placed where the encoder's queries start.
+        token_positions = (
+            sincos_2d(spread_points(num_tokens, grid), width, position_period)
+            if regional_blocks
+            else sincos_1d(torch.arange(num_tokens), width, position_period)
+        )
+        self.register_buffer("image_positions", image_positions, persistent=False)
+        self.register_buffer("token_positions", token_positions, persistent=False)
         self.blocks = nn.ModuleList(
-            DecoderBlock(width, heads, mlp_ratio, activation, qk_norm, last=i == depth - 1)
+            DecoderBlock(
+                width,
+                heads,
+                mlp_ratio,
+                activation,
+                qk_norm,
+                gate_start,
+                last=i == depth - 1,
+                regional=i < regional_blocks,
+            )
             for i in range(depth)
         )
         self.modulation = nn.Linear(width, 2 * width)

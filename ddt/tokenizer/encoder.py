@@ -9,7 +9,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ddt.tokenizer.layers import MLP, attend, compute_dtype, patchify, sincos_1d, sincos_2d
+from ddt.tokenizer.layers import (
+    MLP,
+    align_attention,
+    attend,
+    compute_dtype,
+    grid_points,
+    patchify,
+    sincos_1d,
+    sincos_2d,
+    spread_points,
+)
 
 
 class EncoderStream(nn.Module):
@@ -36,11 +46,15 @@ class EncoderStream(nn.Module):
 class EncoderBlock(nn.Module):
     """Joint attention over both streams. In the last block nothing reads the image stream's result."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, activation: str, last: bool) -> None:
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: float, activation: str, last: bool, regional: bool
+    ) -> None:
         super().__init__()
         self.heads, self.last = heads, last
         self.query = EncoderStream(width, mlp_ratio, activation)
         self.image = EncoderStream(width, mlp_ratio, activation, attention_only=last)
+        if regional:
+            align_attention(self.query.qkv, self.image.qkv)
 
     def forward(self, query_BTD: Tensor, image_BLD: Tensor) -> tuple[Tensor, Tensor]:
         num_queries = query_BTD.shape[1]
@@ -71,16 +85,31 @@ class Encoder(nn.Module):
         heads: int,
         mlp_ratio: float,
         activation: str,
+        position_period: float,
+        regional_blocks: int,
     ) -> None:
         super().__init__()
         self.patch = patch
         self.embed = nn.Linear(channels * patch * patch, width)
+        # As large as the positions, so that content counts from the first step (torch's default is a third).
+        nn.init.normal_(self.embed.weight, std=(3 / self.embed.in_features) ** 0.5)
+        grid = grid_points(side // patch)
+        positions = torch.arange(num_tokens)
+        self.register_buffer("image_positions", sincos_2d(grid, width, position_period), persistent=False)
+        self.register_buffer(
+            "query_positions", sincos_1d(positions, width, position_period), persistent=False
+        )
         # As large as the positions: queries that differ from the start learn faster than nearly equal ones.
-        self.queries = nn.Parameter(torch.randn(num_tokens, width))
-        self.register_buffer("image_positions", sincos_2d(side // patch, width), persistent=False)
-        self.register_buffer("query_positions", sincos_1d(torch.arange(num_tokens), width), persistent=False)
+        queries_TD = torch.randn(num_tokens, width)
+        if regional_blocks:  # with `align_attention`, query i starts by attending around the i-th point
+            places_TD = sincos_2d(spread_points(num_tokens, side // patch), width, position_period)
+            queries_TD = places_TD - sincos_1d(positions, width, position_period)
+        self.queries = nn.Parameter(queries_TD)
         self.blocks = nn.ModuleList(
-            EncoderBlock(width, heads, mlp_ratio, activation, last=i == depth - 1) for i in range(depth)
+            EncoderBlock(
+                width, heads, mlp_ratio, activation, last=i == depth - 1, regional=i < regional_blocks
+            )
+            for i in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.to_code = nn.Linear(width, code_dim)

@@ -62,12 +62,35 @@ def sincos_1d(positions_L: Tensor, width: int, max_period: float = 10_000.0) -> 
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
-def sincos_2d(side: int, width: int) -> Tensor:
-    """Sinusoids [side², width] of a square grid, row by row: half for the row, half for the column."""
-    axis = sincos_1d(torch.arange(side), width // 2)
-    rows = axis[:, None, :].expand(side, side, -1)
-    columns = axis[None, :, :].expand(side, side, -1)
-    return torch.cat([rows, columns], dim=-1).reshape(side * side, width)
+def sincos_2d(yx_L2: Tensor, width: int, max_period: float) -> Tensor:
+    """Sinusoidal features [L, width] of points: half for the row, half for the column."""
+    return torch.cat([sincos_1d(axis_L, width // 2, max_period) for axis_L in yx_L2.unbind(-1)], dim=-1)
+
+
+def grid_points(side: int) -> Tensor:
+    """Rows and columns [side², 2] of a square grid, row by row."""
+    return torch.cartesian_prod(torch.arange(side), torch.arange(side)).float()
+
+
+def spread_points(count: int, side: int) -> Tensor:
+    """`count` points [count, 2] over a square grid; the first n lie evenly for any n (R2 sequence)."""
+    # Roberts' generalised golden ratio: the powers of 1/1.3247... step through the unit square.
+    steps_2 = torch.tensor([1.324717957244746], dtype=torch.float64) ** torch.tensor([-1.0, -2.0])
+    unit_L2 = (0.5 + torch.arange(count)[:, None] * steps_2) % 1
+    return (unit_L2 * side - 0.5).float()
+
+
+@torch.no_grad()
+def align_attention(first: nn.Linear, second: nn.Linear) -> None:
+    """Gives q and k of two streams one orthogonal matrix, so that at first like attends to like.
+
+    Layers project to concatenated q, k, v of their own input width.
+    """
+    width = first.in_features
+    shared = nn.init.orthogonal_(torch.empty(width, width, device=first.weight.device))
+    for layer in (first, second):
+        layer.weight[: 2 * width] = shared.repeat(2, 1)
+        layer.bias[: 2 * width] = 0
 
 
 def patchify(x_BCHW: Tensor, patch: int) -> Tensor:

@@ -54,6 +54,8 @@ class DDTTokenizer(nn.Module):
             heads=config.encoder_heads,
             mlp_ratio=config.mlp_ratio,
             activation=config.activation,
+            position_period=config.position_period,
+            regional_blocks=config.regional_blocks,
         )
         self.quantizer = Quantizer(
             config.codebook_size,
@@ -77,6 +79,9 @@ class DDTTokenizer(nn.Module):
             activation=config.activation,
             qk_norm=config.qk_norm,
             hidden_tokens=config.hidden_tokens,
+            position_period=config.position_period,
+            regional_blocks=config.regional_blocks,
+            gate_start=config.gate_start,
         )
         self._space: Space | None = None
 

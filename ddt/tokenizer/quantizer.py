@@ -183,7 +183,7 @@ class PositionNorm(nn.Module):
 
     @staticmethod
     def _scale(z_BTd: Tensor, mean_Td: Tensor, variance_Td: Tensor) -> Tensor:
-        return (z_BTd - mean_Td) * torch.rsqrt(variance_Td + 1e-5)
+        return 1 + (z_BTd - mean_Td) * torch.rsqrt(variance_Td + 1e-5)
 
 
 def unit(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 
 from ddt.config import ConfigError
 from ddt.tokenizer import DDTConfig, DDTTokenizer, TokenizerLoss, presets, psnr_db, reconstruction_grid
+from ddt.tokenizer.layers import grid_points, spread_points
 
 
 def debug(**changes):
@@ -57,10 +58,10 @@ def test_every_prefix_length_changes_the_picture_and_none_reads_what_it_hides():
 @pytest.mark.parametrize("position_norm", [False, True])
 def test_encode_is_deterministic_and_independent_of_the_batch_and_of_training_mode(position_norm):
     model, images = make(position_norm=position_norm), pictures()
+    model.train()(images, step=2)  # places the codes, gives position norm its averages
     codes = model.encode(images)
     assert codes.dtype == torch.int64 and codes.shape == (6, 8)
-    model.train()
-    assert torch.equal(codes, model.encode(images))
+    assert torch.equal(codes, model.eval().encode(images))
     assert torch.equal(codes, torch.cat([model.encode(image[None]) for image in images]))
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(codes, model.encode(images))
@@ -327,3 +328,30 @@ def test_psnr_closed_form():
 def test_config_has_no_default_that_could_be_forgotten():
     required = [f.name for f in dataclasses.fields(DDTConfig) if f.default is dataclasses.MISSING]
     assert required == [f.name for f in dataclasses.fields(DDTConfig)]
+
+
+def test_regional_start_points_each_query_at_its_own_part_of_the_image():
+    torch.manual_seed(0)
+    config = debug(regional_blocks=1, position_period=4.0, image_size=32, num_tokens=16, gate_start=0.3)
+    model = DDTTokenizer(config)
+    block, encoder = model.encoder.blocks[0], model.encoder
+    width = config.encoder_width
+    query = block.query.norm_attention(encoder.queries + encoder.query_positions)
+    image = block.image.norm_attention(encoder.image_positions)
+    q = block.query.qkv(query)[:, :width]
+    k = block.image.qkv(image)[:, width : 2 * width]
+    nearest = (spread_points(16, 8)[:, None] - grid_points(8)).square().sum(-1)
+    attended = (q @ k.T).argmax(-1)
+    assert (
+        nearest.gather(1, attended[:, None]).squeeze(1) <= nearest.min(-1).values + 1e-6
+    ).float().mean() > 0.8
+    gates = model.decoder.blocks[0].image.modulation.bias.view(6, -1)
+    assert gates.mean(1).tolist() == pytest.approx([0, 0, 0.3, 0, 0, 0.3])
+
+
+def test_spread_points_cover_the_grid_evenly_for_every_prefix():
+    points = spread_points(64, 8)
+    assert points.min() >= -0.5 and points.max() <= 7.5
+    for count in (4, 16, 64):
+        quadrants = ((points[:count] >= 3.5).long() * torch.tensor([2, 1])).sum(-1).bincount(minlength=4)
+        assert (quadrants - count / 4).abs().max() <= 1
