@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from ddt.config import Range
 
@@ -14,6 +14,7 @@ Count = Annotated[int, Range(1)]
 class FitConfig:
     """How `ddt.train.fit` trains a model; the model and its loss are not its business.
 
+    `optimizer` muon moves the matrices of transformer blocks by Muon and the rest by AdamW (the paper has AdamW).
     `micro_batch` is the most samples one process passes through the model at once; gradients accumulate to
     `global_batch`, the samples of one optimizer step over all processes. `clip`, `ema_decay` and
     `spike_factor` are off when null. A loss above `spike_factor` x the median of the last `spike_window`
@@ -23,6 +24,7 @@ class FitConfig:
     steps: Count
     global_batch: Count
     micro_batch: Count | None
+    optimizer: Literal["adamw", "muon"]
     lr: Annotated[float, Range(0)]
     min_lr_ratio: Annotated[float, Range(0, 1)]
     warmup_steps: Annotated[int, Range(0)]

@@ -1,20 +1,74 @@
-"""AdamW over a model's parameters."""
+"""The optimizers of a run: AdamW, or Muon for the hidden matrices with AdamW for the rest."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+from typing import Any
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ddt.train.config import FitConfig
 
 
-def build_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.AdamW:
-    """Fused AdamW. Matrices decay; biases, norms and other vectors do not."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+class Combined:
+    """Several optimizers over disjoint parameters behind the part of the interface that `fit` uses.
+
+    They share one `state`, so a checkpoint of it is a checkpoint of all.
+    """
+
+    def __init__(self, *optimizers: torch.optim.Optimizer) -> None:
+        self.optimizers = optimizers
+        self.param_groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        self.state: defaultdict[Tensor, Any] = defaultdict(dict)
+        self.grad_scale: Tensor | None = None
+        self.found_inf: Tensor | None = None
+        for optimizer in optimizers:
+            optimizer.state = self.state
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Drop all gradients."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none)
+
+    def step(self) -> None:
+        """One step of all, unless `found_inf` says that a gradient is not finite.
+
+        Muon does not take `found_inf` on the device, so an accelerator is waited for here.
+        """
+        if self.found_inf is not None and bool(self.found_inf):
+            return
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+
+def build_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.AdamW | Combined:
+    """What `config.optimizer` names. Matrices decay; biases, norms and other vectors do not."""
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    hidden = {n for n, p in parameters.items() if config.optimizer == "muon" and is_hidden_matrix(n, p)}
+    rest = [p for n, p in parameters.items() if n not in hidden]
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     # Fused also because it takes `found_inf`: a step that is not finite is then skipped on the device.
-    return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    adamw = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
+    if not hidden:
+        return adamw
+    muon = torch.optim.Muon(
+        [parameters[name] for name in sorted(hidden)],
+        lr=config.lr,
+        weight_decay=config.weight_decay,
+        adjust_lr_fn="match_rms_adamw",  # so that one learning rate serves both
+    )
+    return Combined(muon, adamw)
+
+
+def is_hidden_matrix(name: str, parameter: Tensor) -> bool:
+    """Whether Muon should move it: the matrices inside transformer blocks.
+
+    Embeddings, heads and the adaLN modulation stay with AdamW: their rows are not one linear map.
+    """
+    parts = name.split(".")
+    return parameter.dim() == 2 and bool({"blocks", "layers"} & set(parts)) and "modulation" not in parts

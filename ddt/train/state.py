@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ddt.train.optimizer import Combined
+
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and persistent buffers of `model` by name; a tensor used twice appears once."""
@@ -29,7 +31,7 @@ def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         tensor.copy_(tensors[name])
 
 
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer | Combined) -> dict[str, Tensor]:
     """The optimizer's state as `<parameter>:<entry>`, for example `head.weight:exp_avg`."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
@@ -39,7 +41,9 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
     }
 
 
-def load_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer | Combined, tensors: Mapping[str, Tensor]
+) -> None:
     """Puts back what `optimizer_tensors` gave; ValueError for a parameter the model does not have."""
     parameters = dict(model.named_parameters())
     optimizer.state.clear()

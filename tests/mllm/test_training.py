@@ -21,6 +21,7 @@ FIT = FitConfig(
     steps=90,
     global_batch=12,
     micro_batch=3,
+    optimizer="adamw",
     lr=1e-2,
     min_lr_ratio=0.1,
     warmup_steps=5,

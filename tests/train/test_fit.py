@@ -23,6 +23,7 @@ CONFIG = FitConfig(
     steps=8,
     global_batch=8,
     micro_batch=None,
+    optimizer="adamw",
     lr=1e-2,
     min_lr_ratio=0.1,
     warmup_steps=2,
