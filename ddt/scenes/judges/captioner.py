@@ -32,7 +32,7 @@ from ddt.scenes.sample import pick
 from ddt.scenes.text import long_caption
 
 BATCH_SIZE = 48
-LEARNING_RATE = 1.5e-3
+LEARNING_RATE = 2e-3
 INSTRUCTIONS = (
     "Describe the image in detail.",
     "Describe the image in detail.",
@@ -73,7 +73,7 @@ def make_batch(rng: np.random.Generator, tokenizer: PreTrainedTokenizerFast, siz
 
 
 def build(tokenizer: PreTrainedTokenizerFast, tower: CLIPVisionModel) -> LlavaForConditionalGeneration:
-    """The model with a schooled vision tower and the rest untrained, 1.2 M parameters."""
+    """The model with a schooled vision tower and the rest untrained."""
     text = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,

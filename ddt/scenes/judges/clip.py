@@ -115,7 +115,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, captions: list[str]) -> dict[str,
 
 
 def build(tokenizer: PreTrainedTokenizerFast, tower: CLIPVisionModel) -> CLIPModel:
-    """The model with a schooled vision tower and the rest untrained, 1.0 M parameters."""
+    """The model with a schooled vision tower and the rest untrained."""
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=WIDTH,

@@ -60,7 +60,7 @@ def teach(rng: np.random.Generator, scenes: list[Scene]) -> Lessons:
 
 
 def vision_config() -> CLIPVisionConfig:
-    """CLIP's vision transformer, 0.6 M parameters: 64 patches of 4 px."""
+    """CLIP's vision transformer: 64 patches of 4 px, five layers."""
     return CLIPVisionConfig(
         hidden_size=WIDTH,
         intermediate_size=HIDDEN_WIDTH,
@@ -76,8 +76,9 @@ def vision_config() -> CLIPVisionConfig:
 class Schooled(torch.nn.Module):
     """A vision tower with the readers of its lessons.
 
-    Half way up, each patch must already tell its object's pixels from the background, whatever the colours.
-    Without that lesson 1,200 steps taught the colours, but not the shapes (33 % right).
+    Layer 1 must tell an object's pixels from the background, layer 3 how far off the object's centre is, the
+    last one what the object is. With the last lesson alone, 1,200 steps taught the colours but not the shapes
+    (33 % of patches right, by a linear probe); with all three, 1,500 steps had 92 to 99 % right in training.
     """
 
     def __init__(self, tower: CLIPVisionModel, board_weight: float) -> None:
@@ -109,7 +110,7 @@ class Schooled(torch.nn.Module):
 def grid_positions(grid: int, width: int) -> torch.Tensor:
     """float32[P, D]: sines and cosines of row and column, where the learnt positions start from.
 
-    CLIP starts from noise; neighbours that look alike from the start find each other sooner.
+    CLIP starts from noise. On its own the change made no difference in the first 200 steps.
     """
     angle_Gf = torch.arange(grid)[:, None] * torch.pi / grid * 2.0 ** (torch.arange(width // 4) * 8 / width)
     waves_GD = torch.cat([angle_Gf.sin(), angle_Gf.cos()], dim=1)
