@@ -19,6 +19,6 @@ def resolve(reference: str) -> str:
 
 
 def model_digest(reference: str) -> str:
-    """Identity of a checkpoint: the digest of a folder's content; a hub id, which names a revision, as it is."""
+    """Identity of a checkpoint: the digest of a folder's content; a hub id as it is."""
     folder = Path(resolve(reference))
     return folder_digest(folder) if folder.is_dir() else reference

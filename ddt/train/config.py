@@ -14,7 +14,7 @@ Count = Annotated[int, Range(1)]
 class FitConfig:
     """How `ddt.train.fit` trains a model; the model and its loss are not its business.
 
-    `optimizer` muon moves the matrices of transformer blocks by Muon and the rest by AdamW (the paper has AdamW).
+    `optimizer` muon moves the matrices of blocks by Muon, the rest by AdamW (the paper has AdamW for all).
     `micro_batch` is the most samples one process passes through the model at once; gradients accumulate to
     `global_batch`, the samples of one optimizer step over all processes. `clip`, `ema_decay` and
     `spike_factor` are off when null. A loss above `spike_factor` x the median of the last `spike_window`

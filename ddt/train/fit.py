@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ddt.progress import Progress
 from ddt.train.batching import Batches, derive_seed, rows, split, to_device
 from ddt.train.checkpoint import Checkpoints, Position
 from ddt.train.config import FitConfig
@@ -29,7 +30,6 @@ from ddt.train.ema import Ema
 from ddt.train.metrics import MetricAverages
 from ddt.train.optimizer import build_optimizer
 from ddt.train.precision import autocast
-from ddt.progress import Progress
 from ddt.train.schedule import learning_rate
 from ddt.train.spikes import BatchCursor, SpikeDetector
 from ddt.train.state import load_model, load_optimizer, model_tensors, optimizer_tensors

@@ -65,7 +65,5 @@ def test_blobs_are_the_objects():
             main = blobs[int(np.argmax(inside))]
             assert main.color == item.color and max(inside) > 0.9 * sum(inside)
             width, height = right - left, bottom - top
-            outside = main.mask_HW.sum() - max(
-                inside
-            )  # a soft edge of 2 px, 1 px for rounding
+            outside = main.mask_HW.sum() - max(inside)  # a soft edge of 2 px, 1 px for rounding
             assert outside <= (width + 6) * (height + 6) - width * height
