@@ -1,0 +1,145 @@
+"""A user's mistakes at the command line: exit code 2 and one line that names what is wrong; interrupts."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.cli import main
+from pipelines.use import parse_prefixes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> list[str]:
+    """Arguments that keep a run inside tmp_path."""
+    return [
+        f"--params={ROOT / 'params.yaml'}",
+        "--set",
+        f"paths.store={tmp_path}/store",
+        "--set",
+        f"paths.workspace={tmp_path}/workspace",
+        "--set",
+        f"tracking.uri=sqlite:///{tmp_path}/mlflow.db",
+    ]
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line on stderr of a command that must exit with 2."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ingest", "--set", "ingest.sauce=1"], "ingest.sauce: unknown key"),
+        (["ingest", "--set", "ingest.min_side_px=big"], "ingest.min_side_px = 'big': expected a whole number"),
+        (["ingest", "--profile", "nope"], "profile 'nope' not found; there are:"),
+        (["score"], "manifests/ingest.json, which is not there: run `python -m pipelines ingest` first"),
+        (["ingest", "--set", "ingest.source=/no/such/folder"], "ingest.source: /no/such/folder"),
+        (["ingest", "--set", "paths.workspace=/proc/none"], "paths.workspace = /proc/none: can't be written"),
+        (["generate", "a red circle", "-o", "x.jpg"], "--output x.jpg: expected a name that ends in .png"),
+        (["generate", "a red circle", "-o", "/no/x.png"], "no such folder as /no"),
+        (["caption", "/no/such.png"], "/no/such.png: no such file"),
+        (["generate", "x", "-o", "x.png", "--model", "models:/ddt-llama@champion"], "no such alias"),
+        (["generate", "x", "-o", "x.png", "--model", "models:/ddt-llama"], "expected models:/<name>@<alias>"),
+    ],
+)
+def test_one_line(
+    arguments: list[str], message: str, places: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert message in mistake(capsys, arguments[0], *places, *arguments[1:])
+
+
+def test_an_empty_source_is_named(
+    tmp_path: Path, places: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+    line = mistake(capsys, "ingest", *places, "--set", f"ingest.source={tmp_path}/empty")
+    assert "ingest.source: no .tar or .parquet file" in line
+
+
+def test_a_store_that_cannot_be_written_is_named(
+    tmp_path: Path, places: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    line = mistake(capsys, "ingest", *places, "--set", f"paths.store={tmp_path}/file")
+    assert f"{tmp_path}/file" in line and "not a folder" in line
+
+
+def test_a_file_that_is_no_image_is_named(
+    tmp_path: Path, places: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes.png").write_bytes(b"not an image")
+    assert "not a readable image" in mistake(capsys, "caption", str(tmp_path / "notes.png"), *places)
+
+
+def test_an_incomplete_model_folder_is_refused(
+    tmp_path: Path, places: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    (tmp_path / "model").mkdir()
+    line = mistake(capsys, "caption", str(tmp_path / "a.png"), "--model", str(tmp_path / "model"), *places)
+    assert "no _COMPLETE" in line
+
+
+def test_an_occupied_port_is_named(places: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert f"--port {port}: Address already in use" in mistake(capsys, "ui", *places, "--port", port)
+
+
+def test_prefixes() -> None:
+    assert parse_prefixes("1,4,all", 16) == [1, 4, 16]
+    for wrong in ("17", "x", "1,,2", "-1"):
+        with pytest.raises(ValueError, match="expected numbers from 0 to 16 or all"):
+            parse_prefixes(wrong, 16)
+
+
+@pytest.mark.ray
+def test_a_corrupt_tar_is_counted_and_stops_the_stage(
+    tmp_path: Path, places: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "0.tar").write_bytes(os.urandom(2000))
+    with pytest.raises(SystemExit) as ended:
+        main(["ingest", *places, "--set", f"ingest.source={tmp_path}/source"])
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "1 of 1 samples rejected (corrupt_archive 1), more than ingest.max_reject_rate" in last
+    assert not (tmp_path / "workspace" / "manifests" / "ingest.json").exists()
+
+
+@pytest.mark.ray
+def test_an_interrupt_ends_in_one_line(tmp_path: Path, places: list[str]) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipelines", "ingest", *places],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        start_new_session=True,
+    )
+    limit = time.monotonic() + 120
+    while not list((tmp_path / "store").glob("units/ingest/*/*.json")) and time.monotonic() < limit:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.strip().splitlines()[-1].startswith("interrupted; what was finished is kept")
+    assert not (tmp_path / "workspace" / "manifests" / "ingest.json").exists()
