@@ -37,6 +37,8 @@ def test_paper_profile_is_the_paper() -> None:
     )
     assert (fit.steps, fit.global_batch, fit.lr, fit.warmup_steps) == (140_000, 1024, 1e-4, 5000)
     assert (fit.betas, fit.eps, fit.weight_decay, fit.clip) == ((0.9, 0.99), 1e-6, 0.0, None)
+    assert (model.position_period, model.regional_blocks, model.gate_start) == (10_000.0, 0, 0.0)
+    assert {f.optimizer for f in (fit, params.pretrain.fit, params.finetune.fit)} == {"adamw"}
     pretrain = params.pretrain
     assert (pretrain.long_caption_rate, pretrain.caption_drop_rate, pretrain.text_rate) == (0.6, 0.1, 0.1)
     assert (pretrain.fit.steps, pretrain.fit.global_batch, pretrain.fit.lr) == (360_000, 1280, 1e-4)
