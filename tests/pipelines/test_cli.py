@@ -46,7 +46,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("arguments", "message"),
     [
         (["ingest", "--set", "ingest.sauce=1"], "ingest.sauce: unknown key"),
-        (["ingest", "--set", "ingest.min_side_px=big"], "ingest.min_side_px = 'big': expected a whole number"),
+        (["ingest", "--set", "ingest.min_side_px=big"], "ingest.min_side_px = 'big': expected a whole"),
         (["ingest", "--profile", "nope"], "profile 'nope' not found; there are:"),
         (["score"], "manifests/ingest.json, which is not there: run `python -m pipelines ingest` first"),
         (["ingest", "--set", "ingest.source=/no/such/folder"], "ingest.source: /no/such/folder"),
