@@ -190,7 +190,8 @@ class _Run:
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip or math.inf).float()
         finite = torch.isfinite(loss) & torch.isfinite(norm)
         self.broken = torch.maximum(self.broken, (~finite).float())
-        self.optimizer.grad_scale, self.optimizer.found_inf = None, self.broken  # type: ignore[attr-defined]
+        optimizer: Any = self.optimizer  # torch reads both from a fused optimizer but declares neither
+        optimizer.grad_scale, optimizer.found_inf = None, self.broken
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update(self.step)
