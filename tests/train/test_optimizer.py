@@ -6,13 +6,13 @@ import dataclasses
 
 import pytest
 import torch
-from test_fit import CONFIG
 from torch import nn
 
 from ddt.train.checkpoint import Checkpoints
 from ddt.train.fit import NonFiniteLoss, fit
 from ddt.train.optimizer import Combined, build_optimizer, is_hidden_matrix
 from ddt.train.state import load_optimizer, optimizer_tensors
+from tests.train.test_fit import CONFIG
 
 MUON = dataclasses.replace(CONFIG, optimizer="muon")
 HIDDEN = {"blocks.0.weight", "blocks.1.weight"}
