@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 import pytest
-from oracle import Oracle
 from PIL import Image
 
 from ddt.eval.benchmark import make_case, make_row, ordered
@@ -24,6 +23,7 @@ from ddt.eval.statistics import bootstrap, mean_of, shuffled_partners
 from ddt.scenes.sample import sample_scene
 from ddt.scenes.text import short_caption
 from ddt.scenes.world import HELD_OUT, Object, Scene, is_held_out, scene_from_dict
+from tests.eval.oracle import Oracle
 
 SIDE_PX = 32
 

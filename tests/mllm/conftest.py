@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS, TINY, make_tokenizer
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from ddt.mllm.build import new_model
 from ddt.mllm.sequences import SequenceBuilder
 from ddt.mllm.vocabulary import Vocabulary, extend_tokenizer
+from tests.mllm.mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS, TINY, make_tokenizer
 
 
 @pytest.fixture(scope="session", autouse=True)

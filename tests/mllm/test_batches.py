@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS
 
 from ddt.data.text import DrawnText
 from ddt.data.tokens import TokenDataset, TokenMeta, write_shard
@@ -18,6 +17,7 @@ from ddt.mllm.batches import (
     PretrainMix,
     caption_columns,
 )
+from tests.mllm.mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS
 
 META = TokenMeta("d", NUM_TOKENS, CODEBOOK_SIZE, "V_1..V_T")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS
 
 from ddt.mllm import sequences as S
 from ddt.mllm.build import build
 from ddt.mllm.config import SamplingConfig
 from ddt.mllm.generate import generate_codes, generate_text
 from ddt.mllm.sampling import draw, guided, uniforms
+from tests.mllm.mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS
 
 CAPTIONS = ["a red circle", "two blue squares left of a green ring", "a", "How many circles are there in it"]
 

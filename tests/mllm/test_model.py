@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from mllm_tiny import TINY, make_tokenizer
 from PIL import Image
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -17,6 +16,7 @@ from ddt.mllm.config import SamplingConfig
 from ddt.mllm.pictures import to_images, to_pixels
 from ddt.mllm.vocabulary import extend_tokenizer
 from ddt.tokenizer import DDTTokenizer, presets
+from tests.mllm.mllm_tiny import TINY, make_tokenizer
 
 PROMPTS = ["a red circle", "two blue squares and a green ring", "a"]
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mllm_tiny import CODEBOOK_SIZE
 
 from ddt.mllm.build import build
 from ddt.mllm.loss import LanguageModelLoss, chunked_cross_entropy
 from ddt.mllm.packing import PackedBatch, allowed_attention, assign_rows, pack, slice_rows
 from ddt.mllm.sequences import Document
+from tests.mllm.mllm_tiny import CODEBOOK_SIZE
 
 
 def random_documents(count: int, ids: int, seed: int = 0) -> list[Document]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS
 
 from ddt.mllm import sequences as S
 from ddt.mllm.sequences import SequenceBuilder
 from ddt.mllm.vocabulary import text_ids
+from tests.mllm.mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS
 
 IMAGE = np.array([3, 1, 4, 1])
 OTHER = np.array([9, 2, 6, 5])

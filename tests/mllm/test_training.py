@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS, TINY
 
 from ddt.data.tokens import TokenDataset, TokenMeta, write_shard
 from ddt.mllm import sequences as S
@@ -16,6 +15,7 @@ from ddt.mllm.loss import LanguageModelLoss
 from ddt.mllm.sequences import SequenceBuilder
 from ddt.train.config import FitConfig
 from ddt.train.fit import fit
+from tests.mllm.mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS, TINY
 
 FIT = FitConfig(
     steps=90,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mllm_tiny import CODEBOOK_SIZE, TINY, make_tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ddt.mllm.build import build, check_row_length, load_model
 from ddt.mllm.vocabulary import Vocabulary, extend_embeddings, extend_tokenizer, text_ids, visual_token
+from tests.mllm.mllm_tiny import CODEBOOK_SIZE, TINY, make_tokenizer
 
 
 def test_llama3_8b_gives_193794_ids():
