@@ -138,7 +138,7 @@ def test_an_interrupt_ends_in_one_line(tmp_path: Path, places: list[str]) -> Non
     limit = time.monotonic() + 120
     while not list((tmp_path / "store").glob("units/ingest/*/*.json")) and time.monotonic() < limit:
         time.sleep(0.1)
-    os.killpg(process.pid, signal.SIGINT)
+    process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1].startswith("interrupted; what was finished is kept")
