@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,8 @@ def test_an_interrupt_ends_in_one_line(tmp_path: Path, places: list[str]) -> Non
         stdout=subprocess.DEVNULL,
         text=True,
         start_new_session=True,
+        # A test run in the background may have inherited an ignored SIGINT.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     limit = time.monotonic() + 120
     while not list((tmp_path / "store").glob("units/ingest/*/*.json")) and time.monotonic() < limit:
