@@ -38,7 +38,10 @@ class Flow:
         ]
 
     def start(self, *command: str) -> subprocess.Popen[str]:
-        environment = os.environ | {"METAFLOW_DATASTORE_SYSROOT_LOCAL": str(self.folder / "metaflow")}
+        environment = os.environ | {
+            "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(self.folder / "metaflow"),
+            "METAFLOW_CARD_LOCALROOT": str(self.folder / "cards"),
+        }
         environment.pop("OMP_NUM_THREADS", None)
         log = (self.folder / "flow.log").open("a")
         return subprocess.Popen(
@@ -103,7 +106,7 @@ def test_the_run_leaves_a_registered_model_and_a_verdict(whole: Flow) -> None:
 
 
 def test_each_step_has_its_card(whole: Flow) -> None:
-    cards = [p for p in (whole.folder / "metaflow").rglob("*.html") if "cards" in p.parts]
+    cards = [path for path in whole.folder.rglob("*.html") if "cards" in path.parts]
     with_card = {step for step in (*STAGES, "end") for path in cards if step in path.parts}
     assert with_card == {*STAGES, "end"}
 
