@@ -29,10 +29,14 @@ from ddt.eval.metrics import psnr, psnr_pooled, ssim
 from ddt.eval.pictures import png_bytes, rgb_array
 from ddt.eval.statistics import bootstrap, shuffled_partners
 from ddt.mllm.pictures import to_images, to_pixels
+from ddt.scenes.detect import Detection, detect
 from ddt.scenes.render import render
 from ddt.scenes.sample import sample_scene
 
 PSNR_OF_EQUAL = 60.0  # dB; equal pictures have infinite PSNR, which no mean survives
+IN_PLACE = (
+    0.1  # an object is where it was if its centre moved by less than this, in image sides, on each axis
+)
 
 
 class Reconstruct(Benchmark):
@@ -44,8 +48,10 @@ class Reconstruct(Benchmark):
     protocol = (
         "Mean over images of PSNR and of Wang's SSIM, as papers report them; `psnr_pooled` is the PSNR of "
         "the pooled squared error (another, lower number). `codebook_used` is the share of the codes that "
-        "occur among all these images. Floors: the mean of all pictures, and other pictures' "
-        "reconstructions."
+        "occur among all these images. On scenes, `objects_placed` is the share of a picture's objects that "
+        "the analytic detector finds again in their colour and place, `objects_kept` with their shape too: "
+        "what the codes lose, no language model can draw or see. Floors: the mean of all pictures, and "
+        "other pictures' reconstructions."
     )
 
     def __init__(
@@ -124,7 +130,28 @@ class Reconstruct(Benchmark):
             ceiling = np.full(len(rows), best)
             scores |= grouped_scores(groups, values, ceiling, floors, seed=self.seed)
         scores["reconstruct/psnr_pooled"] = self._pooled(results, targets)
+        if self.photos is None:
+            scores |= self._objects(rows, results, targets)
         return scores | self._codebook(rows)
+
+    def _objects(
+        self, rows: Sequence[Row], results: list[np.ndarray], targets: list[np.ndarray]
+    ) -> dict[str, Score]:
+        asked, found = [detect(image) for image in targets], [detect(image) for image in results]
+        others = [found[other] for other in shuffled_partners(len(rows), self.seed)]
+
+        def kept(finds: Sequence[list[Detection]], with_shape: bool) -> np.ndarray:
+            reach_px = IN_PLACE * self.image_size
+            pairs = zip(asked, finds, strict=True)
+            return np.array([_share_kept(a, f, reach_px, with_shape) for a, f in pairs])
+
+        scores: dict[str, Score] = {}
+        for name, with_shape in (("objects_placed", False), ("objects_kept", True)):
+            floors = {"other reconstructions": kept(others, with_shape)}
+            groups = seen_groups(rows, f"reconstruct/{name}")
+            ceiling = np.ones(len(rows))
+            scores |= grouped_scores(groups, kept(found, with_shape), ceiling, floors, seed=self.seed)
+        return scores
 
     def _pooled(self, results: list[np.ndarray], targets: list[np.ndarray]) -> Score:
         errors = np.array(
@@ -151,3 +178,15 @@ class Reconstruct(Benchmark):
                 float(most), float(most), float(most), len(rows), ceiling=1 / size, higher_is_better=False
             ),
         }
+
+
+def _share_kept(
+    asked: Sequence[Detection], found: Sequence[Detection], reach_px: float, with_shape: bool
+) -> float:
+    """Share of the objects asked for that were found in colour and place, and in shape where it counts."""
+
+    def same(a: Detection, b: Detection) -> bool:
+        moved = [abs(a.box[i] + a.box[i + 2] - b.box[i] - b.box[i + 2]) / 2 for i in (0, 1)]
+        return a.color == b.color and max(moved) < reach_px and (a.shape == b.shape or not with_shape)
+
+    return sum(any(same(a, b) for b in found) for a in asked) / max(len(asked), 1)

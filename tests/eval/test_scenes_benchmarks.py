@@ -2,6 +2,7 @@
 low.
 """
 
+import dataclasses
 import json
 import math
 
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from ddt.eval.benchmark import make_case, make_row, ordered
+from ddt.eval.pictures import png_bytes
 from ddt.eval.reconstruct import Reconstruct
 from ddt.eval.scenes_caption import Captioning, caption_fault
 from ddt.eval.scenes_choice import Choice
@@ -20,6 +22,7 @@ from ddt.eval.scenes_pope import POPE
 from ddt.eval.scenes_t2i import T2I
 from ddt.eval.scenes_vqa import VQA
 from ddt.eval.statistics import bootstrap, mean_of, shuffled_partners
+from ddt.scenes.render import render
 from ddt.scenes.sample import sample_scene
 from ddt.scenes.text import short_caption
 from ddt.scenes.world import HELD_OUT, Object, Scene, is_held_out, scene_from_dict
@@ -250,6 +253,25 @@ def test_reconstruction():
     assert scores["reconstruct/psnr"].value == 60 and scores["reconstruct/ssim"].value == pytest.approx(1)
     assert 8 < scores["reconstruct/psnr"].floor < 25
     assert scores["reconstruct/psnr"].floor_is in ("the mean picture", "other reconstructions")
+    for name in ("objects_placed", "objects_kept"):
+        assert scores[f"reconstruct/{name}"].value == 1.0
+        assert scores[f"reconstruct/{name}"].floor < 0.3
+
+
+def test_objects_that_change_shape_are_placed_but_not_kept():
+    benchmark, rows = run(Reconstruct, 2)
+    objects = [
+        Object("circle", "red", "solid", "large", 0.3, 0.3, 0.19),
+        Object("square", "blue", "solid", "large", 0.7, 0.7, 0.19),
+    ]
+    changed = [objects[0], dataclasses.replace(objects[1], shape="triangle")]
+    gone = [dataclasses.replace(objects[0], color="green")]
+    target = png_bytes(render(Scene("grey", tuple(objects)), 32))
+    for row, result in zip(rows, (changed, gone), strict=True):
+        row["target"], row["image"] = target, png_bytes(render(Scene("grey", tuple(result)), 32))
+    scores = benchmark.summarize(rows)
+    assert scores["reconstruct/objects_placed"].value == pytest.approx((1.0 + 0.0) / 2)
+    assert scores["reconstruct/objects_kept"].value == pytest.approx((0.5 + 0.0) / 2)
 
 
 def test_reconstruction_of_photographs():
@@ -263,7 +285,9 @@ def test_reconstruction_of_photographs():
         photos.append(buffer.getvalue())
     benchmark, rows = run(Reconstruct, 20, photos=photos)
     assert [row["task"] for row in rows] == ["photo", "photo"]
-    assert benchmark.summarize(rows)["reconstruct/psnr"].value == 60
+    scores = benchmark.summarize(rows)
+    assert scores["reconstruct/psnr"].value == 60
+    assert "reconstruct/objects_kept" not in scores  # photographs have no known objects
 
 
 def test_a_case_twice_is_refused():
