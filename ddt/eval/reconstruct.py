@@ -34,9 +34,7 @@ from ddt.scenes.render import render
 from ddt.scenes.sample import sample_scene
 
 PSNR_OF_EQUAL = 60.0  # dB; equal pictures have infinite PSNR, which no mean survives
-IN_PLACE = (
-    0.1  # an object is where it was if its centre moved by less than this, in image sides, on each axis
-)
+IN_PLACE = 0.1  # an object's centre may move by less than this, in image sides, on each axis
 
 
 class Reconstruct(Benchmark):
@@ -49,9 +47,8 @@ class Reconstruct(Benchmark):
         "Mean over images of PSNR and of Wang's SSIM, as papers report them; `psnr_pooled` is the PSNR of "
         "the pooled squared error (another, lower number). `codebook_used` is the share of the codes that "
         "occur among all these images. On scenes, `objects_placed` is the share of a picture's objects that "
-        "the analytic detector finds again in their colour and place, `objects_kept` with their shape too: "
-        "what the codes lose, no language model can draw or see. Floors: the mean of all pictures, and "
-        "other pictures' reconstructions."
+        "the analytic detector finds again in their colour and place, `objects_kept` with their shape too. "
+        "Floors: other pictures' reconstructions, and for PSNR and SSIM the mean of all pictures."
     )
 
     def __init__(
