@@ -118,8 +118,9 @@ class SelectParams:
 
 @dataclass(frozen=True)
 class TrainTokenizerParams:
-    """The DDT tokenizer and its training."""
+    """The DDT tokenizer and its training. `init`: SD3 weights for the decoder's image stream, or null."""
 
+    init: str | None
     model: DDTConfig
     fit: FitConfig
 

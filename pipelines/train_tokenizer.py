@@ -23,6 +23,14 @@ MODULES = (
 PICTURED = 8
 
 
+def models(section: TrainTokenizerParams) -> dict[str, str]:
+    """Digests of the checkpoints it starts from or works in."""
+    from ddt.data.refs import model_digest
+
+    named = {"init": section.init, "vae": section.model.vae}
+    return {key: model_digest(reference) for key, reference in named.items() if reference is not None}
+
+
 @dataclass(frozen=True)
 class ImageBatches:
     """Batches of `size` images for the training loop."""
@@ -46,6 +54,10 @@ class TokenizerJob(Job):
 
         torch.manual_seed(params.fit.seed)
         model = DDTTokenizer(params.model)
+        if params.init is not None:
+            from ddt.tokenizer.sd3 import init_from_sd3
+
+            init_from_sd3(model, params.init)
         keys, rows = zip(*shards, strict=True)
         images = ImageDataset(keys, rows, params.model.image_size, params.fit.seed, fetch=self.store.fetch)
         batches = ImageBatches(images, params.fit.global_batch)

@@ -53,6 +53,9 @@ class DDTConfig:
     position_period: Positive
     regional_blocks: Natural
     gate_start: float
+    # The decoder's image positions: `sincos` by the period above; `stored` the same at first, but kept with
+    # the weights, so that those of the SD3 checkpoint that training starts from can take their place.
+    decoder_positions: Literal["sincos", "stored"]
     # Time to prefix. `stages`: piecewise linear through (end of stage, tokens in stage). `ceil`: k(0) = 0;
     # `inclusive`: floor + 1, so that one token is visible at t = 0.
     schedule: Literal["linear", "stages"]
@@ -157,6 +160,7 @@ def presets() -> dict[str, DDTConfig]:
         position_period=10_000.0,
         regional_blocks=0,
         gate_start=0.0,
+        decoder_positions="sincos",
         schedule="linear",
         stage_ends=(),
         stage_tokens=(),
@@ -180,6 +184,7 @@ def presets() -> dict[str, DDTConfig]:
     )
     selftok = paper.replace(
         encoder_patch=2,
+        decoder_positions="stored",  # it starts from SD3-medium
         num_tokens=512,
         schedule="stages",
         stage_ends=(0.2, 0.4, 0.6, 0.8, 1.0),

@@ -155,6 +155,7 @@ class Decoder(nn.Module):
         position_period: float,
         regional_blocks: int,
         gate_start: float,
+        stored_positions: bool,
     ) -> None:
         super().__init__()
         self.patch, self.channels, self.hidden_tokens = patch, channels, hidden_tokens
@@ -169,7 +170,7 @@ class Decoder(nn.Module):
             if regional_blocks
             else sincos_1d(torch.arange(num_tokens), width, position_period)
         )
-        self.register_buffer("image_positions", image_positions, persistent=False)
+        self.register_buffer("image_positions", image_positions, persistent=stored_positions)
         self.register_buffer("token_positions", token_positions, persistent=False)
         self.blocks = nn.ModuleList(
             DecoderBlock(

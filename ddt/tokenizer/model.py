@@ -82,6 +82,7 @@ class DDTTokenizer(nn.Module):
             position_period=config.position_period,
             regional_blocks=config.regional_blocks,
             gate_start=config.gate_start,
+            stored_positions=config.decoder_positions == "stored",
         )
         self._space: Space | None = None
 

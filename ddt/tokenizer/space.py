@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from ddt.tokenizer.pretrained import load_part
 
 
 class Space(Protocol):
@@ -33,7 +35,7 @@ class LatentSpace:
     """
 
     def __init__(self, vae: str, channels: int, downsample: int) -> None:
-        self.vae = _load_vae(vae)
+        self.vae = load_part("vae", vae, "AutoencoderKL", "vae")
         config = self.vae.config
         found = (config.latent_channels, 2 ** (len(config.block_out_channels) - 1))
         if found != (channels, downsample):
@@ -53,15 +55,3 @@ class LatentSpace:
     def to_images(self, x_BCHW: Tensor) -> Tensor:
         vae = self.vae.to(x_BCHW.device)
         return vae.decode(x_BCHW / self.scale + self.shift).sample.clamp(-1, 1)
-
-
-def _load_vae(vae: str) -> Any:
-    try:
-        from diffusers import AutoencoderKL
-    except ImportError:
-        raise ValueError(f"vae = {vae!r}: needs the diffusers package, which is not installed") from None
-    try:
-        loaded = AutoencoderKL.from_pretrained(vae, use_safetensors=True)
-    except OSError as error:
-        raise ValueError(f"vae = {vae!r}: cannot be loaded ({str(error).splitlines()[0]})") from None
-    return loaded.eval().requires_grad_(False)
