@@ -40,14 +40,14 @@ def figure_image(figure: Any) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def axes(width: float = 7, height: float = 3) -> tuple[Any, Any]:
-    """A figure without a display, and its axes."""
+def axes(width: float = 7, height: float = 3, rows: int = 1) -> tuple[Any, Any]:
+    """A figure without a display, and its axes (an array of them for several rows)."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    return plt.subplots(figsize=(width, height))
+    return plt.subplots(rows, figsize=(width, height * rows), sharex=True)
 
 
 def score_histogram(scores: Mapping[str, np.ndarray]) -> Image.Image:
@@ -84,4 +84,15 @@ def usage_plot(counts: np.ndarray) -> Image.Image:
     ax.set_xlabel("code, most used first")
     ax.set_ylabel("share")
     ax.set_title(f"{int((counts > 0).sum())} of {len(counts)} codes used")
+    return figure_image(figure)
+
+
+def position_plot(bars: Mapping[str, Sequence[float]]) -> Image.Image:
+    """Named values of each token V_1..V_T, one row of bars a name."""
+    figure, found = axes(height=2.2, rows=len(bars))
+    rows = np.atleast_1d(found)
+    for ax, (name, values) in zip(rows, bars.items(), strict=True):
+        ax.bar(np.arange(1, len(values) + 1), values, width=0.9)
+        ax.set_ylabel(name)
+    rows[-1].set_xlabel("token")
     return figure_image(figure)

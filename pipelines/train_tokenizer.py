@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddt.params import TrainTokenizerParams
+from pipelines.pictures import position_plot, usage_plot
 from pipelines.report import Report
 from pipelines.runner import StageContext, StageResult
 from pipelines.training import Job, run_training
@@ -20,7 +21,8 @@ MODULES = (
     "ddt.tokenizer", "ddt.train", "ddt.data.images", "ddt.data.decode", "ddt.data.order",
     "pipelines.train_tokenizer",
 )  # fmt: skip
-PICTURED = 8
+PICTURED, ENCODED = 8, 256  # training images of the first shard: in the grid, for the use of the codebook
+PER_TOKEN = {"position_perplexity": "perplexity", "visible_share": "share of time visible"}
 
 
 def models(section: TrainTokenizerParams) -> dict[str, str]:
@@ -73,33 +75,57 @@ def run(ctx: StageContext) -> StageResult:
     pairs = [c for c in ctx.inputs["ingest"].commits if c.stats["role"] == "pairs" and c.rows]
     shards = [(c.key, c.rows) for c in pairs]
     commit, report = run_training(ctx, TokenizerJob, params=ctx.section, shards=shards)
+    _plot_positions(ctx, report)
     folder = ctx.store.fetch_tree(commit.key.rpartition("/")[0])
     _picture(ctx, report, folder, shards[0][0])
     report.notes.append(f"{report.metrics['model/parameters']:,.0f} parameters, in {folder}")
     return StageResult([commit], report)
 
 
+def _plot_positions(ctx: StageContext, report: Report) -> None:
+    """What was logged for each token becomes a plot: as curves in the tracker it would be T a family."""
+    bars: dict[str, list[float]] = {}
+    for name in sorted(report.curves):
+        family = name.partition("/")[0]
+        if family in PER_TOKEN:
+            bars.setdefault(PER_TOKEN[family], []).append(report.metrics.pop(name))
+            del report.curves[name]
+    if bars:
+        path = ctx.folder / "positions.png"
+        position_plot(bars).save(path)
+        report.pictures["Each token at the end of training"] = ctx.relative(path)
+
+
 def _picture(ctx: StageContext, report: Report, folder: Path, shard: str) -> None:
     """Training images beside their decodings from a few prefixes: the evaluation measures held-out ones."""
+    import numpy as np
+
+    from ddt.tokenizer import DDTTokenizer, reconstruction_grid
+
+    tokenizer = DDTTokenizer.from_pretrained(folder)
+    config = tokenizer.config
+    pixels = _first_images(ctx, shard, config.image_size)
+    quarters = {config.num_tokens * i // 4 for i in (1, 2, 3, 4)}
+    prefixes = sorted(quarters - {0})
+    path = ctx.folder / "reconstructions.png"
+    scale = max(1, 128 // config.image_size)
+    reconstruction_grid(tokenizer, pixels[:PICTURED], prefixes, scale=scale).save(path)
+    report.pictures[f"Original, then decoded from the first {', '.join(map(str, prefixes))} tokens"] = (
+        ctx.relative(path)
+    )
+    path = ctx.folder / "codebook.png"
+    codes = tokenizer.encode(pixels).flatten().numpy()
+    usage_plot(np.bincount(codes, minlength=config.codebook_size)).save(path)
+    report.pictures[f"Use of the codebook by {len(pixels)} training images"] = ctx.relative(path)
+    report.metrics["model/parameters"] = sum(p.numel() for p in tokenizer.parameters())
+
+
+def _first_images(ctx: StageContext, shard: str, side_px: int) -> Tensor:
     from PIL import Image
 
     from ddt.data.decode import decode_image
     from ddt.mllm.pictures import to_pixels
     from ddt.records import read_shard
-    from ddt.tokenizer import DDTTokenizer, reconstruction_grid
 
-    tokenizer = DDTTokenizer.from_pretrained(folder)
-    config = tokenizer.config
-    images = read_shard(ctx.store.fetch(shard), ["image"])["image"].slice(0, PICTURED).to_pylist()
-    pixels = to_pixels(
-        [Image.fromarray(decode_image(data, config.image_size)) for data in images], config.image_size
-    )
-    prefixes = sorted(
-        {config.num_tokens // 4, config.num_tokens // 2, config.num_tokens * 3 // 4, config.num_tokens}
-    )
-    path = ctx.folder / "reconstructions.png"
-    reconstruction_grid(tokenizer, pixels, prefixes, scale=max(1, 128 // config.image_size)).save(path)
-    report.pictures[f"Original, then decoded from the first {', '.join(map(str, prefixes))} tokens"] = (
-        ctx.relative(path)
-    )
-    report.metrics["model/parameters"] = sum(p.numel() for p in tokenizer.parameters())
+    images = read_shard(ctx.store.fetch(shard), ["image"])["image"].slice(0, ENCODED).to_pylist()
+    return to_pixels([Image.fromarray(decode_image(data, side_px)) for data in images], side_px)

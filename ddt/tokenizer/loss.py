@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ddt.tokenizer.config import DDTConfig
 from ddt.tokenizer.model import TrainingOutput
+from ddt.tokenizer.quantizer import by_position
 
 TIME_BANDS = ((0.0, 0.35), (0.35, 0.7), (0.7, 1.0))
 
@@ -36,6 +37,8 @@ class TokenizerLoss:
             "flow": flow_loss.detach(),
             "commitment": commitment.detach(),
             **error_by_time(out.x0_squared_error_B, out.t_B),
+            **error_by_tokens(out.x0_squared_error_B, out.visible_BT),
+            **by_position("visible_share", out.visible_BT.float().mean(0)),
             **out.quantized.metrics,
         }
         return loss, metrics
@@ -56,3 +59,10 @@ def error_by_time(x0_squared_error_B: Tensor, t_B: Tensor) -> dict[str, Tensor]:
         if inside_B.any():
             metrics[f"mse_t/{low:g}-{high:g}"] = x0_squared_error_B[inside_B].mean()
     return metrics
+
+
+def error_by_tokens(x0_squared_error_B: Tensor, visible_BT: Tensor) -> dict[str, Tensor]:
+    """The same for samples with and without tokens; a kind that did not come up is left out."""
+    some_B = visible_BT.any(1)
+    kinds = {"mse_tokens/some": some_B, "mse_tokens/none": ~some_B}
+    return {name: x0_squared_error_B[kind_B].mean() for name, kind_B in kinds.items() if kind_B.any()}

@@ -220,14 +220,21 @@ def spherical_kmeans(z_Nd: Tensor, codebook_size: int, seed: int) -> tuple[Tenso
 
 @torch.no_grad()
 def codebook_metrics(codes_BT: Tensor, codebook_size: int) -> dict[str, Tensor]:
-    """Usage, perplexity and largest share of one batch, and the perplexity of its least varied position."""
+    """Usage, perplexity and largest share of one batch, and the perplexity of each position."""
     share_K = torch.bincount(codes_BT.flatten(), minlength=codebook_size).float() / codes_BT.numel()
+    position_T = position_perplexity(codes_BT, codebook_size)
     return {
         "codes/usage": (share_K > 0).float().mean(),
         "codes/perplexity": perplexity(share_K),
         "codes/largest_share": share_K.max(),
-        "codes/min_position_perplexity": position_perplexity(codes_BT, codebook_size).min(),
+        "codes/min_position_perplexity": position_T.min(),
+        **by_position("position_perplexity", position_T),
     }
+
+
+def by_position(family: str, value_T: Tensor) -> dict[str, Tensor]:
+    """A metric for each token: `<family>/0001` is V_1's."""
+    return {f"{family}/{i:04}": value for i, value in enumerate(value_T.unbind(), start=1)}
 
 
 def perplexity(share_K: Tensor) -> Tensor:

@@ -299,6 +299,17 @@ def test_loss_terms_and_their_options():
     assert options[-1]["loss"] > options[-1]["flow"] + options[-1]["commitment"]
 
 
+def test_visible_share_and_error_with_and_without_tokens_are_logged():
+    losses = train(10, batch=64, condition_dropout=0.5)[2][2:]  # quantized from step 2 on
+    mean = {name: torch.stack([m[name] for m in losses]).mean().item() for name in losses[-1]}
+    # Half of the samples see V_1 (all but at t = 0); V_8 is visible in the last eighth of the times.
+    assert mean["visible_share/0001"] == pytest.approx(0.5, abs=0.08)
+    assert mean["visible_share/0008"] == pytest.approx(0.5 / 8, abs=0.05)
+    assert mean["mse_tokens/some"] > 0 and mean["mse_tokens/none"] > 0
+    assert "mse_tokens/none" in train(1, batch=64, condition_dropout=1.0)[2][0]
+    assert "position_perplexity/0008" in losses[-1]
+
+
 def test_same_seed_same_losses():
     first, second = train(3)[2], train(3)[2]
     assert [float(m["loss"]) for m in first] == [float(m["loss"]) for m in second]

@@ -1,4 +1,6 @@
-"""The quantizer against hand computation, vector-quantize-pytorch and a single process (gloo, two ranks)."""
+"""The quantizer against hand computation, vector-quantize-pytorch and one process (gloo, 2 and 4 ranks)."""
+
+import multiprocessing
 
 import pytest
 import torch
@@ -159,6 +161,8 @@ def test_metrics_closed_forms():
     assert metrics["codes/min_position_perplexity"] == pytest.approx(1.0)
     expected = torch.tensor([1.0, 2**0.5 * 4**0.5])  # entropy of (1/2, 1/4, 1/4) is 1.5 bits
     torch.testing.assert_close(q.position_perplexity(codes, 8), expected)
+    each = torch.stack([metrics["position_perplexity/0001"], metrics["position_perplexity/0002"]])
+    torch.testing.assert_close(each, expected)
 
 
 def test_entropy_term_acts_below_its_floor_and_spreads_the_codes():
@@ -184,11 +188,14 @@ def _train_rank(rank, world, meeting, z, result):
         dist.destroy_process_group()
 
 
-@pytest.mark.parametrize("world", [2])
+@pytest.mark.parametrize("world", [2, 4])
 def test_ranks_hold_the_codebook_of_a_single_process(world, tmp_path):
     z = torch.stack([vectors(seed=s) for s in range(20)])
     _train_rank(0, 1, None, z, tmp_path / "single")
-    mp.spawn(_train_rank, (world, tmp_path / "meeting", z, tmp_path / "many"), nprocs=world)
+    arguments = (world, tmp_path / "meeting", z, tmp_path / "many")
+    # The server imports torch once for all ranks, and they start from a process that has used no threads.
+    multiprocessing.set_forkserver_preload([__name__])
+    mp.start_processes(_train_rank, arguments, nprocs=world, start_method="forkserver")
     single, many = (load_file(tmp_path / name) for name in ("single", "many"))
     for name in single:
         torch.testing.assert_close(many[name], single[name], atol=1e-5, rtol=1e-5)
