@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -50,3 +52,14 @@ def check_count(name: str, value: int, low: int, high: int | None = None) -> Non
     ):
         allowed = f"at least {low}" if high is None else f"in {low}..{high}"
         raise ValueError(f"{name} = {value!r}: expected a whole number {allowed}")
+
+
+def check_guidance(value: float, condition_dropout: float) -> None:
+    """A finite number of at least 1, and 1 itself where training never hid all tokens."""
+    if not 1 <= value < math.inf:
+        raise ValueError(f"guidance = {value!r}: expected a number of at least 1")
+    if value != 1 and condition_dropout == 0:
+        raise ValueError(
+            f"guidance = {value!r}: expected 1, as this tokenizer was trained with condition_dropout = 0 "
+            "and does not know the image without tokens"
+        )

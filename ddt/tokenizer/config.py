@@ -64,6 +64,9 @@ class DDTConfig:
     prefix: Literal["ceil", "inclusive"]
     # What the decoder gets in place of a hidden token: a zero code, or a zero code that nothing attends to.
     hidden_tokens: Literal["zero", "mask"]
+    # `joint`: tokens attend to the noisy image as well. `separate`: each only to the tokens before it,
+    # whatever the time, so that decoding computes the token stream once for all its steps.
+    token_stream: Literal["joint", "separate"]
     # Training. `power`: t = u^(1/time_power), denser near pure noise, where the tokens carry the image.
     target: Literal["x0", "velocity"]
     time_sampling: Literal["uniform", "power"]
@@ -99,6 +102,11 @@ class DDTConfig:
                 raise ValueError(
                     f"{part}_width = {width}: expected a multiple of 4 and of {part}_heads = {heads}"
                 )
+        if self.token_stream == "separate" and self.hidden_tokens != "mask":
+            raise ValueError(
+                f"hidden_tokens = {self.hidden_tokens!r}: expected 'mask' with token_stream = separate, "
+                "whose tokens do not depend on which are hidden"
+            )
         self._check_stages()
 
     def _check_stages(self) -> None:
@@ -166,6 +174,7 @@ def presets() -> dict[str, DDTConfig]:
         stage_tokens=(),
         prefix="ceil",
         hidden_tokens="zero",
+        token_stream="joint",
         target="x0",
         time_sampling="uniform",
         time_power=1.0,

@@ -1,6 +1,7 @@
 """The decoder: SD3's MMDiT with the token sequence in place of the text (paper section 3.2, "decoder").
 
 Both streams are modulated by the timestep (adaLN-zero) and joined in attention; there is no pooled embedding.
+With `token_stream: separate` the tokens see neither image nor time, and are read once for all steps.
 Names, orders and norms follow SD3-medium, so that its image stream can be loaded.
 Shapes: B batch, T tokens, L image patches, D width.
 """
@@ -25,6 +26,7 @@ from ddt.tokenizer.layers import (
 )
 
 TIME_FEATURES = 256
+KeysValues = tuple[Tensor, Tensor]  # of tokens in one block, [B, N, T, H] each
 
 
 class TimeEmbedding(nn.Module):
@@ -130,6 +132,24 @@ class DecoderBlock(nn.Module):
             token_BTD = self.token.after(token_BTD, attended[:, length:], token_modulation)
         return image_BLD, token_BTD
 
+    def read(self, token_BTD: Tensor, condition_1D: Tensor) -> tuple[Tensor, KeysValues]:
+        """The token stream alone, each token seeing those before it; and its keys and values for `draw`."""
+        qkv, modulation = self.token.before(token_BTD, condition_1D)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        if not self.last:
+            attended = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
+            token_BTD = self.token.after(token_BTD, attended, modulation)
+        return token_BTD, (k, v)
+
+    def draw(
+        self, image_BLD: Tensor, tokens: KeysValues, condition_BD: Tensor, key_bias: Tensor | None
+    ) -> Tensor:
+        """The image stream, attending to itself and to tokens that were read before."""
+        qkv, modulation = self.image.before(image_BLD, condition_BD)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        k, v = (torch.cat(pair, dim=2) for pair in zip((k, v), tokens, strict=True))
+        return self.image.after(image_BLD, attend_heads(q, k, v, key_bias), modulation)
+
 
 class Decoder(nn.Module):
     """Noisy image, time and the visible prefix of codes to the network's prediction (x0 or velocity)."""
@@ -152,6 +172,7 @@ class Decoder(nn.Module):
         activation: str,
         qk_norm: bool,
         hidden_tokens: str,
+        token_stream: str,
         position_period: float,
         regional_blocks: int,
         gate_start: float,
@@ -159,6 +180,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.patch, self.channels, self.hidden_tokens = patch, channels, hidden_tokens
+        self.separate = token_stream == "separate"
         self.embed = nn.Linear(channels * patch * patch, width)
         self.embed_token = nn.Linear(code_dim, width)
         self.embed_time = TimeEmbedding(width)
@@ -191,20 +213,50 @@ class Decoder(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, x_BCHW: Tensor, t_B: Tensor, codes_BTd: Tensor, visible_BT: Tensor) -> Tensor:
+    def forward(
+        self,
+        x_BCHW: Tensor,
+        t_B: Tensor,
+        codes_BTd: Tensor,
+        visible_BT: Tensor,
+        tokens: list[KeysValues] | None = None,
+    ) -> Tensor:
         """Prediction [B, C, S, S] in float32.
 
-        x is the noisy image at t_B, codes_BTd the unit code vectors of which visible_BT are given.
+        x is the noisy image at t_B, codes_BTd the unit code vectors of which visible_BT are given. `tokens`
+        is what `read_tokens` gave for the codes where the token stream is separate (None: computed here).
         """
         dtype = compute_dtype(x_BCHW)
         image_BLD = (self.embed(patchify(x_BCHW, self.patch)) + self.image_positions).to(dtype)
-        token_BTD = self._embed_tokens(codes_BTd, visible_BT).to(dtype)
         key_bias = self._key_bias(visible_BT, image_BLD.shape[1]) if self.hidden_tokens == "mask" else None
         condition_BD = F.silu(self.embed_time(t_B))
-        for block in self.blocks:
-            image_BLD, token_BTD = block(image_BLD, token_BTD, condition_BD, key_bias)
+        if self.separate:
+            tokens = self.read_tokens(codes_BTd) if tokens is None else tokens
+            for block, keys_values in zip(self.blocks, tokens, strict=True):
+                assert isinstance(block, DecoderBlock)
+                image_BLD = block.draw(image_BLD, keys_values, condition_BD, key_bias)
+        else:
+            token_BTD = self._embed_tokens(codes_BTd, visible_BT).to(dtype)
+            for block in self.blocks:
+                image_BLD, token_BTD = block(image_BLD, token_BTD, condition_BD, key_bias)
         scale, shift = self.modulation(condition_BD).chunk(2, dim=-1)
         return unpatchify(self.project(modulate(image_BLD, shift, scale)).float(), self.patch, self.channels)
+
+    def read_tokens(self, codes_BTd: Tensor) -> list[KeysValues]:
+        """The separate token stream of all T tokens, block by block: the same at every time.
+
+        Departs from the paper's (and SD3's) joint stream: no image, no time but 1, and only tokens before, so
+        that hiding a tail of the tokens changes nothing in those that stay.
+        """
+        everything = torch.ones(codes_BTd.shape[:2], dtype=torch.bool, device=codes_BTd.device)
+        token_BTD = self._embed_tokens(codes_BTd, everything).to(compute_dtype(codes_BTd))
+        condition_1D = F.silu(self.embed_time(torch.ones(1, device=codes_BTd.device)))
+        tokens = []
+        for block in self.blocks:
+            assert isinstance(block, DecoderBlock)
+            token_BTD, keys_values = block.read(token_BTD, condition_1D)
+            tokens.append(keys_values)
+        return tokens
 
     def _embed_tokens(self, codes_BTd: Tensor, visible_BT: Tensor) -> Tensor:
         # Unit vectors have entries of about 1/sqrt(d): bring them to unit variance as the projection expects.

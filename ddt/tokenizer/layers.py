@@ -24,7 +24,7 @@ def attend(qkv_BLD3: Tensor, heads: int, key_bias_BL: Tensor | None = None) -> T
 
 
 def attend_heads(q_BNLH: Tensor, k_BNLH: Tensor, v_BNLH: Tensor, key_bias_BL: Tensor | None = None) -> Tensor:
-    """Attention with the heads split; returns [B, L, N·H]."""
+    """Attention with the heads split, for as many queries as there are; returns [B, L, N·H]."""
     if q_BNLH.device.type == "cpu":
         out_BNLH = _plain_attention(q_BNLH, k_BNLH, v_BNLH, key_bias_BL)
     else:
@@ -41,7 +41,7 @@ def _plain_attention(q: Tensor, k: Tensor, v: Tensor, key_bias_BL: Tensor | None
     if key_bias_BL is not None:
         heads = v.shape[1]
         scores = scores + key_bias_BL.repeat_interleave(heads, 0)[:, None].to(scores.dtype)
-    return (scores.softmax(-1) @ v_flat).view(v.shape)
+    return (scores.softmax(-1) @ v_flat).unflatten(0, v.shape[:2])
 
 
 class MLP(nn.Sequential):

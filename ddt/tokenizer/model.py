@@ -18,7 +18,7 @@ from ddt.tokenizer.config import DDTConfig
 from ddt.tokenizer.decoder import Decoder
 from ddt.tokenizer.encoder import Encoder
 from ddt.tokenizer.quantizer import Quantized, Quantizer
-from ddt.tokenizer.sampler import sample
+from ddt.tokenizer.sampler import Predict, sample
 from ddt.tokenizer.schedule import TokenSchedule
 from ddt.tokenizer.space import LatentSpace, PixelSpace, Space
 
@@ -79,6 +79,7 @@ class DDTTokenizer(nn.Module):
             activation=config.activation,
             qk_norm=config.qk_norm,
             hidden_tokens=config.hidden_tokens,
+            token_stream=config.token_stream,
             position_period=config.position_period,
             regional_blocks=config.regional_blocks,
             gate_start=config.gate_start,
@@ -155,11 +156,15 @@ class DDTTokenizer(nn.Module):
         num_steps: int | None = None,
         num_tokens: int | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
+        *,
+        guidance: float = 1.0,
     ) -> Tensor:
         """float32 images [B, 3, S, S] in [-1, 1] of codes V_1..V_T.
 
         `num_steps` denoising steps (default `config.decode_steps`; the paper's is T), seeing only the first
         `num_tokens` tokens (default all). Noise comes from `generator`; without one it is always the same.
+        `guidance` above 1 moves each prediction away from the one without tokens (classifier-free guidance,
+        not in the paper), which a tokenizer trained with `condition_dropout` knows.
         Raises ValueError for codes of a wrong shape or range, and for numbers out of range.
         """
         config = self.config
@@ -168,11 +173,12 @@ class DDTTokenizer(nn.Module):
         checks.check_count("num_steps", num_steps, 1)
         if num_tokens is not None:
             checks.check_count("num_tokens", num_tokens, 0, config.num_tokens)
+        checks.check_guidance(guidance, config.condition_dropout)
         vectors_BTd = self.quantizer.codebook_Kd[codes_BT.to(self.device)]
         shape = (config.channels, config.grid_side, config.grid_side)
         noise_BCHW = _draw_noise(len(codes_BT), shape, generator).to(self.device)
         x_BCHW = sample(
-            lambda x, t, visible: self.decoder(x, t, vectors_BTd, visible),
+            self._predictor(vectors_BTd, guidance),
             noise_BCHW,
             self.schedule,
             num_steps,
@@ -181,6 +187,19 @@ class DDTTokenizer(nn.Module):
             clip=1.0 if config.space == "pixels" else None,
         )
         return self.space.to_images(x_BCHW)
+
+    def _predictor(self, vectors_BTd: Tensor, guidance: float) -> Predict:
+        """The decoder for these codes: (x, t, visible) -> prediction."""
+        tokens = self.decoder.read_tokens(vectors_BTd) if self.decoder.separate else None
+
+        def predict(x_BCHW: Tensor, t_B: Tensor, visible_BT: Tensor) -> Tensor:
+            with_tokens = self.decoder(x_BCHW, t_B, vectors_BTd, visible_BT, tokens)
+            if guidance == 1:
+                return with_tokens
+            without = self.decoder(x_BCHW, t_B, vectors_BTd, torch.zeros_like(visible_BT), tokens)
+            return torch.lerp(without, with_tokens, guidance)
+
+        return predict
 
     def save_pretrained(self, path: str | Path, made_from: dict[str, str] | None = None) -> None:
         """Writes model.safetensors, config.json (with `digest`, `made_from`), then the `_COMPLETE` marker."""
