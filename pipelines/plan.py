@@ -59,7 +59,7 @@ def plan_sizes(params: Params) -> dict[str, int]:
         "tokenizer parameters": sum(parts.values()),
         "tokens per image": config.num_tokens,
         "codebook size": config.codebook_size,
-        "bits per image": config.num_tokens * (config.codebook_size - 1).bit_length(),
+        "bits per image": config.bits_per_image,
         "tokenizer training images": tokenizer.fit.steps * tokenizer.fit.global_batch,
     }
     shape, text_size = language_model_shape(params)

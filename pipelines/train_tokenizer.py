@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ddt.data.images import ImageDataset
+    from ddt.tokenizer import DDTTokenizer
 
 MODULES = (
     "ddt.tokenizer", "ddt.train", "ddt.data.images", "ddt.data.decode", "ddt.data.order",
     "pipelines.train_tokenizer",
 )  # fmt: skip
 PICTURED, ENCODED = 8, 256  # training images of the first shard: in the grid, for the use of the codebook
+MEASURED = 64  # training images whose PSNR goes on the model card
 PER_TOKEN = {"position_perplexity": "perplexity", "visible_share": "share of time visible"}
 
 
@@ -67,7 +69,25 @@ class TokenizerJob(Job):
         if result.ema is not None:
             result.ema.copy_to(model)
         made_from = {"fingerprint": self.fingerprint}
-        self.publish(lambda folder: model.cpu().save_pretrained(folder, made_from), params.fit.steps)
+
+        def save(folder: Path) -> None:
+            metrics = training_psnr_db(model.eval(), images.batch(0, MEASURED))
+            model.cpu().save_pretrained(folder, made_from, metrics)
+
+        self.publish(save, params.fit.steps)
+
+
+def training_psnr_db(tokenizer: DDTTokenizer, images_BCHW: Tensor) -> dict[str, float]:
+    """For the model card. The evaluation measures held-out images."""
+    from ddt.tokenizer import psnr_db
+
+    codes_BT = tokenizer.encode(images_BCHW)
+    metrics = {}
+    for steps in sorted({1, tokenizer.config.decode_steps}):
+        decoded_BCHW = tokenizer.decode(codes_BT, num_steps=steps).cpu()
+        name = f"PSNR of {len(images_BCHW)} training images, {steps} steps, dB"
+        metrics[name] = psnr_db(decoded_BCHW, images_BCHW).mean().item()
+    return metrics
 
 
 def run(ctx: StageContext) -> StageResult:

@@ -137,6 +137,10 @@ class DDTConfig:
     def decoder_image_tokens(self) -> int:
         return (self.grid_side // self.decoder_patch) ** 2
 
+    @property
+    def bits_per_image(self) -> int:
+        return self.num_tokens * (self.codebook_size - 1).bit_length()
+
     def replace(self, **changes: Any) -> DDTConfig:
         """The same configuration with some fields changed, checked as a whole."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}

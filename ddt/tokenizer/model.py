@@ -6,7 +6,7 @@ Shapes: B batch, T tokens, d code dimensions; images B C H W in [-1, 1].
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from ddt.tokenizer import checks, flow, folder
+from ddt.tokenizer.card import model_card
 from ddt.tokenizer.config import DDTConfig
 from ddt.tokenizer.decoder import Decoder
 from ddt.tokenizer.encoder import Encoder
-from ddt.tokenizer.quantizer import Quantized, Quantizer
+from ddt.tokenizer.quantizer import Quantized, Quantizer, perplexity
 from ddt.tokenizer.sampler import Predict, sample
 from ddt.tokenizer.schedule import TokenSchedule
 from ddt.tokenizer.space import LatentSpace, PixelSpace, Space
+
+MODEL_TYPE = "ddt_tokenizer"
 
 
 @dataclass
@@ -201,9 +204,44 @@ class DDTTokenizer(nn.Module):
 
         return predict
 
-    def save_pretrained(self, path: str | Path, made_from: dict[str, str] | None = None) -> None:
-        """Writes model.safetensors, config.json (with `digest`, `made_from`), then the `_COMPLETE` marker."""
-        folder.save(Path(path), self.config, self.state_dict(), made_from or {})
+    def save_pretrained(
+        self,
+        path: str | Path,
+        made_from: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Writes model.safetensors, config.json (with `digest`, `made_from`), README.md, then `_COMPLETE`.
+
+        `metrics` are numbers for the model card in README.md; they are no part of the digest.
+        """
+        card = model_card(
+            "DDT tokenizer",
+            ["image-tokenizer", "discrete-diffusion-timestep-tokens"],
+            "Images as sequences of discrete diffusion timestep tokens, a prefix code over the times of a "
+            "rectified flow (arXiv 2504.14666).",
+            "from ddt.tokenizer import DDTTokenizer\n\n"
+            "tokenizer = DDTTokenizer.from_pretrained(folder)  # on the Hub: snapshot_download gives the folder\n"
+            "images = tokenizer.decode(tokenizer.encode(images))  # [B, 3, S, S] in [-1, 1]",
+            self._facts(),
+            metrics or {},
+            made_from or {},
+        )
+        folder.save(Path(path), MODEL_TYPE, self.config, self.state_dict(), made_from or {}, card)
+
+    def _facts(self) -> dict[str, object]:
+        config, hits_K = self.config, self.quantizer.hits_K
+        return {
+            "image": f"{config.image_size} x {config.image_size} px, {config.space}",
+            "tokens an image": config.num_tokens,
+            "codebook": f"{config.codebook_size:,} x {config.code_dim}",
+            "bits an image": config.bits_per_image,
+            "order for a language model": config.token_order,
+            "denoising steps by default": config.decode_steps,
+            "encoder parameters": sum(p.numel() for p in self.encoder.parameters()),
+            "decoder parameters": sum(p.numel() for p in self.decoder.parameters()),
+            "perplexity of the codebook in training": f"{perplexity(hits_K / hits_K.sum()):.1f}",
+            "digest": self.digest,
+        }
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> DDTTokenizer:
@@ -211,7 +249,7 @@ class DDTTokenizer(nn.Module):
 
         Raises ValueError for a folder that is missing, incomplete, damaged or of another version.
         """
-        config, tensors = folder.load(Path(path))
+        config, tensors = folder.load(Path(path), MODEL_TYPE, DDTConfig)
         model = cls(config)
         model.load_state_dict(tensors)
         return model.eval()

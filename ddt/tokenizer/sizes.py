@@ -32,12 +32,11 @@ def preset_sizes(name: str) -> dict[str, str]:
     }
     total = sum(p.numel() for p in model.parameters())
     assert sum(counts.values()) == total
-    bits = config.num_tokens * (config.codebook_size - 1).bit_length()
     return {
         "image, latent": f"{config.image_size}², {config.channels} × {config.grid_side}²",
         "image tokens: encoder, decoder": f"{config.encoder_image_tokens:,}, {config.decoder_image_tokens:,}",
         "tokens T, codes": f"{config.num_tokens} of {config.codebook_size:,} × {config.code_dim}",
-        "bits an image": f"{bits:,}",
+        "bits an image": f"{config.bits_per_image:,}",
         "encoder blocks": f"{config.encoder_depth} × {config.encoder_width}",
         "decoder blocks": f"{config.decoder_depth} × {config.decoder_width}",
         **{part: f"{count:,}" for part, count in counts.items()},

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+import yaml
 
 from ddt.config import ConfigError
 from ddt.tokenizer import DDTConfig, DDTTokenizer, TokenizerLoss, presets, psnr_db, reconstruction_grid
@@ -90,6 +91,20 @@ def test_folder_round_trip_is_bit_equal(tmp_path):
     assert make(seed=1).digest != model.digest
 
 
+def test_model_card_has_metadata_and_the_numbers_there_are(tmp_path):
+    model = make()
+    model.save_pretrained(tmp_path, {"ingest": "abc"}, {"PSNR, dB": 21.345})
+    card = (tmp_path / "README.md").read_text()
+    metadata = yaml.safe_load(card.split("---")[1])
+    assert metadata["library_name"] == "ddt-llama" and "image-tokenizer" in metadata["tags"]
+    decoder = sum(p.numel() for p in model.decoder.parameters())
+    for row in ("PSNR, dB | 21.34", "bits an image | 40", f"{decoder:,}", model.digest, "ingest | abc"):
+        assert row in card
+    model.save_pretrained(tmp_path)
+    assert "Measured" not in (tmp_path / "README.md").read_text()
+    assert DDTTokenizer.from_pretrained(tmp_path).digest == model.digest
+
+
 def test_digest_covers_the_token_order():
     torch.manual_seed(0)
     model = make()
@@ -107,7 +122,7 @@ def test_digest_covers_the_token_order():
             lambda folder: (folder / "model.safetensors").write_bytes(b"x"),
             "model.safetensors: cannot be read",
         ),
-        (lambda folder: _edit(folder, format_version=99), "version 99, expected ddt_tokenizer version"),
+        (lambda folder: _edit(folder, format_version=1), "version 1, expected ddt_tokenizer version 2"),
         (lambda folder: _edit(folder, model_type="llama"), "is llama"),
         (lambda folder: _edit(folder, digest="0" * 64), "do not have the digest"),
     ],
