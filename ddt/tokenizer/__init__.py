@@ -9,10 +9,14 @@ if TYPE_CHECKING:
     from ddt.tokenizer.inspect import image_grid, psnr_db, reconstruction_grid
     from ddt.tokenizer.loss import TokenizerLoss
     from ddt.tokenizer.model import DDTTokenizer
+    from ddt.tokenizer.renderer import Renderer, RendererLoss, RendererSizes
 
 __all__ = [
     "DDTConfig",
     "DDTTokenizer",
+    "Renderer",
+    "RendererLoss",
+    "RendererSizes",
     "TokenizerLoss",
     "image_grid",
     "presets",
@@ -21,6 +25,9 @@ __all__ = [
 ]
 _MODULES = {
     "DDTTokenizer": "model",
+    "Renderer": "renderer",
+    "RendererLoss": "renderer",
+    "RendererSizes": "renderer",
     "TokenizerLoss": "loss",
     "image_grid": "inspect",
     "psnr_db": "inspect",

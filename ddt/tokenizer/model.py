@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,11 @@ from ddt.tokenizer.decoder import Decoder
 from ddt.tokenizer.encoder import Encoder
 from ddt.tokenizer.quantizer import Quantized, Quantizer, perplexity
 from ddt.tokenizer.sampler import Predict, sample
-from ddt.tokenizer.schedule import TokenSchedule
+from ddt.tokenizer.schedule import TokenSchedule, draw_cut, prefix_mask
 from ddt.tokenizer.space import LatentSpace, PixelSpace, Space
+
+if TYPE_CHECKING:
+    from ddt.tokenizer.renderer import Renderer
 
 MODEL_TYPE = "ddt_tokenizer"
 
@@ -121,7 +125,10 @@ class DDTTokenizer(nn.Module):
         t_B = flow.sample_times(
             len(x0_BCHW), config.time_sampling, config.time_power, generator, x0_BCHW.device
         )
-        visible_BT = self.schedule.visible(t_B, self._draw_cut(t_B, generator))
+        cut_B = draw_cut(
+            len(t_B), config.num_tokens, config.tail_dropout, config.condition_dropout, generator, t_B.device
+        )
+        visible_BT = self.schedule.visible(t_B, cut_B)
         x_BCHW = flow.add_noise(x0_BCHW, noise_BCHW, t_B)
         prediction_BCHW = self.decoder(x_BCHW, t_B, quantized.vectors_BTd, visible_BT)
         target_BCHW = flow.training_target(x0_BCHW, noise_BCHW, config.target)
@@ -129,17 +136,6 @@ class DDTTokenizer(nn.Module):
         # For the velocity the error of the implied x_0 is t² times as large.
         x0_error_B = error_B if config.target == "x0" else error_B * t_B**2
         return TrainingOutput(error_B, x0_error_B.detach(), t_B, visible_BT, quantized)
-
-    def _draw_cut(self, t_B: Tensor, generator: torch.Generator | None) -> Tensor | None:
-        """How many tokens at most each sample sees: T, or fewer by tail and condition dropout."""
-        tail, condition = self.config.tail_dropout, self.config.condition_dropout
-        if tail == 0 and condition == 0:
-            return None
-        drawn_on = generator.device if generator is not None else t_B.device
-        kind_B, length_B = torch.rand(2, len(t_B), generator=generator, device=drawn_on).to(t_B.device)
-        num_tokens = self.config.num_tokens
-        cut_B = torch.where(kind_B < tail, (length_B * (num_tokens + 1)).long(), num_tokens)
-        return torch.where(kind_B >= 1 - condition, 0, cut_B)
 
     @torch.no_grad()
     def encode(self, images_BCHW: Tensor) -> Tensor:
@@ -161,18 +157,25 @@ class DDTTokenizer(nn.Module):
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         *,
         guidance: float = 1.0,
+        renderer: Renderer | None = None,
     ) -> Tensor:
         """float32 images [B, 3, S, S] in [-1, 1] of codes V_1..V_T.
 
         `num_steps` denoising steps (default `config.decode_steps`; the paper's is T), seeing only the first
         `num_tokens` tokens (default all). Noise comes from `generator`; without one it is always the same.
         `guidance` above 1 moves each prediction away from the one without tokens (classifier-free guidance,
-        not in the paper), which a tokenizer trained with `condition_dropout` knows.
-        Raises ValueError for codes of a wrong shape or range, and for numbers out of range.
+        not in the paper), which a tokenizer trained with `condition_dropout` knows. A `renderer` trained on
+        this tokenizer's codes draws in its place, in one pass: there are then no steps, noise or guidance.
+        Raises ValueError for codes of a wrong shape or range, for numbers out of range, and for a renderer of
+        another tokenizer.
         """
         config = self.config
-        num_steps = config.decode_steps if num_steps is None else num_steps
         checks.check_codes(codes_BT, config.num_tokens, config.codebook_size)
+        if renderer is not None:
+            if num_steps is not None or guidance != 1:
+                raise ValueError("renderer: draws in one pass; expected neither num_steps nor guidance")
+            return self._render(codes_BT, num_tokens, renderer)
+        num_steps = config.decode_steps if num_steps is None else num_steps
         checks.check_count("num_steps", num_steps, 1)
         if num_tokens is not None:
             checks.check_count("num_tokens", num_tokens, 0, config.num_tokens)
@@ -190,6 +193,15 @@ class DDTTokenizer(nn.Module):
             clip=1.0 if config.space == "pixels" else None,
         )
         return self.space.to_images(x_BCHW)
+
+    def _render(self, codes_BT: Tensor, num_tokens: int | None, renderer: Renderer) -> Tensor:
+        renderer.check_fits(self)
+        count = self.config.num_tokens if num_tokens is None else num_tokens
+        checks.check_count("num_tokens", count, 0, self.config.num_tokens)
+        vectors_BTd = self.quantizer.codebook_Kd[codes_BT.to(self.device)]
+        at_most_B = torch.full((len(codes_BT),), count, device=self.device)
+        visible_BT = prefix_mask(at_most_B, self.config.num_tokens)
+        return self.space.to_images(renderer(vectors_BTd, visible_BT))
 
     def _predictor(self, vectors_BTd: Tensor, guidance: float) -> Predict:
         """The decoder for these codes: (x, t, visible) -> prediction."""
@@ -220,7 +232,7 @@ class DDTTokenizer(nn.Module):
             "Images as sequences of discrete diffusion timestep tokens, a prefix code over the times of a "
             "rectified flow (arXiv 2504.14666).",
             "from ddt.tokenizer import DDTTokenizer\n\n"
-            "tokenizer = DDTTokenizer.from_pretrained(folder)  # on the Hub: snapshot_download gives the folder\n"
+            "tokenizer = DDTTokenizer.from_pretrained(folder)  # huggingface_hub.snapshot_download\n"
             "images = tokenizer.decode(tokenizer.encode(images))  # [B, 3, S, S] in [-1, 1]",
             self._facts(),
             metrics or {},

@@ -66,3 +66,23 @@ class TokenSchedule:
 def prefix_mask(k_B: Tensor, num_tokens: int) -> Tensor:
     """Boolean [B, T] with the first k of each row True."""
     return torch.arange(num_tokens, device=k_B.device) < k_B[:, None]
+
+
+def draw_cut(
+    batch: int,
+    num_tokens: int,
+    tail_dropout: float,
+    condition_dropout: float,
+    generator: torch.Generator | None,
+    device: torch.device,
+) -> Tensor | None:
+    """How many tokens at most each sample sees [B]; None: all of them.
+
+    A share `tail_dropout` is cut at a uniformly drawn length, a share `condition_dropout` sees none.
+    """
+    if tail_dropout == 0 and condition_dropout == 0:
+        return None
+    drawn_on = generator.device if generator is not None else device
+    kind_B, length_B = torch.rand(2, batch, generator=generator, device=drawn_on).to(device)
+    cut_B = torch.where(kind_B < tail_dropout, (length_B * (num_tokens + 1)).long(), num_tokens)
+    return torch.where(kind_B >= 1 - condition_dropout, 0, cut_B)

@@ -330,15 +330,6 @@ def test_same_seed_same_losses():
     assert [float(m["loss"]) for m in first] == [float(m["loss"]) for m in second]
 
 
-def test_dropout_of_the_tail_and_of_the_condition():
-    model = make(tail_dropout=0.5, condition_dropout=0.25)
-    cut = model._draw_cut(torch.zeros(20_000), torch.Generator().manual_seed(0)).float()
-    # 1/4 has nothing, 1/2 a length uniform in 0..8, 1/4 everything.
-    assert (cut == 0).float().mean() == pytest.approx(0.25 + 0.5 / 9, abs=0.02)
-    assert (cut == 8).float().mean() == pytest.approx(0.25 + 0.5 / 9, abs=0.02)
-    assert make()._draw_cut(torch.zeros(3), None) is None
-
-
 def test_reconstruction_grid_has_a_row_an_image_and_a_column_a_prefix():
     grid = reconstruction_grid(make(), pictures(3), [1, 4, None], num_steps=2, scale=2)
     assert grid.size == (4 * 34 - 2, 3 * 34 - 2) and grid.mode == "RGB"

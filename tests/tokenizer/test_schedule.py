@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ddt.tokenizer.config import presets
-from ddt.tokenizer.schedule import TokenSchedule, prefix_mask
+from ddt.tokenizer.schedule import TokenSchedule, draw_cut, prefix_mask
 
 
 def of(name):
@@ -54,3 +54,12 @@ def test_visible_share_of_uniform_time():
     torch.testing.assert_close(share, expected, atol=2e-5, rtol=0)
     assert of("selftok").visible_share()[-1] == pytest.approx(0.2 / 16, abs=2e-5)
     assert of("selftok").visible_share().sum() == pytest.approx(354, abs=1)
+
+
+def test_dropout_of_the_tail_and_of_the_condition():
+    device = torch.device("cpu")
+    cut = draw_cut(20_000, 8, 0.5, 0.25, torch.Generator().manual_seed(0), device)
+    # 1/4 has nothing, 1/2 a length uniform in 0..8, 1/4 everything.
+    assert (cut == 0).float().mean() == pytest.approx(0.25 + 0.5 / 9, abs=0.02)
+    assert (cut == 8).float().mean() == pytest.approx(0.25 + 0.5 / 9, abs=0.02)
+    assert draw_cut(3, 8, 0.0, 0.0, None, device) is None

@@ -1,0 +1,179 @@
+"""The renderer: a second decoder that draws an image from the same frozen tokens in one pass (Selftok's).
+
+Not in the paper. A decoder without noise: a learned mask token at fixed positions in place of the noisy
+image, joined in attention with the token stream. There is no time, so blocks are the encoder's, without
+modulation. It learns the mean of the images that a token sequence stands for.
+Shapes: B batch, T tokens, L image patches, D width, d code dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ddt.config import Range
+from ddt.tokenizer import folder
+from ddt.tokenizer.card import model_card
+from ddt.tokenizer.config import Count, DDTConfig, Fraction, Positive
+from ddt.tokenizer.encoder import EncoderBlock
+from ddt.tokenizer.flow import squared_error_per_image
+from ddt.tokenizer.layers import compute_dtype, grid_points, sincos_1d, sincos_2d, unpatchify
+from ddt.tokenizer.model import DDTTokenizer
+from ddt.tokenizer.schedule import draw_cut, prefix_mask
+
+MODEL_TYPE = "ddt_renderer"
+
+
+@dataclass(frozen=True)
+class RendererSizes:
+    """What is decided for a renderer; images and tokens are the tokenizer's."""
+
+    patch: Count
+    depth: Count
+    width: Annotated[int, Range(4)]
+    heads: Count
+    mlp_ratio: Positive
+    activation: Literal["gelu_tanh", "gelu"]
+    position_period: Positive
+    tail_dropout: Fraction  # share of samples whose tokens are cut at a uniformly drawn length
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads or self.width % 4:
+            raise ValueError(f"width = {self.width}: expected a multiple of 4 and of heads = {self.heads}")
+
+
+@dataclass(frozen=True)
+class RendererConfig:
+    """A renderer of one tokenizer, known by its configuration and codebook."""
+
+    sizes: RendererSizes
+    tokenizer: DDTConfig
+    codebook_digest: str
+
+    def __post_init__(self) -> None:
+        if self.tokenizer.grid_side % self.sizes.patch:
+            raise ValueError(
+                f"patch = {self.sizes.patch}: does not divide the side of {self.tokenizer.grid_side}"
+            )
+
+
+class Renderer(nn.Module):
+    """Code vectors of a tokenizer to x_0 in one pass. `DDTTokenizer.decode(..., renderer=...)` uses it."""
+
+    image_positions: Tensor
+    token_positions: Tensor
+
+    def __init__(self, config: RendererConfig) -> None:
+        super().__init__()
+        self.config = config
+        sizes, tokenizer = config.sizes, config.tokenizer
+        width, period = sizes.width, sizes.position_period
+        grid = grid_points(tokenizer.grid_side // sizes.patch)
+        positions = torch.arange(tokenizer.num_tokens)
+        self.register_buffer("image_positions", sincos_2d(grid, width, period), persistent=False)
+        self.register_buffer("token_positions", sincos_1d(positions, width, period), persistent=False)
+        self.mask_token = nn.Parameter(torch.zeros(width))
+        self.embed_token = nn.Linear(tokenizer.code_dim, width)
+        self.blocks = nn.ModuleList(
+            EncoderBlock(
+                width,
+                sizes.heads,
+                sizes.mlp_ratio,
+                sizes.activation,
+                last=i == sizes.depth - 1,
+                regional=False,
+            )
+            for i in range(sizes.depth)
+        )
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.project = nn.Linear(width, tokenizer.channels * sizes.patch**2)
+
+    @classmethod
+    def of(cls, tokenizer: DDTTokenizer, sizes: RendererSizes) -> Renderer:
+        """An untrained renderer for a tokenizer as it is now."""
+        return cls(RendererConfig(sizes, tokenizer.config, codebook_digest(tokenizer)))
+
+    def check_fits(self, tokenizer: DDTTokenizer) -> None:
+        """ValueError if it was trained on the codes of another tokenizer."""
+        found = codebook_digest(tokenizer)
+        if found != self.config.codebook_digest:
+            raise ValueError(
+                f"renderer: was trained on the codebook {self.config.codebook_digest[:12]}…, "
+                f"this tokenizer has {found[:12]}…"
+            )
+
+    def forward(self, codes_BTd: Tensor, visible_BT: Tensor) -> Tensor:
+        """x_0 [B, C, S, S] in float32 of unit code vectors of which visible_BT are given (0 for the rest)."""
+        dtype = compute_dtype(codes_BTd)
+        shown_BTd = codes_BTd * (visible_BT[..., None] * codes_BTd.shape[-1] ** 0.5)
+        token_BTD = (self.embed_token(shown_BTd) + self.token_positions).to(dtype)
+        image_LD = (self.mask_token + self.image_positions).to(dtype)
+        image_BLD = image_LD.expand(len(codes_BTd), -1, -1)
+        for block in self.blocks:
+            image_BLD, token_BTD = block(image_BLD, token_BTD)
+        patches_BLP = self.project(self.norm(image_BLD)).float()
+        return unpatchify(patches_BLP, self.config.sizes.patch, self.config.tokenizer.channels)
+
+    def save_pretrained(
+        self,
+        path: str | Path,
+        made_from: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Writes the renderer's own folder: the same files as a tokenizer's."""
+        facts: dict[str, object] = {
+            "parameters": sum(p.numel() for p in self.parameters()),
+            "codebook": self.config.codebook_digest,
+            "digest": folder.digest(self.config, self.state_dict()),
+        }
+        card = model_card(
+            "DDT renderer",
+            ["image-tokenizer", "discrete-diffusion-timestep-tokens"],
+            "Draws the images of one DDT tokenizer's tokens in a single pass.",
+            "from ddt.tokenizer import Renderer\n\n"
+            "images = tokenizer.decode(codes, renderer=Renderer.from_pretrained(folder))",
+            facts,
+            metrics or {},
+            made_from or {},
+        )
+        folder.save(Path(path), MODEL_TYPE, self.config, self.state_dict(), made_from or {}, card)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> Renderer:
+        """The renderer saved in a folder, in eval mode; ValueError as for a tokenizer."""
+        config, tensors = folder.load(Path(path), MODEL_TYPE, RendererConfig)
+        model = cls(config)
+        model.load_state_dict(tensors)
+        return model.eval()
+
+
+def codebook_digest(tokenizer: DDTTokenizer) -> str:
+    """Hex sha256 over the tokenizer's configuration and codes: the same codes mean the same images."""
+    return folder.digest(tokenizer.config, {"codebook_Kd": tokenizer.quantizer.codebook_Kd})
+
+
+class RendererLoss:
+    """Callable for the training loop: squared error of x_0 drawn from the frozen tokenizer's codes."""
+
+    def __init__(self, tokenizer: DDTTokenizer, tail_dropout: float) -> None:
+        self.tokenizer, self.tail_dropout = tokenizer, tail_dropout
+
+    def __call__(
+        self, model: nn.Module, images_BCHW: Tensor, step: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        tokenizer = self.tokenizer
+        codes_BT = tokenizer.encode(images_BCHW)
+        batch, num_tokens = codes_BT.shape
+        cut_B = draw_cut(batch, num_tokens, self.tail_dropout, 0.0, generator, codes_BT.device)
+        if cut_B is None:
+            cut_B = torch.full((batch,), num_tokens, device=codes_BT.device)
+        x0_BCHW = model(tokenizer.quantizer.codebook_Kd[codes_BT], prefix_mask(cut_B, num_tokens))
+        with torch.no_grad():
+            target_BCHW = tokenizer.space.from_images(images_BCHW)
+        loss = squared_error_per_image(x0_BCHW, target_BCHW).mean()
+        return loss, {"loss": loss.detach()}
