@@ -130,6 +130,15 @@ def _add_uses(commands: argparse._SubParsersAction) -> None:
     )
     reconstruct.add_argument("--steps", type=int, help="denoising steps (default: the tokenizer's)")
     reconstruct.add_argument("--scale", type=int, default=1, help="enlarge the picture by this factor")
+    interpolate = use("interpolate", "replace some of an image's tokens by another's", _interpolate)
+    interpolate.add_argument("first")
+    interpolate.add_argument("second")
+    interpolate.add_argument("-o", "--output", required=True, help="PNG: first, decodings, second")
+    interpolate.add_argument(
+        "--tokens", required=True, help="slices taken from the second, a picture each, e.g. 0:8 or 0:8,8:16"
+    )
+    interpolate.add_argument("--steps", type=int, help="denoising steps (default: the tokenizer's)")
+    interpolate.add_argument("--scale", type=int, default=1, help="enlarge the picture by this factor")
 
 
 def _params(arguments: argparse.Namespace) -> Params:
@@ -194,6 +203,12 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
     from pipelines import use
 
     use.reconstruct(_params(arguments), arguments)
+
+
+def _interpolate(arguments: argparse.Namespace) -> None:
+    from pipelines import use
+
+    use.interpolate(_params(arguments), arguments)
 
 
 def _trace(arguments: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Use of a trained model: draw, edit, caption, ask, reconstruct."""
+"""Use of a trained model: draw, edit, caption, ask, reconstruct, interpolate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from ddt.params import Params
 from pipelines.models import find_model
 
 if TYPE_CHECKING:
+    from ddt.baselines.spatial import SpatialTokenizer
     from ddt.mllm import DDTLlama
+    from ddt.tokenizer import DDTTokenizer
 
 
 def generate(params: Params, arguments: argparse.Namespace) -> None:
@@ -62,13 +64,11 @@ def reconstruct(params: Params, arguments: argparse.Namespace) -> None:
     import torch
 
     from ddt.mllm.pictures import to_pixels
-    from ddt.tokenizer import DDTTokenizer, image_grid, psnr_db
+    from ddt.tokenizer import image_grid, psnr_db
 
     output = writable_png(arguments.output)
     images = [open_image(path) for path in arguments.images]
-    folder = find_model(arguments.model, params)
-    inner = folder / "image_tokenizer"
-    tokenizer = DDTTokenizer.from_pretrained(inner if inner.is_dir() else folder)
+    tokenizer = load_tokenizer(params, arguments.model)
     prefixes = parse_prefixes(arguments.num_tokens, tokenizer.config.num_tokens)
     pixels_BCHW = to_pixels(images, tokenizer.config.image_size)
     codes_BT = tokenizer.encode(pixels_BCHW)
@@ -80,6 +80,60 @@ def reconstruct(params: Params, arguments: argparse.Namespace) -> None:
         for path, psnr in zip(arguments.images, psnr_B, strict=True):
             print(f"{path}: {length} tokens, {psnr:.2f} dB")
     save(image_grid(torch.stack(columns, dim=1), arguments.scale), output)
+
+
+def interpolate(params: Params, arguments: argparse.Namespace) -> None:
+    """Counterfactual interpolation (Fig. 6): the first image with the second's codes for slices of tokens.
+
+    Both images and their decodings are drawn around it; prints how many codes each slice changes.
+    """
+    import torch
+
+    from ddt.mllm.pictures import to_pixels
+    from ddt.tokenizer import image_grid
+    from ddt.tokenizer.inspect import swap_codes
+
+    output = writable_png(arguments.output)
+    images = [open_image(arguments.first), open_image(arguments.second)]
+    tokenizer = load_tokenizer(params, arguments.model)
+    slices = parse_slices(arguments.tokens, tokenizer.config.num_tokens)
+    pixels_BCHW = to_pixels(images, tokenizer.config.image_size)
+    codes_2T = tokenizer.encode(pixels_BCHW)
+    swapped = [swap_codes(codes_2T[:1], codes_2T[1:], start, stop) for start, stop in slices]
+    for (start, stop), codes_1T in zip(slices, swapped, strict=True):
+        changed = int((codes_1T != codes_2T[:1]).sum())
+        print(f"tokens {start}:{stop}: {changed} of {stop - start} codes differ")
+    # The same noise for all, so that only the codes make a difference.
+    decoded = [
+        tokenizer.decode(codes_1T, num_steps=arguments.steps)
+        for codes_1T in (codes_2T[:1], *swapped, codes_2T[1:])
+    ]
+    row = torch.stack([pixels_BCHW[:1], *decoded, pixels_BCHW[1:]], dim=1)
+    save(image_grid(row, arguments.scale), output)
+
+
+def parse_slices(text: str, num_tokens: int) -> list[tuple[int, int]]:
+    """`0:8,8:16` as [(0, 8), (8, 16)]: counted from 0, the end left out. Else ValueError."""
+    slices = []
+    for part in text.split(","):
+        start, colon, stop = part.strip().partition(":")
+        numbers = colon and start.isdigit() and stop.isdigit()
+        if not numbers or not int(start) < int(stop) <= num_tokens:
+            raise ValueError(
+                f"--tokens {text}: expected slices such as 0:{num_tokens // 2} within 0:{num_tokens}, "
+                "by commas"
+            )
+        slices.append((int(start), int(stop)))
+    return slices
+
+
+def load_tokenizer(params: Params, reference: str) -> DDTTokenizer | SpatialTokenizer:
+    """The image tokenizer of a folder or registry reference: itself, or the one inside a language model."""
+    from ddt.baselines.load import load_image_tokenizer
+
+    folder = find_model(reference, params)
+    inner = folder / "image_tokenizer"
+    return load_image_tokenizer(inner if inner.is_dir() else folder)
 
 
 def parse_prefixes(text: str, num_tokens: int) -> list[int]:

@@ -29,6 +29,11 @@ def reconstruction_grid(
     return image_grid(torch.stack(columns, dim=1), scale)
 
 
+def swap_codes(codes_BT: Tensor, other_BT: Tensor, start: int, stop: int) -> Tensor:
+    """`codes_BT` with tokens `start` to `stop` (counted from 0, the end left out) taken from `other_BT`."""
+    return torch.cat([codes_BT[:, :start], other_BT[:, start:stop], codes_BT[:, stop:]], dim=1)
+
+
 def image_grid(images_RXCHW: Tensor, scale: int = 1) -> Image.Image:
     """R rows of X images in [-1, 1] on white, each enlarged `scale` times without smoothing."""
     rows, columns, channels, height, width = images_RXCHW.shape

@@ -1,0 +1,1 @@
+"""Image tokenizers to compare the DDT tokenizer with, behind the same interface."""

@@ -1,0 +1,204 @@
+"""A VQGAN-class spatial tokenizer: one token a cell of a grid, in raster order, with convolutions around it.
+
+What it shares with the DDT tokenizer, so that comparisons are fair: number of tokens, codebook, quantizer
+(the same class and rules), training loop, interface. It departs from VQGAN in that the loss has no perceptual
+and no adversarial term: the DDT tokenizer has neither, and PSNR is compared.
+Shapes: B batch, T tokens, d code dimensions; G cells a side, T = G²; images B C H W in [-1, 1].
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ddt.baselines.convolutions import ConvDecoder, ConvEncoder
+from ddt.config import Range, build
+from ddt.tokenizer import checks, folder
+from ddt.tokenizer.card import model_card
+from ddt.tokenizer.config import Count, Fraction, Natural
+from ddt.tokenizer.flow import squared_error_per_image
+from ddt.tokenizer.quantizer import Quantized, Quantizer
+from ddt.tokenizer.schedule import prefix_mask
+
+MODEL_TYPE = "spatial_tokenizer"
+
+
+@dataclass(frozen=True)
+class SpatialConfig:
+    """One spatial tokenizer. Fields named as in DDTConfig mean the same."""
+
+    image_size: Count
+    num_tokens: Count
+    codebook_size: Annotated[int, Range(2)]
+    code_dim: Count
+    width: Count  # channels at full resolution; they double with each halving, up to four times as many
+    blocks: Count  # residual blocks a resolution
+    position_norm: bool
+    unquantized_steps: Natural
+    ema_decay: Fraction
+    dead_threshold: Annotated[float, Range(0)]
+    commitment_weight: Annotated[float, Range(0)]
+    token_order: Literal["V_1..V_T", "V_T..V_1"]  # V_1..V_T is raster order
+
+    def __post_init__(self) -> None:
+        side = math.isqrt(self.num_tokens)
+        if side**2 != self.num_tokens:
+            raise ValueError(f"num_tokens = {self.num_tokens}: expected a square number, for a square grid")
+        halvings = math.log2(self.image_size / side)
+        if halvings < 0 or not halvings.is_integer():
+            raise ValueError(
+                f"image_size = {self.image_size}: expected {side} times a power of two, "
+                f"for a grid of {side} x {side} tokens"
+            )
+
+    @property
+    def grid_side(self) -> int:
+        return math.isqrt(self.num_tokens)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Channels at each resolution, from the image's to the grid's."""
+        halvings = int(math.log2(self.image_size // self.grid_side))
+        return tuple(self.width * min(2**i, 4) for i in range(halvings + 1))
+
+    @property
+    def decode_steps(self) -> int:
+        return 1
+
+    @property
+    def bits_per_image(self) -> int:
+        return self.num_tokens * (self.codebook_size - 1).bit_length()
+
+    def replace(self, **changes: Any) -> SpatialConfig:
+        """The same configuration with some fields changed, checked as a whole."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return build(SpatialConfig, {**fields, **changes})
+
+
+class SpatialTokenizer(nn.Module):
+    """`encode` and `decode` as the DDT tokenizer's; calling the module is one training pass."""
+
+    def __init__(self, config: SpatialConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = ConvEncoder(config.channels, config.blocks, config.code_dim)
+        self.quantizer = Quantizer(
+            config.codebook_size,
+            config.code_dim,
+            normalise_positions=config.num_tokens if config.position_norm else 0,
+            ema_decay=config.ema_decay,
+            dead_threshold=config.dead_threshold,
+            unquantized_steps=config.unquantized_steps,
+        )
+        self.decoder = ConvDecoder(config.channels, config.blocks, config.code_dim)
+
+    @property
+    def device(self) -> torch.device:
+        return self.quantizer.codebook_Kd.device
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 over configuration and weights: what token shards name as their maker."""
+        return folder.digest(self.config, self.state_dict())
+
+    def forward(self, images_BCHW: Tensor, step: int) -> tuple[Tensor, Quantized]:
+        """Reconstructions and what the quantizer gave; in training mode it also moves the codebook."""
+        quantized = self.quantizer(self._vectors(images_BCHW), step)
+        return self._draw(quantized.vectors_BTd), quantized
+
+    def _vectors(self, images_BCHW: Tensor) -> Tensor:
+        return self.encoder(images_BCHW).flatten(2).transpose(1, 2)
+
+    def _draw(self, vectors_BTd: Tensor) -> Tensor:
+        side = self.config.grid_side
+        # Unit vectors have entries of about 1/sqrt(d): bring them to unit variance, as the DDT decoder does.
+        grid_BdGG = vectors_BTd.transpose(1, 2).unflatten(2, (side, side)) * self.config.code_dim**0.5
+        return self.decoder(grid_BdGG)
+
+    @torch.no_grad()
+    def encode(self, images_BCHW: Tensor) -> Tensor:
+        """int64 codes [B, T] in raster order; ValueError as the DDT tokenizer's."""
+        checks.check_images(images_BCHW, self.config.image_size)
+        with torch.autocast(self.device.type, enabled=False):
+            return self.quantizer.lookup(self._vectors(images_BCHW.to(self.device, torch.float32)))
+
+    @torch.no_grad()
+    def decode(
+        self,
+        codes_BT: Tensor,
+        num_steps: int | None = None,
+        num_tokens: int | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    ) -> Tensor:
+        """float32 images [B, 3, S, S] in [-1, 1] of the codes, in one pass and without noise.
+
+        `num_steps` and `generator` are there for the interface and change nothing. `num_tokens` hides all but
+        the first cells: they are zero, which training never showed.
+        """
+        config = self.config
+        checks.check_codes(codes_BT, config.num_tokens, config.codebook_size)
+        if num_steps is not None:
+            checks.check_count("num_steps", num_steps, 1)
+        count = config.num_tokens if num_tokens is None else num_tokens
+        checks.check_count("num_tokens", count, 0, config.num_tokens)
+        visible_1T = prefix_mask(torch.tensor([count], device=self.device), config.num_tokens)
+        vectors_BTd = self.quantizer.codebook_Kd[codes_BT.to(self.device)] * visible_1T[..., None]
+        return self._draw(vectors_BTd).float().clamp(-1, 1)
+
+    def save_pretrained(
+        self,
+        path: str | Path,
+        made_from: Mapping[str, str] | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> None:
+        """Writes the same files as the DDT tokenizer."""
+        facts: dict[str, object] = {
+            "image": f"{self.config.image_size} x {self.config.image_size} px",
+            "tokens an image": self.config.num_tokens,
+            "bits an image": self.config.bits_per_image,
+            "parameters": sum(p.numel() for p in self.parameters()),
+            "digest": self.digest,
+        }
+        card = model_card(
+            "Spatial tokenizer",
+            ["image-tokenizer", "vector-quantization"],
+            "A grid of codes between convolutions, the baseline of the DDT tokenizer.",
+            "from ddt.baselines.spatial import SpatialTokenizer\n\n"
+            "tokenizer = SpatialTokenizer.from_pretrained(folder)",
+            facts,
+            metrics or {},
+            made_from or {},
+        )
+        folder.save(Path(path), MODEL_TYPE, self.config, self.state_dict(), made_from or {}, card)
+
+    @classmethod
+    def from_pretrained(cls, path: str | Path) -> SpatialTokenizer:
+        """The tokenizer saved in a folder, in eval mode; ValueError as the DDT tokenizer's."""
+        config, tensors = folder.load(Path(path), MODEL_TYPE, SpatialConfig)
+        model = cls(config)
+        model.load_state_dict(tensors)
+        return model.eval()
+
+
+class SpatialLoss:
+    """Callable for the training loop: squared error of the image, and commitment."""
+
+    def __init__(self, config: SpatialConfig) -> None:
+        self.config = config
+
+    def __call__(
+        self, model: nn.Module, images_BCHW: Tensor, step: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        drawn_BCHW, quantized = model(images_BCHW, step=step)
+        error = squared_error_per_image(drawn_BCHW, images_BCHW).mean()
+        commitment = quantized.commitment_BT.mean()
+        loss = error + self.config.commitment_weight * commitment
+        metrics = {"loss": loss, "reconstruction": error, "commitment": commitment}
+        return loss, {name: value.detach() for name, value in metrics.items()} | quantized.metrics

@@ -1,0 +1,120 @@
+"""The spatial baseline: the DDT tokenizer's interface, training by the shared loop, raster order."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from ddt.baselines.load import load_image_tokenizer
+from ddt.baselines.spatial import SpatialConfig, SpatialLoss, SpatialTokenizer
+from ddt.config import ConfigError
+from ddt.tokenizer import DDTTokenizer, psnr_db
+from ddt.train.fit import fit
+from tests.tokenizer.test_model import make, pictures
+from tests.train.test_fit import CONFIG
+
+CONFIG_16 = SpatialConfig(
+    image_size=16,
+    num_tokens=16,
+    codebook_size=32,
+    code_dim=4,
+    width=8,
+    blocks=1,
+    position_norm=False,
+    unquantized_steps=30,
+    ema_decay=0.99,
+    dead_threshold=0.2,
+    commitment_weight=1.0,
+    token_order="V_1..V_T",
+)
+
+
+def spatial(**changes):
+    torch.manual_seed(0)
+    return SpatialTokenizer(CONFIG_16.replace(**changes)).eval()
+
+
+class Quadrants:
+    """Pictures of four plain squares, the same at every step."""
+
+    images = (torch.rand(32, 3, 2, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1).repeat_interleave(
+        8, 2
+    )
+    images = images.repeat_interleave(8, 3)
+
+    def batch(self, step, rank=0, world=1):
+        return self.images
+
+
+def test_it_learns_in_the_shared_loop():
+    model, images = spatial(), Quadrants.images
+    config = dataclasses.replace(CONFIG, steps=60, global_batch=32, lr=3e-3)
+    result = fit(model, SpatialLoss(CONFIG_16), Quadrants(), config, progress=False)
+    assert {"train/reconstruction", "codes/usage", "position_perplexity/0016"} <= result.metrics.keys()
+    grey = psnr_db(torch.zeros_like(images), images).mean()
+    drawn = model.decode(model.encode(images))
+    assert drawn.shape == images.shape and drawn.abs().max() <= 1
+    assert psnr_db(drawn, images).mean() > grey + 5
+
+
+def test_interface_is_the_ddt_tokenizers(tmp_path):
+    model = spatial()
+    codes = model.encode(pictures())
+    assert codes.dtype == torch.int64 and codes.shape == (6, 16)
+    assert torch.equal(codes, torch.cat([model.encode(image[None]) for image in pictures()]))
+    steps = model.decode(codes, num_steps=5, num_tokens=16, generator=torch.Generator())
+    assert torch.equal(model.decode(codes), steps)
+    for name in (
+        "num_tokens",
+        "codebook_size",
+        "image_size",
+        "token_order",
+        "decode_steps",
+        "bits_per_image",
+    ):
+        assert hasattr(model.config, name) and hasattr(make().config, name)
+    model.save_pretrained(tmp_path / "spatial", {"ingest": "abc"}, {"PSNR": 20.0})
+    make().save_pretrained(tmp_path / "ddt")
+    loaded = load_image_tokenizer(tmp_path / "spatial")
+    assert isinstance(loaded, SpatialTokenizer) and loaded.digest == model.digest
+    assert isinstance(load_image_tokenizer(tmp_path / "ddt"), DDTTokenizer)
+    with pytest.raises(ValueError, match="is spatial_tokenizer version"):
+        DDTTokenizer.from_pretrained(tmp_path / "spatial")
+
+
+def test_tokens_are_cells_in_raster_order():
+    model = spatial()
+    model.encoder = model.decoder = torch.nn.Identity()
+    codes = torch.arange(16)[None]
+    grid = torch.nn.functional.unfold(model._draw(model.quantizer.codebook_Kd[codes]), 1)
+    assert torch.equal(grid[0].T, model.quantizer.codebook_Kd[:16] * 2)  # the square root of 4 dimensions
+    cells = model.quantizer.codebook_Kd[:16].T.reshape(1, 4, 4, 4)
+    assert torch.equal(model.quantizer.lookup(model._vectors(cells)), codes)
+
+
+def test_a_prefix_hides_the_later_cells():
+    model = spatial()
+    codes = model.encode(pictures(2))
+    other = torch.cat([codes[:, :5], codes.flip(1)[:, 5:]], dim=1)
+    assert torch.equal(model.decode(codes, num_tokens=5), model.decode(other, num_tokens=5))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_tokens": 15}, "num_tokens = 15: expected a square number"),
+        ({"num_tokens": 9}, "image_size = 16: expected 3 times a power of two"),
+        ({"num_tokens": 1024}, "image_size = 16: expected 32 times"),
+        ({"colour": 1}, "colour: unknown key"),
+    ],
+)
+def test_configurations_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        spatial(**changes)
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(ValueError, match=r"shape \[1, 3, 8, 8\]"):
+        spatial().encode(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="from 32 to 32"):
+        spatial().decode(torch.full((1, 16), 32))

@@ -1,0 +1,55 @@
+"""`ddt interpolate` on both tokenizers."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ddt.tokenizer.inspect import swap_codes
+from pipelines.cli import main
+from pipelines.use import parse_slices
+from tests.baselines.test_spatial import spatial
+from tests.tokenizer.test_model import make
+
+PARAMS = str(Path(__file__).resolve().parents[2] / "params.yaml")
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[str]:
+    paths = [tmp_path / "a.png", tmp_path / "b.png"]
+    for path, colour in zip(paths, ("red", "blue"), strict=True):
+        Image.new("RGB", (20, 16), colour).save(path)
+    return [str(path) for path in paths]
+
+
+@pytest.mark.parametrize(("build", "num_tokens"), [(make, 8), (spatial, 16)])
+def test_interpolate_draws_each_slice(build, num_tokens, images, tmp_path, capsys) -> None:
+    tokenizer, folder, output = build(), tmp_path / "tokenizer", tmp_path / "out.png"
+    tokenizer.save_pretrained(folder)
+    arguments = ["interpolate", *images, "--tokens", f"0:4,4:{num_tokens}", "--model", str(folder)]
+    main([*arguments, "-o", str(output), "--params", PARAMS])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("tokens 0:4: ") and lines[1].startswith(f"tokens 4:{num_tokens}: ")
+    # The first image, its decoding, two slices, the second's decoding, the second image.
+    assert Image.open(output).size == (6 * 16 + 5 * 2, 16)
+
+
+def test_swapped_codes_are_the_others_only_inside_the_slice() -> None:
+    a, b = torch.zeros(1, 8, dtype=torch.int64), torch.ones(1, 8, dtype=torch.int64)
+    assert swap_codes(a, b, 2, 5).tolist() == [[0, 0, 1, 1, 1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("text", ["", "3", "4:2", "0:9", "a:b", "-1:2", "0:4,", "2:2"])
+def test_slices_out_of_range_are_refused(text: str) -> None:
+    assert parse_slices("0:8, 2:3", 8) == [(0, 8), (2, 3)]
+    with pytest.raises(ValueError, match="--tokens .*expected slices such as 0:4 within 0:8"):
+        parse_slices(text, 8)
+
+
+def test_a_bad_slice_is_one_line_and_exit_code_2(images, tmp_path, capsys) -> None:
+    make().save_pretrained(tmp_path / "tokenizer")
+    arguments = ["interpolate", *images, "--tokens", "0:99", "--model", str(tmp_path / "tokenizer")]
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "-o", str(tmp_path / "out.png"), "--params", PARAMS])
+    assert stopped.value.code == 2 and "within 0:8" in capsys.readouterr().err
