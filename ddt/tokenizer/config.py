@@ -61,6 +61,9 @@ class DDTConfig:
     prefix: Literal["ceil", "inclusive"]
     # What the decoder gets in place of a hidden token: a zero code, or a zero code that nothing attends to.
     hidden_tokens: Literal["zero", "mask"]
+    # What the decoder sees of x_t: all of it (null), or, for data of this standard deviation, the best linear
+    # guess of x_0, so that pure noise is not seen at all.
+    data_std: Positive | None
     # Training. `power`: t = u^(1/time_power), denser near pure noise, where the tokens carry the image.
     target: Literal["x0", "velocity"]
     time_sampling: Literal["uniform", "power"]
@@ -162,6 +165,7 @@ def presets() -> dict[str, DDTConfig]:
         stage_tokens=(),
         prefix="ceil",
         hidden_tokens="zero",
+        data_std=None,
         target="x0",
         time_sampling="uniform",
         time_power=1.0,

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddt.tokenizer.flow import best_guess
 from ddt.tokenizer.layers import (
     MLP,
     align_attention,
@@ -152,12 +153,14 @@ class Decoder(nn.Module):
         activation: str,
         qk_norm: bool,
         hidden_tokens: str,
+        data_std: float | None,
         position_period: float,
         regional_blocks: int,
         gate_start: float,
     ) -> None:
         super().__init__()
-        self.patch, self.channels, self.hidden_tokens = patch, channels, hidden_tokens
+        self.patch, self.channels = patch, channels
+        self.hidden_tokens, self.data_std = hidden_tokens, data_std
         self.embed = nn.Linear(channels * patch * patch, width)
         self.embed_token = nn.Linear(code_dim, width)
         self.embed_time = TimeEmbedding(width)
@@ -196,6 +199,8 @@ class Decoder(nn.Module):
         x is the noisy image at t_B, codes_BTd the unit code vectors of which visible_BT are given.
         """
         dtype = compute_dtype(x_BCHW)
+        if self.data_std is not None:
+            x_BCHW = best_guess(x_BCHW, t_B, self.data_std)
         image_BLD = (self.embed(patchify(x_BCHW, self.patch)) + self.image_positions).to(dtype)
         token_BTD = self._embed_tokens(codes_BTd, visible_BT).to(dtype)
         key_bias = self._key_bias(visible_BT, image_BLD.shape[1]) if self.hidden_tokens == "mask" else None

@@ -79,6 +79,7 @@ class DDTTokenizer(nn.Module):
             activation=config.activation,
             qk_norm=config.qk_norm,
             hidden_tokens=config.hidden_tokens,
+            data_std=config.data_std,
             position_period=config.position_period,
             regional_blocks=config.regional_blocks,
             gate_start=config.gate_start,
