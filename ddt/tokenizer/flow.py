@@ -21,7 +21,7 @@ def training_target(x0_BCHW: Tensor, noise_BCHW: Tensor, target: str) -> Tensor:
 
 
 def best_guess(x_BCHW: Tensor, t_B: Tensor, data_std: float) -> Tensor:
-    """The linear estimate of x_0 from x_t with the least squared error, for data of mean 0 and that deviation.
+    """The linear estimate of x_0 from x_t of least squared error, for data of mean 0 and that deviation.
 
     (1 − t)σ² / ((1 − t)²σ² + t²) · x_t: x_t itself at t = 0, nothing at t = 1. Not in the paper, which gives
     the decoder x_t; it is the input of an EDM-style denoiser (arXiv 2206.00364, section 5).
