@@ -67,6 +67,9 @@ class DDTConfig:
     # `joint`: tokens attend to the noisy image as well. `separate`: each only to the tokens before it,
     # whatever the time, so that decoding computes the token stream once for all its steps.
     token_stream: Literal["joint", "separate"]
+    # What the decoder sees of x_t: all of it (null), or, for data of this standard deviation, the best linear
+    # guess of x_0, so that pure noise is not seen at all.
+    data_std: Positive | None
     # Training. `power`: t = u^(1/time_power), denser near pure noise, where the tokens carry the image.
     target: Literal["x0", "velocity"]
     time_sampling: Literal["uniform", "power"]
@@ -179,6 +182,7 @@ def presets() -> dict[str, DDTConfig]:
         prefix="ceil",
         hidden_tokens="zero",
         token_stream="joint",
+        data_std=None,
         target="x0",
         time_sampling="uniform",
         time_power=1.0,

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ddt.tokenizer.flow import best_guess
 from ddt.tokenizer.layers import (
     MLP,
     align_attention,
@@ -173,14 +174,15 @@ class Decoder(nn.Module):
         qk_norm: bool,
         hidden_tokens: str,
         token_stream: str,
+        data_std: float | None,
         position_period: float,
         regional_blocks: int,
         gate_start: float,
         stored_positions: bool,
     ) -> None:
         super().__init__()
-        self.patch, self.channels, self.hidden_tokens = patch, channels, hidden_tokens
-        self.separate = token_stream == "separate"
+        self.patch, self.channels, self.separate = patch, channels, token_stream == "separate"
+        self.hidden_tokens, self.data_std = hidden_tokens, data_std
         self.embed = nn.Linear(channels * patch * patch, width)
         self.embed_token = nn.Linear(code_dim, width)
         self.embed_time = TimeEmbedding(width)
@@ -227,6 +229,8 @@ class Decoder(nn.Module):
         is what `read_tokens` gave for the codes where the token stream is separate (None: computed here).
         """
         dtype = compute_dtype(x_BCHW)
+        if self.data_std is not None:
+            x_BCHW = best_guess(x_BCHW, t_B, self.data_std)
         image_BLD = (self.embed(patchify(x_BCHW, self.patch)) + self.image_positions).to(dtype)
         key_bias = self._key_bias(visible_BT, image_BLD.shape[1]) if self.hidden_tokens == "mask" else None
         condition_BD = F.silu(self.embed_time(t_B))

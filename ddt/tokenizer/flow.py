@@ -20,6 +20,16 @@ def training_target(x0_BCHW: Tensor, noise_BCHW: Tensor, target: str) -> Tensor:
     return x0_BCHW if target == "x0" else noise_BCHW - x0_BCHW
 
 
+def best_guess(x_BCHW: Tensor, t_B: Tensor, data_std: float) -> Tensor:
+    """The linear estimate of x_0 from x_t of least squared error, for data of mean 0 and that deviation.
+
+    (1 − t)σ² / ((1 − t)²σ² + t²) · x_t: x_t itself at t = 0, nothing at t = 1. Not in the paper, which gives
+    the decoder x_t; it is the input of an EDM-style denoiser (arXiv 2206.00364, section 5).
+    """
+    t, variance = _column(t_B), data_std**2
+    return x_BCHW * ((1 - t) * variance / ((1 - t).square() * variance + t.square()))
+
+
 def predicted_x0(prediction_BCHW: Tensor, x_BCHW: Tensor, t_B: Tensor, target: str) -> Tensor:
     """x_0 as the prediction made at (x_t, t) implies it."""
     return prediction_BCHW if target == "x0" else x_BCHW - _column(t_B) * prediction_BCHW

@@ -87,6 +87,7 @@ class DDTTokenizer(nn.Module):
             qk_norm=config.qk_norm,
             hidden_tokens=config.hidden_tokens,
             token_stream=config.token_stream,
+            data_std=config.data_std,
             position_period=config.position_period,
             regional_blocks=config.regional_blocks,
             gate_start=config.gate_start,

@@ -75,3 +75,14 @@ def test_sampling_clips_the_predicted_image_and_cuts_the_prefix():
     drawn = sample(predict, noise, TokenSchedule(16), 4, "x0", num_tokens=6, clip=1.0)
     torch.testing.assert_close(drawn, torch.ones_like(drawn))
     assert counts == [6, 6, 6, 4]
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.9, 1.0])
+def test_best_guess_is_the_least_squares_estimate(t):
+    std, generator = 0.55, torch.Generator().manual_seed(1)
+    x0 = std * torch.randn(20_000, 1, 2, 2, generator=generator)
+    noise = torch.randn(x0.shape, generator=generator)
+    times = torch.full((len(x0),), t)
+    x = flow.add_noise(x0, noise, times)
+    slope = (x * x0).mean() / (x * x).mean()
+    torch.testing.assert_close(flow.best_guess(x, times, std), slope * x, atol=0.02, rtol=0)
