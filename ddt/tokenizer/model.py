@@ -243,6 +243,7 @@ class DDTTokenizer(nn.Module):
 
     def _facts(self) -> dict[str, object]:
         config, hits_K = self.config, self.quantizer.hits_K
+        used = f"{perplexity(hits_K / hits_K.sum()):.1f}" if self.quantizer.ready else "not quantized yet"
         return {
             "image": f"{config.image_size} x {config.image_size} px, {config.space}",
             "tokens an image": config.num_tokens,
@@ -252,7 +253,7 @@ class DDTTokenizer(nn.Module):
             "denoising steps by default": config.decode_steps,
             "encoder parameters": sum(p.numel() for p in self.encoder.parameters()),
             "decoder parameters": sum(p.numel() for p in self.decoder.parameters()),
-            "perplexity of the codebook in training": f"{perplexity(hits_K / hits_K.sum()):.1f}",
+            "perplexity of the codebook in training": used,
             "digest": self.digest,
         }
 
