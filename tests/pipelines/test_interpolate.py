@@ -1,4 +1,4 @@
-"""`ddt interpolate` on both tokenizers."""
+"""`ddt interpolate` and `ddt reconstruct` on both tokenizers."""
 
 from pathlib import Path
 
@@ -33,6 +33,15 @@ def test_interpolate_draws_each_slice(build, num_tokens, images, tmp_path, capsy
     assert lines[0].startswith("tokens 0:4: ") and lines[1].startswith(f"tokens 4:{num_tokens}: ")
     # The first image, its decoding, two slices, the second's decoding, the second image.
     assert Image.open(output).size == (6 * 16 + 5 * 2, 16)
+
+
+@pytest.mark.parametrize("build", [make, spatial])
+def test_reconstruct_takes_either_tokenizer(build, images, tmp_path, capsys) -> None:
+    build().save_pretrained(tmp_path / "tokenizer")
+    arguments = ["reconstruct", *images, "--num-tokens", "1,all", "--model", str(tmp_path / "tokenizer")]
+    main([*arguments, "-o", str(tmp_path / "out.png"), "--params", PARAMS])
+    assert capsys.readouterr().out.count(" dB\n") == 4  # two images, two prefixes
+    assert Image.open(tmp_path / "out.png").size == (3 * 16 + 2 * 2, 2 * 16 + 2)
 
 
 def test_swapped_codes_are_the_others_only_inside_the_slice() -> None:
