@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from ddt.data.tokens import TokenMeta
 from ddt.mllm.config import LanguageModelConfig
+from ddt.mllm.packing import PackedBatch
 
 NUM_TOKENS = 4
 CODEBOOK_SIZE = 32
+META = TokenMeta("d", NUM_TOKENS, CODEBOOK_SIZE, "V_1..V_T")
 TEXTS = [
     "a red circle left of two blue squares",
     "USER: a green ring Please Generate an image. ASSISTANT: yes",
@@ -31,3 +35,8 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
     bpe.train_from_iterator(TEXTS * 4, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def rows_of(batch: PackedBatch) -> list[bytes]:
+    """The rows of a batch, ids and documents, in an order of their own."""
+    return sorted(row.numpy().tobytes() for row in torch.cat([batch.ids_RL, batch.document_RL], dim=1))
