@@ -126,5 +126,7 @@ def vocabulary_part(weight_VD: DTensor) -> VocabularyPart:
     """Which rows of an embedding or head, split by rows over a one-dimensional mesh, are this process's."""
     mesh = weight_VD.device_mesh
     assert mesh.ndim == 1 and weight_VD.placements[0].is_shard(0)
-    most = -(-weight_VD.shape[0] // mesh.size())  # Shard gives every process this many rows until none are left
+    most = -(
+        -weight_VD.shape[0] // mesh.size()
+    )  # Shard gives every process this many rows until none are left
     return VocabularyPart(most * mesh.get_local_rank(), len(weight_VD.to_local()), most, mesh.get_group())

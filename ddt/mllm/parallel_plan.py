@@ -1,7 +1,8 @@
 """How the layers of a Llama- or Gemma-2-class model are split over processes (tensor parallelism).
 
-Attention by heads, MLPs by inner units, embedding and head by rows of the vocabulary; norms are whole everywhere.
-Two all-reduces a block, as in Megatron, which the paper trained with at TP = 8. B sequences, L tokens, D width.
+Attention by heads, MLPs by inner units, embedding and head by rows of the vocabulary; norms are whole.
+Two all-reduces a block, as in Megatron, which the paper trained with at TP = 8.
+B sequences, L tokens, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class VocabularyParallel(ParallelStyle):
             scale: Any = getattr(module, "embed_scale", None)  # Gemma-2 multiplies by the root of D
             return embedded_BLD if scale is None else embedded_BLD * scale.to(embedded_BLD.dtype)
 
-        module.forward = forward  # type: ignore[method-assign]
+        module.forward = forward  # type: ignore[method-assign,assignment]
         return module
 
 

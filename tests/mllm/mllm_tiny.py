@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -9,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from ddt.data.tokens import TokenMeta
 from ddt.mllm.config import LanguageModelConfig
 from ddt.mllm.packing import PackedBatch
+from ddt.mllm.sequences import Document
 
 NUM_TOKENS = 4
 CODEBOOK_SIZE = 32
@@ -40,3 +42,13 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 def rows_of(batch: PackedBatch) -> list[bytes]:
     """The rows of a batch, ids and documents, in an order of their own."""
     return sorted(row.numpy().tobytes() for row in torch.cat([batch.ids_RL, batch.document_RL], dim=1))
+
+
+def random_documents(count: int, ids: int, seed: int = 0) -> list[Document]:
+    """Documents of random ids and lengths, about 70 % learned."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(3, 20, count)
+    documents = [Document(rng.integers(0, ids, n), rng.random(n) < 0.7) for n in lengths]
+    for document in documents:
+        document.learned[0] = False
+    return documents

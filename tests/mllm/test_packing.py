@@ -12,16 +12,7 @@ from ddt.mllm.cross_entropy import chunked_cross_entropy
 from ddt.mllm.loss import LanguageModelLoss
 from ddt.mllm.packing import PackedBatch, allowed_attention, assign_rows, pack, slice_rows
 from ddt.mllm.sequences import Document
-from tests.mllm.mllm_tiny import CODEBOOK_SIZE
-
-
-def random_documents(count: int, ids: int, seed: int = 0) -> list[Document]:
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(3, 20, count)
-    documents = [Document(rng.integers(0, ids, n), rng.random(n) < 0.7) for n in lengths]
-    for document in documents:
-        document.learned[0] = False
-    return documents
+from tests.mllm.mllm_tiny import CODEBOOK_SIZE, random_documents
 
 
 def unpacked_loss(model, documents):
