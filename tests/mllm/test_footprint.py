@@ -28,7 +28,7 @@ SMALL = LlamaConfig(
 TINY = LlamaConfig(
     vocab_size=4098, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1
 )
-ROWS, LENGTH = 8, 256
+ROWS, LENGTH = 4, 256
 
 
 class FullRows:
