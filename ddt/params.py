@@ -35,7 +35,12 @@ class Paths:
 
 @dataclass(frozen=True)
 class Resources:
-    """What the run may use. `cpus` null: every core there is."""
+    """What the run may use. `cpus` null: every core there is.
+
+    The language model's layers are split over `tensor_parallel` workers each, and its weights with their
+    gradients and moments are spread over all where `shard_weights`. `checkpoint_activations` computes a
+    layer's inside again in the backward pass. None of the three changes what is computed.
+    """
 
     cpus: Count | None
     object_store_mb: Annotated[int, Range(80)]
@@ -45,6 +50,9 @@ class Resources:
     train_cpus_per_worker: Count | None
     gpus_per_worker: Annotated[float, Range(0)]
     max_failures: Annotated[int, Range(-1)]
+    tensor_parallel: Count
+    shard_weights: bool
+    checkpoint_activations: bool
 
 
 @dataclass(frozen=True)
@@ -135,7 +143,10 @@ class TokenizeImagesParams:
 
 @dataclass(frozen=True)
 class PretrainParams:
-    """Multimodal next-token training. `init`: a Hugging Face folder, or null for `model` from scratch."""
+    """Multimodal next-token training. `init`: a Hugging Face folder, or null for `model` from scratch.
+
+    `z_loss` weighs the square of each token's log-sum-exp, which keeps logits from drifting (0: off).
+    """
 
     init: str | None
     text_tokenizer: str
@@ -145,6 +156,7 @@ class PretrainParams:
     caption_drop_rate: Fraction
     text_rate: Fraction
     text_source: str | None
+    z_loss: Annotated[float, Range(0)]
     fit: FitConfig
 
 
@@ -159,6 +171,7 @@ class FinetuneParams:
     mix: dict[str, Annotated[float, Range(0)]]
     long_caption_rate: Fraction
     caption_drop_rate: Fraction
+    z_loss: Annotated[float, Range(0)]
     fit: FitConfig
     sampling: SamplingConfig
 

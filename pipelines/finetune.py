@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from ddt.params import FinetuneParams
+from pipelines.language_model import LanguageModelJob
 from pipelines.models import model_key
 from pipelines.pretrain import token_shards
 from pipelines.runner import StageContext, StageResult
-from pipelines.training import Job, run_training
+from pipelines.training import run_training
 
-MODULES = ("ddt.mllm", "ddt.train", "ddt.data.tokens", "ddt.data.order", "pipelines.finetune")
+MODULES = (
+    "ddt.mllm",
+    "ddt.train",
+    "ddt.data.tokens",
+    "ddt.data.order",
+    "pipelines.finetune",
+    "pipelines.language_model",
+)
 INSTRUCT_TASKS = ("edit", "vqa")
 
 
-class FinetuneJob(Job):
+class FinetuneJob(LanguageModelJob):
     """Runs in every training worker."""
 
     def run(  # type: ignore[override]
@@ -20,10 +28,11 @@ class FinetuneJob(Job):
     ) -> None:
         from ddt.data.tokens import TokenDataset
         from ddt.mllm.batches import FinetuneBatches, FinetuneMix
-        from ddt.mllm.loss import LanguageModelLoss
-        from ddt.mllm.model import DDTLlama
+        from ddt.mllm.model import DDTLlama, folder_vocabulary
 
-        whole = DDTLlama.from_pretrained(self.store.fetch_tree(model))
+        folder = self.store.fetch_tree(model)
+        trained, loss = self.from_checkpoint(folder, folder_vocabulary(folder), params.z_loss, params.fit)
+        whole = DDTLlama.from_pretrained(folder, model=trained)
         digest = whole.image_tokenizer.digest
         images = TokenDataset([self.store.fetch(key) for key in pairs], digest)
         instruct = (
@@ -35,11 +44,9 @@ class FinetuneJob(Job):
         batches = FinetuneBatches(
             images, instruct, whole.builder, mix, params.fit.global_batch, params.row_length, params.fit.seed
         )
-        loss = LanguageModelLoss(whole.vocabulary)
         result = self.fit(whole.model, loss, batches, params.fit)
         if result.ema is not None:
             result.ema.copy_to(whole.model)
-        whole.model.cpu()
         whole.sampling = params.sampling
         whole.made_from = {**whole.made_from, "finetune": self.fingerprint}
         self.publish(whole.save_pretrained, params.fit.steps)

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ddt.manifest import Manifest
-from ddt.mllm.config import LanguageModelConfig
 from ddt.params import Params
 from pipelines.graph import INPUTS, STAGES
 from pipelines.models import find_model
 from pipelines.runner import is_finished, manifest_path, stage_context
 
-# Published sizes of the paper's base models, for a plan where the checkpoint is not at hand.
-BASE_MODELS = {
-    "meta-llama/Meta-Llama-3-8B": (LanguageModelConfig(4096, 32, 32, 8, 14336, 8192, False), 128_256),
-    "google/gemma-2-2b": (LanguageModelConfig(2304, 26, 8, 4, 9216, 8192, True), 256_000),
-}
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+# Published shapes of the paper's base models, for a plan where the checkpoint is not at hand.
+BASE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "meta-llama/Meta-Llama-3-8B": (
+        "llama",
+        {
+            "vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
+            "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 8192,
+            "tie_word_embeddings": False,
+        },
+    ),
+    "google/gemma-2-2b": (
+        "gemma2",
+        {
+            "vocab_size": 256_000, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26,
+            "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+            "max_position_embeddings": 8192, "tie_word_embeddings": True,
+        },
+    ),
+}  # fmt: skip
+LAYOUTS = ((1, 1), (8, 1), (8, 2), (8, 4), (8, 8), (64, 1), (64, 8), (512, 8))  # workers, tensor_parallel
+GIB = 1 << 30
+PEAK_FLOPS, USED = 989e12, 0.4  # an H100's or H200's dense bf16, and the share of it that training reaches
 
 
 def print_plan(params: Params) -> None:
@@ -29,6 +49,13 @@ def print_plan(params: Params) -> None:
     print()
     for name, value in plan_sizes(params).items():
         print(f"{name:44} {value:>20,}")
+    rows = params.pretrain.fit.micro_batch or 1
+    print(
+        f"\npre-training by layout, {rows} rows of {params.pretrain.row_length} tokens at once, GiB a worker;"
+    )
+    print(f"time at {USED:.0%} of {PEAK_FLOPS / 1e12:.0f} TFLOP/s a worker (an H100), sequences packed")
+    for line in plan_layouts(params, language_model_config(params), rows):
+        print(" ".join(f"{cell:>11}" for cell in line))
 
 
 def stage_state(params: Params, stage: str) -> str:
@@ -45,6 +72,7 @@ def plan_sizes(params: Params) -> dict[str, int]:
     """Parameters, tokens and samples of the run; models are built on the meta device only."""
     import torch
 
+    from ddt.mllm.footprint import parameter_counts
     from ddt.tokenizer.model import DDTTokenizer
 
     tokenizer, model = params.train_tokenizer, params.pretrain
@@ -62,11 +90,11 @@ def plan_sizes(params: Params) -> dict[str, int]:
         "bits per image": config.bits_per_image,
         "tokenizer training images": tokenizer.fit.steps * tokenizer.fit.global_batch,
     }
-    shape, text_size = language_model_shape(params)
-    vocabulary = text_size + config.codebook_size + 2
+    shape = language_model_config(params)
+    block, outside = parameter_counts(shape)
     sizes |= {
-        "vocabulary": vocabulary,
-        "language model parameters": language_model_parameters(shape, vocabulary),
+        "vocabulary": shape.vocab_size,
+        "language model parameters": shape.num_hidden_layers * block + outside,
         "pre-training sequences": model.fit.steps * model.fit.global_batch,
         "instruction tuning sequences": params.finetune.fit.steps * params.finetune.fit.global_batch,
         "pairs kept": params.select.keep,
@@ -75,46 +103,53 @@ def plan_sizes(params: Params) -> dict[str, int]:
     return sizes
 
 
-def language_model_shape(params: Params) -> tuple[LanguageModelConfig, int]:
-    """Sizes of the language model and the number of its text ids."""
-    model = params.pretrain
-    if model.model is not None:
-        from ddt.data.refs import resolve
-        from ddt.mllm.build import load_tokenizer
-
-        return model.model, len(load_tokenizer(resolve(model.text_tokenizer)))
-    if model.init in BASE_MODELS:
-        return BASE_MODELS[model.init]
+def language_model_config(params: Params) -> PreTrainedConfig:
+    """The language model's Hugging Face config, its vocabulary extended by the visual ids."""
     from transformers import AutoConfig
 
+    from ddt.data.refs import resolve
+    from ddt.mllm.build import llama_config, load_config, load_tokenizer
+    from ddt.mllm.vocabulary import extend_tokenizer
+
+    model, codebook_size = params.pretrain, params.train_tokenizer.model.codebook_size
+    if model.model is not None:
+        tokenizer = load_tokenizer(resolve(model.text_tokenizer))
+        return llama_config(model.model, extend_tokenizer(tokenizer, codebook_size))
     assert model.init is not None  # exactly one of init and model is set
-
-    try:
-        found = AutoConfig.from_pretrained(model.init, trust_remote_code=False)
-    except OSError:
-        raise ValueError(
-            f"pretrain.init = {model.init}: no such folder, and its size is not known here "
-            f"(known: {', '.join(BASE_MODELS)})"
-        ) from None
-    shape = LanguageModelConfig(
-        found.hidden_size,
-        found.num_hidden_layers,
-        found.num_attention_heads,
-        found.num_key_value_heads,
-        found.intermediate_size,
-        found.max_position_embeddings,
-        found.tie_word_embeddings,
-    )
-    return shape, found.vocab_size
+    if model.init in BASE_MODELS:
+        kind, values = BASE_MODELS[model.init]
+        config = AutoConfig.for_model(kind, **values)
+    else:
+        config = load_config(model.init)
+    config.vocab_size += codebook_size + 2
+    return config
 
 
-def language_model_parameters(shape: LanguageModelConfig, vocabulary: int) -> int:
-    """Parameters of a Llama-class decoder over `vocabulary` ids, in closed form."""
-    head = shape.width // shape.heads
-    attention = 2 * shape.width * shape.heads * head + 2 * shape.width * shape.kv_heads * head
-    block = attention + 3 * shape.width * shape.mlp_width + 2 * shape.width
-    embeddings = vocabulary * shape.width * (1 if shape.tie_embeddings else 2)
-    return shape.layers * block + embeddings + shape.width
+def plan_layouts(params: Params, config: PreTrainedConfig, rows: int) -> list[list[str]]:
+    """Memory and time of pre-training for the usual layouts, a row each, after a row of headings.
+
+    `rows` of `row_length` tokens go through a worker at once. Weights are sharded, activations recomputed.
+    """
+    from ddt.mllm.footprint import Layout, flops_per_token, footprint
+
+    length, fit = params.pretrain.row_length, params.pretrain.fit
+    flops = flops_per_token(config, length) * length
+    table = [["workers", "tensor", "states", "gathered", "activations", "loss", "GiB each", "rows/s", "days"]]
+    for workers, tensor in LAYOUTS:
+        if config.num_key_value_heads % tensor:
+            continue
+        found = footprint(config, Layout(workers, tensor, True, True), rows, length, fit.bf16, fused=True)
+        parts = (found.states, found.gathered, found.activations, found.loss, found.total)
+        rows_per_s = workers * PEAK_FLOPS * USED / (flops * 4 / 3)  # recomputing is a second forward pass
+        days = fit.steps * fit.global_batch * _row_share(params) / rows_per_s / 86_400
+        gibs = [f"{part / GIB:.1f}" for part in parts]
+        table.append([str(workers), str(tensor), *gibs, f"{rows_per_s:.1f}", f"{days:.1f}"])
+    return table
+
+
+def _row_share(params: Params) -> float:
+    """Rows that one sequence fills: its codes, its special tokens and some sixty ids of text."""
+    return (params.train_tokenizer.model.num_tokens + 64) / params.pretrain.row_length
 
 
 def print_trace(params: Params, reference: str) -> None:

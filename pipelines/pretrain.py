@@ -7,9 +7,10 @@ from typing import Any
 
 from ddt.manifest import Manifest
 from ddt.params import PretrainParams
+from pipelines.language_model import LanguageModelJob
 from pipelines.models import model_key
 from pipelines.runner import StageContext, StageResult
-from pipelines.training import Job, run_training
+from pipelines.training import run_training
 
 MODULES = (
     "ddt.mllm",
@@ -18,6 +19,7 @@ MODULES = (
     "ddt.data.text",
     "ddt.data.order",
     "pipelines.pretrain",
+    "pipelines.language_model",
 )
 SCENES = "scenes"
 SCENE_TEXTS = 1_000_000
@@ -31,25 +33,29 @@ def models(section: PretrainParams) -> dict[str, str]:
     return found | ({"init": model_digest(section.init)} if section.init else {})
 
 
-class PretrainJob(Job):
+class PretrainJob(LanguageModelJob):
     """Runs in every training worker."""
 
     def run(self, params: PretrainParams, tokenizer: str, shards: list[str]) -> None:  # type: ignore[override]
         from ddt.data.refs import resolve
         from ddt.data.tokens import TokenDataset
         from ddt.mllm.batches import PretrainBatches, PretrainMix
-        from ddt.mllm.build import build, check_row_length
-        from ddt.mllm.loss import LanguageModelLoss
+        from ddt.mllm.build import check_init, check_row_length, load_tokenizer
         from ddt.mllm.model import DDTLlama
         from ddt.mllm.sequences import SequenceBuilder
+        from ddt.mllm.vocabulary import extend_tokenizer
         from ddt.tokenizer import DDTTokenizer
 
+        check_init(params.init, params.model)
         images = DDTTokenizer.from_pretrained(self.store.fetch_tree(tokenizer))
         pairs = TokenDataset([self.store.fetch(key) for key in shards], images.digest)
-        init = resolve(params.init) if params.init else None
-        model, text, vocabulary = build(
-            init, resolve(params.text_tokenizer), params.model, images.config.codebook_size, params.fit.seed
-        )
+        text = load_tokenizer(resolve(params.text_tokenizer))
+        vocabulary = extend_tokenizer(text, images.config.codebook_size)
+        if params.model is not None:
+            model, loss = self.from_scratch(params.model, vocabulary, params.z_loss, params.fit)
+        else:
+            init = resolve(str(params.init))
+            model, loss = self.from_checkpoint(init, vocabulary, params.z_loss, params.fit)
         check_row_length(model, params.row_length)
         builder = SequenceBuilder(text, vocabulary, images.config.num_tokens, images.config.token_order)
         mix = PretrainMix(params.long_caption_rate, params.caption_drop_rate, params.text_rate)
@@ -57,11 +63,11 @@ class PretrainJob(Job):
         batches = PretrainBatches(
             pairs, texts, builder, mix, params.fit.global_batch, params.row_length, params.fit.seed
         )
-        result = self.fit(model, LanguageModelLoss(vocabulary), batches, params.fit)
+        result = self.fit(model, loss, batches, params.fit)
         if result.ema is not None:
             result.ema.copy_to(model)
         made_from = {"pretrain": self.fingerprint, "image_tokenizer": images.digest}
-        whole = DDTLlama(model.cpu(), text, images, made_from=made_from)
+        whole = DDTLlama(model, text, images, made_from=made_from)
         self.publish(whole.save_pretrained, params.fit.steps)
 
 

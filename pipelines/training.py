@@ -20,6 +20,7 @@ from pipelines.runner import StageContext
 if TYPE_CHECKING:
     import torch
 
+    from ddt.params import Resources
     from ddt.train.config import FitConfig
     from ddt.train.fit import FitResult, Hook
 
@@ -31,9 +32,16 @@ class Job:
     published, so a run that was killed goes on from the last one.
     """
 
-    def __init__(self, stage: str, fingerprint: str, store_uri: str, hooks: Sequence[Hook]) -> None:
+    def __init__(
+        self, stage: str, fingerprint: str, store_uri: str, resources: Resources, hooks: Sequence[Hook]
+    ) -> None:
         self.stage, self.fingerprint, self.hooks = stage, fingerprint, hooks
-        self.store = open_store(store_uri)
+        self.store, self.resources = open_store(store_uri), resources
+
+    @property
+    def spread(self) -> bool:
+        """Whether the model's weights are spread over the workers."""
+        return False
 
     def run(self, **arguments: Any) -> None:
         """Build the model and its batches, `fit`, then `publish`."""
@@ -57,26 +65,30 @@ class Job:
         from ddt.train.fit import fit
 
         checkpoints = Checkpoints(self.store, self.checkpoint_prefix)
-        model = model.to(self.device)
+        if not self.spread:
+            model = model.to(self.device)
         return fit(model, loss, batches, config, checkpoints, self.hooks, self.stage, progress=False)
 
     def publish(self, save: Callable[[Path], None], steps: int) -> None:
-        """Write the model by `save(folder)` and commit it; from rank 0 only."""
+        """Write the model by `save(folder)` and commit it from rank 0; all save where weights are spread."""
         from ddt.train.distributed import barrier, rank_and_world
 
-        if rank_and_world()[0] == 0:
-            with tempfile.TemporaryDirectory(prefix="ddt-model-") as name:
-                folder = Path(name) / "model"
+        is_first = rank_and_world()[0] == 0
+        with tempfile.TemporaryDirectory(prefix="ddt-model-") as name:
+            folder = Path(name) / "model"
+            if is_first or self.spread:
                 save(folder)
+            if is_first:
                 mark_complete(folder)
                 publish_model(self.store, self.stage, self.fingerprint, folder, steps, {})
+        if is_first:
             for key in sorted(self.store.list(f"{self.checkpoint_prefix}/"), reverse=True):
                 self.store.delete(key)
         barrier()
 
 
 def run_job(
-    job: str, identity: dict[str, str], arguments: dict[str, Any], hooks: Sequence[Hook]
+    job: str, identity: dict[str, Any], arguments: dict[str, Any], hooks: Sequence[Hook]
 ) -> dict[str, Any]:
     """What each worker calls: builds the job `module:class` and runs it."""
     module, _, name = job.partition(":")
@@ -91,7 +103,12 @@ def run_training(ctx: StageContext, job: type[Job], **arguments: Any) -> tuple[C
     log = ctx.workspace / "logs" / f"{ctx.name}-{ctx.fingerprint[:16]}.jsonl"
     if unit not in done:
         log.parent.mkdir(parents=True, exist_ok=True)
-        identity = {"stage": ctx.name, "fingerprint": ctx.fingerprint, "store_uri": ctx.store.root_uri}
+        identity = {
+            "stage": ctx.name,
+            "fingerprint": ctx.fingerprint,
+            "store_uri": ctx.store.root_uri,
+            "resources": ctx.params.resources,
+        }
         job_args = {"job": f"{job.__module__}:{job.__name__}", "identity": identity, "arguments": arguments}
         with log.open("a") as lines:
 

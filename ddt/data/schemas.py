@@ -22,6 +22,11 @@ INSTRUCT_SCHEMA = pa.schema(
         pa.field("answer", pa.string()),
     ]
 )
+TURN = pa.struct(_required(("role", pa.string()), ("text", pa.string())))
+# A conversation: `<image>` in a turn's text stands for the next of the images.
+CONVERSATION_SCHEMA = pa.schema(
+    _required(("sample_id", pa.string()), ("turns", pa.list_(TURN)), ("images", pa.list_(pa.binary())))
+)
 CAPTION_SCHEMA = pa.schema(_required(("sample_id", pa.string()), ("long_caption", pa.string())))
 SCORE_SCHEMA = pa.schema(
     _required(

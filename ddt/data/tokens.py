@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from ddt.data.schemas import TURN
+
 MAX_CODEBOOK = 1 << 16  # codes are uint16
 
 
@@ -70,19 +72,32 @@ def instruct_schema(num_tokens: int) -> pa.Schema:
     )
 
 
+def chat_schema(num_tokens: int) -> pa.Schema:
+    """Columns of a shard of conversations: `<image>` in a turn stands for the next image of the row."""
+    codes = pa.list_(pa.list_(pa.uint16(), num_tokens))
+    return pa.schema([("sample_id", pa.string()), ("turns", pa.list_(TURN)), ("codes", codes)])
+
+
+SCHEMAS = {"pairs": pair_schema, "instruct": instruct_schema, "chat": chat_schema}
+
+
 def write_shard(path: Path, columns: Mapping[str, Any], meta: TokenMeta, kind: str) -> int:
-    """Writes one shard of `kind` "pairs" or "instruct"; returns its rows.
+    """Writes one shard of `kind` "pairs", "instruct" or "chat"; returns its rows.
 
     `columns` maps each name of the schema to a sequence; code columns are integer [n, T] arrays or sequences
-    of T codes, None where an instruction has no target. The same columns give the same bytes. Raises
-    ValueError where codes are not T codes within [0, K).
+    of T codes, None where an instruction has no target; a conversation has a sequence of images. The same
+    columns give the same bytes. Raises ValueError where codes are not T codes within [0, K).
     """
-    schema = {"pairs": pair_schema, "instruct": instruct_schema}[kind](meta.num_tokens)
+    schema = SCHEMAS[kind](meta.num_tokens)
     arrays = []
     for field in schema:
         values = columns[field.name]
-        is_codes = pa.types.is_fixed_size_list(field.type)
-        arrays.append(_code_array(values, meta, path) if is_codes else pa.array(values, field.type))
+        if pa.types.is_fixed_size_list(field.type):
+            arrays.append(_code_array(values, meta, path))
+        elif field.name == "codes":
+            arrays.append(_image_lists(values, meta, path))
+        else:
+            arrays.append(pa.array(values, field.type))
     batch = pa.record_batch(arrays, schema=schema.with_metadata(meta.to_schema()))
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -106,6 +121,13 @@ def _code_array(values: Any, meta: TokenMeta, path: Path) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(codes_nT.reshape(-1)), type=kind, mask=absent)
 
 
+def _image_lists(rows: Sequence[Any], meta: TokenMeta, path: Path) -> pa.Array:
+    offsets = np.concatenate([[0], np.cumsum([len(images) for images in rows])]).astype(np.int32)
+    return pa.ListArray.from_arrays(
+        pa.array(offsets), _code_array([codes for images in rows for codes in images], meta, path)
+    )
+
+
 class TokenShard:
     """One shard, memory-mapped. Rows are read in place; nothing is copied but what is asked for."""
 
@@ -116,7 +138,8 @@ class TokenShard:
         except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(f"{path}: not a readable token shard ({str(error).splitlines()[0]})") from None
         self.meta = TokenMeta.from_schema(table.schema.metadata, self.path)
-        self.kind = "instruct" if "kind" in table.column_names else "pairs"
+        kinds = {"kind": "instruct", "turns": "chat"}
+        self.kind = next((kind for name, kind in kinds.items() if name in table.column_names), "pairs")
         self._table = table.combine_chunks()
         self._codes: dict[str, np.ndarray] = {}
 
@@ -124,18 +147,29 @@ class TokenShard:
         return self._table.num_rows
 
     def codes(self, name: str = "codes") -> np.ndarray:
-        """uint16 [n, T] view of the file; rows that have no target are zeros."""
+        """uint16 [n, T] view of the file: a row for each image; rows that have no target are zeros."""
         if name not in self._codes:
             self._codes[name] = self._code_view(name)
         return self._codes[name]
 
     def _code_view(self, name: str) -> np.ndarray:
-        width, rows = self.meta.num_tokens, len(self)
-        if not rows:
+        width = self.meta.num_tokens
+        if not len(self):
             return np.zeros((0, width), dtype=np.uint16)
         chunk = self._table.column(name).chunk(0)
+        if self.kind == "chat":
+            chunk = chunk.values
         flat = chunk.values.to_numpy(zero_copy_only=True)
-        return flat[chunk.offset * width : (chunk.offset + rows) * width].reshape(rows, width)
+        return flat[chunk.offset * width : (chunk.offset + len(chunk)) * width].reshape(len(chunk), width)
+
+    def conversation(self, row: int) -> tuple[list[dict[str, str]], np.ndarray]:
+        """The turns of one row, and the uint16 [n, T] codes of its images in the order of their marks."""
+        first, last = self._image_offsets[row : row + 2]
+        return self._table.column("turns")[row].as_py(), self.codes()[first:last]
+
+    @cached_property
+    def _image_offsets(self) -> np.ndarray:
+        return self._table.column("codes").chunk(0).offsets.to_numpy()
 
     def text(self, name: str, row: int) -> str | None:
         return self._table.column(name)[row].as_py()
@@ -175,6 +209,12 @@ class TokenDataset:
         """int64 [T]: V_1..V_T of one row."""
         shard, row = self._locate(index)
         return shard.codes(name)[row].astype(np.int64)
+
+    def conversation(self, index: int) -> tuple[list[dict[str, str]], np.ndarray]:
+        """The turns of one conversation and the int64 [n, T] codes of its images."""
+        shard, row = self._locate(index)
+        turns, codes_nT = shard.conversation(row)
+        return turns, codes_nT.astype(np.int64)
 
     @cached_property
     def rows_by_kind(self) -> dict[str, np.ndarray]:

@@ -16,13 +16,14 @@ from ddt.data.order import hashed, shuffled, uniform
 from ddt.data.text import TextSource
 from ddt.data.tokens import TokenDataset
 from ddt.mllm import sequences as S
+from ddt.mllm.conversations import conversation, cut
 from ddt.mllm.instructions import LONG_CAPTION, QUESTION, SHORT_CAPTION
 from ddt.mllm.packing import PackedBatch, pack, slice_rows
 from ddt.mllm.sequences import Example, SequenceBuilder
 
 Fraction = Annotated[float, Range(0, 1)]
 
-TASKS = ("text_to_image", "edit", "caption", "vqa")
+TASKS = ("text_to_image", "edit", "caption", "vqa", "chat")
 
 
 @dataclass(frozen=True)
@@ -66,19 +67,9 @@ class PackedBatches:
         """The rows of `rank` in the global batch of `step`. Too long texts are cut to fit a row."""
         numbers = np.arange(step * self.samples_per_step, (step + 1) * self.samples_per_step)
         documents = self.builder.documents(self.examples(numbers))
-        documents = [self._cut(document) for document in documents]
+        documents = [cut(document, self.row_length, self.builder.vocabulary) for document in documents]
         whole = pack(documents, self.row_length, self.builder.vocabulary.pad, multiple=world)
         return slice_rows(whole, rank, world)
-
-    def _cut(self, document: S.Document) -> S.Document:
-        # Only text may be cut: an image without its end would teach a wrong number of tokens.
-        if len(document) <= self.row_length:
-            return document
-        if (document.ids == self.builder.vocabulary.bov).any():
-            raise ValueError(
-                f"a sequence of {len(document)} tokens does not fit row_length = {self.row_length}"
-            )
-        return S.Document(document.ids[: self.row_length], document.learned[: self.row_length])
 
 
 class PretrainBatches(PackedBatches):
@@ -116,7 +107,7 @@ class PretrainBatches(PackedBatches):
 
 
 class FinetuneBatches(PackedBatches):
-    """The four tasks of instruction tuning, each with its own endless, reshuffled pass over its data."""
+    """The tasks of instruction tuning, each with its own endless, reshuffled pass over its data."""
 
     def __init__(
         self,
@@ -127,6 +118,7 @@ class FinetuneBatches(PackedBatches):
         samples_per_step: int,
         row_length: int,
         seed: int,
+        chats: TokenDataset | None = None,
     ) -> None:
         super().__init__(builder, samples_per_step, row_length, seed)
         by_kind = {} if instructions is None else instructions.rows_by_kind
@@ -135,7 +127,10 @@ class FinetuneBatches(PackedBatches):
                 raise ValueError(
                     f"mix.{task} = {mix.weights[task]}: there are no {kind!r} instructions in the data"
                 )
-        self.pairs, self.instructions, self.mix, self._rows = pairs, instructions, mix, by_kind
+        if mix.weights.get("chat", 0) > 0 and chats is None:
+            raise ValueError(f"mix.chat = {mix.weights['chat']}: there are no conversations in the data")
+        self.pairs, self.instructions, self.chats = pairs, instructions, chats
+        self.mix, self._rows = mix, by_kind
 
     def tasks(self, numbers: np.ndarray) -> np.ndarray:
         """The task of each sample number, an index into TASKS."""
@@ -155,7 +150,7 @@ class FinetuneBatches(PackedBatches):
         columns = caption_columns(self.seed, numbers, self.mix.long_caption_rate)
         dropped = uniform(self.seed, "drop", numbers) < self.mix.caption_drop_rate
         phrases = hashed(self.seed, "instruction", numbers)
-        makers = (self._text_to_image, self._edit, self._caption, self._vqa)
+        makers = (self._text_to_image, self._edit, self._caption, self._vqa, self._chat)
         return [
             makers[tasks[i]](int(rows[i]), columns[i], bool(dropped[i]), int(phrases[i]))
             for i in range(len(numbers))
@@ -163,6 +158,8 @@ class FinetuneBatches(PackedBatches):
 
     def _rows_of(self, task: str, numbers: np.ndarray) -> np.ndarray:
         kind = {"edit": "edit", "vqa": "qa"}.get(task)
+        if task == "chat" and self.chats is not None:
+            return shuffled(self.seed, task, numbers, len(self.chats))
         if kind is None:
             return shuffled(self.seed, task, numbers, len(self.pairs))
         rows = self._rows[kind]
@@ -190,6 +187,10 @@ class FinetuneBatches(PackedBatches):
         instruction = QUESTION[phrase % len(QUESTION)].replace("{question}", question)
         answer = self.instructions.text("answer", row) or ""
         return S.ANSWER, {"image": self.instructions.codes(row), "instruction": instruction, "answer": answer}
+
+    def _chat(self, row: int, column: str, dropped: bool, phrase: int) -> Example:
+        assert self.chats is not None
+        return conversation(*self.chats.conversation(row))
 
 
 def caption_columns(seed: int, numbers: np.ndarray, long_rate: float) -> list[str]:

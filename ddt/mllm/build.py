@@ -10,6 +10,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -67,10 +68,8 @@ def load_model(
 
     Raises ValueError for another model class, or a folder that holds none, before weights are read.
     """
+    config = load_config(path)
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        if config.model_type not in MODEL_TYPES:
-            raise ValueError(f"its type is {config.model_type!r}; supported: {', '.join(MODEL_TYPES)}")
         model = AutoModelForCausalLM.from_pretrained(
             path,
             config=config,
@@ -81,6 +80,17 @@ def load_model(
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"language model {path}: can't be loaded ({_first_line(error)})") from None
     return model.to(torch.device(device))  # type: ignore[arg-type]
+
+
+def load_config(path: str | Path) -> PreTrainedConfig:
+    """The config of a Llama- or Gemma-2-class checkpoint; ValueError for another class or for none."""
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        if config.model_type not in MODEL_TYPES:
+            raise ValueError(f"its type is {config.model_type!r}; supported: {', '.join(MODEL_TYPES)}")
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"language model {path}: can't be loaded ({_first_line(error)})") from None
+    return config
 
 
 def build(
@@ -94,9 +104,7 @@ def build(
 
     Raises ValueError where neither or both are given.
     """
-    if (init is None) == (config is None):
-        given = "both are" if init is not None else "neither is"
-        raise ValueError(f"pretrain.init and pretrain.model: expected exactly one of them, {given} set")
+    check_init(init, config)
     tokenizer = load_tokenizer(text_tokenizer)
     vocabulary = extend_tokenizer(tokenizer, codebook_size)
     if config is not None:
@@ -105,6 +113,13 @@ def build(
     model = load_model(init)
     extend_embeddings(model, vocabulary)
     return model, tokenizer, vocabulary
+
+
+def check_init(init: str | None, config: LanguageModelConfig | None) -> None:
+    """ValueError unless exactly one of a checkpoint and a shape is given."""
+    if (init is None) == (config is None):
+        given = "both are" if init is not None else "neither is"
+        raise ValueError(f"pretrain.init and pretrain.model: expected exactly one of them, {given} set")
 
 
 def check_row_length(model: PreTrainedModel, row_length: int) -> None:

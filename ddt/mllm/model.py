@@ -22,11 +22,12 @@ from ddt.config import to_dict
 from ddt.mllm import sequences as S
 from ddt.mllm.build import load_model, load_tokenizer
 from ddt.mllm.config import SamplingConfig
+from ddt.mllm.export import save_model
 from ddt.mllm.generate import OnToken, generate_codes, generate_text
 from ddt.mllm.instructions import LONG_CAPTION, QUESTION, SHORT_CAPTION
 from ddt.mllm.pictures import to_images, to_pixels
 from ddt.mllm.sequences import SequenceBuilder
-from ddt.mllm.vocabulary import embedding_rows, extend_tokenizer
+from ddt.mllm.vocabulary import Vocabulary, embedding_rows, extend_tokenizer
 from ddt.tokenizer import DDTTokenizer
 
 SETTINGS, MARKER, IMAGE_TOKENIZER = "ddt.json", "_COMPLETE", "image_tokenizer"
@@ -65,8 +66,13 @@ class DDTLlama:
         self.builder = SequenceBuilder(text_tokenizer, self.vocabulary, config.num_tokens, config.token_order)
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, device: torch.device | str = "cpu") -> DDTLlama:
-        """The model saved in a folder, in eval mode.
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        device: torch.device | str = "cpu",
+        model: PreTrainedModel | None = None,
+    ) -> DDTLlama:
+        """The model saved in a folder, in eval mode; around `model` where the folder's is already loaded.
 
         Raises ValueError for a folder that is missing, incomplete, or whose parts do not belong together.
         """
@@ -79,15 +85,19 @@ class DDTLlama:
                 f"but holds {image_tokenizer.digest[:16]}"
             )
         sampling = build_config(SamplingConfig, settings["sampling"], f"{folder / SETTINGS}: sampling")
-        model = load_model(folder, device).eval()
+        if model is None:
+            model = load_model(folder, device).eval()
         return cls(model, load_tokenizer(folder), image_tokenizer, sampling, settings["made_from"])
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Writes the folder; until it is whole it has no marker, and no reader takes it."""
+        """Writes the folder; until it is whole it has no marker, and no reader takes it.
+
+        Where the weights are spread over processes all must call it, and rank 0's folder is whole.
+        """
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARKER).unlink(missing_ok=True)
-        self.model.save_pretrained(folder)
+        save_model(self.model, folder)
         self.text_tokenizer.save_pretrained(folder)
         self.image_tokenizer.save_pretrained(folder / IMAGE_TOKENIZER)
         config = self.image_tokenizer.config
@@ -219,6 +229,11 @@ class DDTLlama:
     def _parts(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
         for start in range(0, len(items), self.batch_size):
             yield items[start : start + self.batch_size]
+
+
+def folder_vocabulary(folder: Path) -> Vocabulary:
+    """The vocabulary of a model folder, from its tokenizer and settings alone."""
+    return extend_tokenizer(load_tokenizer(folder), read_settings(folder)["codebook_size"])
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -17,11 +17,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ddt.store import MARKER, Store, mark_complete, open_store
+from ddt.store.tree import Files, marker_bytes, tree_files
+from ddt.train.distributed import gather_objects, rank_and_world
+from ddt.train.parallel import is_sharded
+from ddt.train.sharded_files import load_shards, load_whole, save_shards, stored_tensors
+from ddt.train.state import check_same
 
 NAME = re.compile(r"step-(\d+)-(\d+)")
 STATE_FILE = "state.json"
 
-Groups = dict[str, dict[str, Tensor]]
+WHOLE_FILE = "model.safetensors"
+
+Groups = Mapping[str, Mapping[str, Tensor]]
 
 
 class Position(NamedTuple):
@@ -68,30 +75,71 @@ class Checkpoints:
     def save(
         self,
         position: Position,
-        groups: Mapping[str, Mapping[str, Tensor]],
+        groups: Groups,
         state: Mapping[str, Any],
         keep: int,
         rewind_steps: int | None = None,
     ) -> None:
-        """Writes a checkpoint, then removes the ones no longer needed.
+        """Writes a checkpoint, then removes the ones no longer needed. Every process must call it.
 
-        Each of `groups` becomes `<group>.safetensors`; `state` is plain JSON. The newest `keep` stay, and,
-        given `rewind_steps`, all since the newest one that is at least so many steps older than this.
+        Each of `groups` becomes a folder of safetensors: one file by rank 0 or, where tensors are spread over
+        processes, one by each process. `state` is plain JSON. The newest `keep` stay, and, given
+        `rewind_steps`, all since the newest one that is at least so many steps older than this.
         """
-        with tempfile.TemporaryDirectory(prefix="checkpoint-") as folder:
-            for group, tensors in groups.items():
-                plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-                save_file(plain, Path(folder) / f"{group}.safetensors")
-            (Path(folder) / STATE_FILE).write_text(json.dumps(dict(state), indent=1))
-            mark_complete(folder)
-            self.store.put_tree(f"{self.prefix}/{position.name}", folder)
-        self._prune(position, keep, rewind_steps)
+        rank = rank_and_world()[0]
+        with tempfile.TemporaryDirectory(prefix="checkpoint-") as name:
+            folder = Path(name)
+            if rank == 0:
+                (folder / STATE_FILE).write_text(json.dumps(dict(state), indent=1))
+            if any(is_sharded(tensors.values()) for tensors in groups.values()):
+                self._save_shards(position, groups, folder)
+            elif rank == 0:
+                for group, tensors in groups.items():
+                    plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+                    (folder / group).mkdir()
+                    save_file(plain, folder / group / WHOLE_FILE)
+                mark_complete(folder)
+                self.store.put_tree(f"{self.prefix}/{position.name}", folder)
+        if rank == 0:
+            self._prune(position, keep, rewind_steps)
 
-    def load(self, position: Position) -> tuple[Groups, dict[str, Any]]:
-        """The tensors by group and name, on the CPU, and the state."""
-        folder = self.store.fetch_tree(f"{self.prefix}/{position.name}")
-        groups = {path.stem: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
+    def _save_shards(self, position: Position, groups: Groups, folder: Path) -> None:
+        """Each process puts its own files; the marker that lists them all comes last, from rank 0."""
+        for group, tensors in groups.items():
+            save_shards(folder / group, tensors)
+        files = tree_files(folder)
+        for name in files:
+            self.store.put_file(f"{self.prefix}/{position.name}/{name}", folder / name)
+        everyone: Files = {}
+        for part in gather_objects(files):
+            everyone |= part
+        if rank_and_world()[0] == 0:
+            self.store.put_bytes(f"{self.prefix}/{position.name}/{MARKER}", marker_bytes(everyone))
+
+    def load(self, position: Position) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+        """The tensors by group and name, whole and on the CPU, and the state."""
+        folder = self._folder(position)
+        found = sorted({path.parent for path in folder.glob("*/*.safetensors")})
+        groups = {
+            group.name: load_file(group / WHOLE_FILE) if (group / WHOLE_FILE).is_file() else load_whole(group)
+            for group in found
+        }
         return groups, json.loads((folder / STATE_FILE).read_text())
+
+    def load_into(self, position: Position, groups: Groups) -> dict[str, Any]:
+        """Fills the tensors of `groups` in place, each process only what it holds of them; the state."""
+        folder = self._folder(position)
+        for group, targets in groups.items():
+            check_same(stored_tensors(folder / group), targets)
+            load_shards(folder / group, targets)
+        return json.loads((folder / STATE_FILE).read_text())
+
+    def stored(self, position: Position, group: str) -> dict[str, Tensor]:
+        """Names of a group's tensors, with tensors of their shapes that hold no data."""
+        return stored_tensors(self._folder(position) / group)
+
+    def _folder(self, position: Position) -> Path:
+        return self.store.fetch_tree(f"{self.prefix}/{position.name}")
 
     def _found(self) -> list[Position]:
         keys = self.store.list(f"{self.prefix}/")

@@ -57,7 +57,12 @@ class LossModule(nn.Module):
 
 
 def parallel_loss(model: nn.Module, loss_fn: Any) -> nn.Module:
-    """The loss module, with gradients averaged over processes where there are several."""
+    """The loss module, with gradients averaged over processes where there are several.
+
+    A loss that holds its model already (a sharded one, ddt.train.parallel) averages them itself.
+    """
+    if isinstance(loss_fn, LossModule):
+        return loss_fn
     module = LossModule(model, loss_fn)
     if rank_and_world()[1] == 1:
         return module

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from ddt.train.parallel import local
+
 
 class Ema:
     """Keeps float32 averages of the trainable parameters of `model`; buffers are the model's own business."""
@@ -21,8 +23,8 @@ class Ema:
         """Moves the average towards the parameters after optimizer step `step` (from 0)."""
         # A constant 0.999 would still hold 37 % of the random initial weights after 1,000 steps.
         decay = min(self.decay, (1 + step) / (10 + step))
-        current = [p.detach().float() for p in self._parameters.values()]
-        torch._foreach_lerp_(list(self.weights.values()), current, 1 - decay)
+        current = [local(p.detach()).float() for p in self._parameters.values()]
+        torch._foreach_lerp_([local(weight) for weight in self.weights.values()], current, 1 - decay)
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from ddt.progress import Progress
@@ -29,10 +30,11 @@ from ddt.train.distributed import barrier, gather_objects, mean_over_ranks, para
 from ddt.train.ema import Ema
 from ddt.train.metrics import MetricAverages
 from ddt.train.optimizer import build_optimizer
+from ddt.train.parallel import ShardedLoss, clip_gradients, is_sharded
 from ddt.train.precision import autocast
 from ddt.train.schedule import learning_rate
 from ddt.train.spikes import BatchCursor, SpikeDetector
-from ddt.train.state import load_model, load_optimizer, model_tensors, optimizer_tensors
+from ddt.train.state import blank_optimizer, load_model, load_optimizer, model_tensors, optimizer_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -115,10 +117,13 @@ class _Run:
     ) -> None:
         self.model, self.batches, self.config = model, batches, config
         self.checkpoints, self.hooks = checkpoints, hooks
-        self.rank, self.world = rank_and_world()
-        if config.global_batch % self.world:
+        self.rank = rank_and_world()[0]
+        self.data_rank, self.data_world = rank_and_world()
+        if isinstance(loss_fn, ShardedLoss):
+            self.data_rank, self.data_world = loss_fn.data_rank_and_world
+        if config.global_batch % self.data_world:
             raise ValueError(
-                f"global_batch = {config.global_batch}: not a multiple of {self.world} processes"
+                f"global_batch = {config.global_batch}: not a multiple of {self.data_world} processes"
             )
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
@@ -167,17 +172,17 @@ class _Run:
         config, step = self.config, self.step
         index = self.cursor.batch_of(step)
         started = time.monotonic()
-        batch = self.batches.batch(index, self.rank, self.world)
+        batch = self.batches.batch(index, self.data_rank, self.data_world)
         pieces, total = split(batch, config.micro_batch), rows(batch)
         self.data_s += time.monotonic() - started
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
         self.optimizer.zero_grad(set_to_none=True)
-        torch.manual_seed(derive_seed(config.seed, index, self.rank))  # dropout and the like
+        torch.manual_seed(derive_seed(config.seed, index, self.data_rank))  # dropout and the like
         loss_sum = torch.zeros((), device=self.device)
         for number, piece in enumerate(pieces):
             weight = rows(piece) / total
-            self.generator.manual_seed(derive_seed(config.seed, index, self.rank, number))
+            self.generator.manual_seed(derive_seed(config.seed, index, self.data_rank, number))
             with self._gradient_sync(number == len(pieces) - 1):
                 with autocast(self.device, config.bf16):
                     loss, metrics = self.loss_module(to_device(piece, self.device), step, self.generator)
@@ -187,7 +192,7 @@ class _Run:
         self._apply(mean_over_ranks(loss_sum))
 
     def _apply(self, loss: Tensor) -> None:
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip or math.inf).float()
+        norm = clip_gradients(self.parameters, self.config.clip or math.inf)
         finite = torch.isfinite(loss) & torch.isfinite(norm)
         self.broken = torch.maximum(self.broken, (~finite).float())
         optimizer: Any = self.optimizer  # torch reads both from a fused optimizer but declares neither
@@ -199,7 +204,9 @@ class _Run:
         self.unread.append(torch.stack([loss, norm]))
 
     def _gradient_sync(self, last: bool) -> AbstractContextManager[Any]:
-        if isinstance(self.loss_module, DistributedDataParallel) and not last:
+        if isinstance(self.loss_module, FSDPModule):
+            self.loss_module.set_requires_gradient_sync(last)
+        elif isinstance(self.loss_module, DistributedDataParallel) and not last:
             return self.loss_module.no_sync()
         return nullcontext()
 
@@ -271,38 +278,50 @@ class _Run:
         return self.step
 
     def save(self) -> None:
-        """Writes a checkpoint of this step from rank 0."""
+        """Writes a checkpoint of this step: rank 0 all of it, or each process its shards."""
         if self.checkpoints is None:
             return
-        if self.rank == 0:
-            groups = {
-                "model": model_tensors(self.model),
-                "optimizer": optimizer_tensors(self.model, self.optimizer),
-            }
-            if self.ema is not None:
-                groups["ema"] = self.ema.weights
-            state = {
-                "step": self.step,
-                "consumed_samples": self.consumed_samples,
-                "skipped": self.cursor.skipped,
-                "losses": list(self.spikes.history),
-                "events": self.events,
-                "metrics": self.last_metrics,
-            }
-            rewind_steps = self.config.rewind_steps if self.config.spike_factor is not None else None
-            position = Position(len(self.events), self.step)
-            self.checkpoints.save(position, groups, state, self.config.keep_checkpoints, rewind_steps)
+        groups = {
+            "model": model_tensors(self.model),
+            "optimizer": optimizer_tensors(self.model, self.optimizer),
+        }
+        if self.ema is not None:
+            groups["ema"] = self.ema.weights
+        state = {
+            "step": self.step,
+            "consumed_samples": self.consumed_samples,
+            "skipped": self.cursor.skipped,
+            "losses": list(self.spikes.history),
+            "events": self.events,
+            "metrics": self.last_metrics,
+        }
+        rewind_steps = self.config.rewind_steps if self.config.spike_factor is not None else None
+        position = Position(len(self.events), self.step)
+        self.checkpoints.save(position, groups, state, self.config.keep_checkpoints, rewind_steps)
         barrier()
 
     def _load(self, position: Position) -> None:
         assert self.checkpoints is not None
-        groups, state = self.checkpoints.load(position)
-        load_model(self.model, groups["model"])
-        load_optimizer(self.model, self.optimizer, groups["optimizer"])
-        if self.ema is not None:
-            self.ema.load(groups.get("ema", {}))
+        if is_sharded(self.parameters):
+            state = self._load_shards(position)
+        else:
+            groups, state = self.checkpoints.load(position)
+            load_model(self.model, groups["model"])
+            load_optimizer(self.model, self.optimizer, groups["optimizer"])
+            if self.ema is not None:
+                self.ema.load(groups.get("ema", {}))
         self.step = self.logged_step = state["step"]
         self.cursor = BatchCursor(state["skipped"])
         self.spikes = SpikeDetector(self.config.spike_factor, self.config.spike_window, state["losses"])
         self.events, self.last_metrics = state["events"], state["metrics"]
         self.unread = []
+
+    def _load_shards(self, position: Position) -> dict[str, Any]:
+        """Reads what this process holds, and no more, from a checkpoint of any layout; its state."""
+        assert self.checkpoints is not None
+        groups = {"model": model_tensors(self.model)}
+        blank_optimizer(self.model, self.optimizer, self.checkpoints.stored(position, "optimizer"))
+        groups["optimizer"] = optimizer_tensors(self.model, self.optimizer)
+        if self.ema is not None:
+            groups["ema"] = self.ema.weights
+        return self.checkpoints.load_into(position, groups)

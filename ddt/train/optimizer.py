@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from ddt.train.config import FitConfig
+from ddt.train.parallel import is_sharded
 
 
 class Combined:
@@ -45,13 +47,18 @@ class Combined:
 def build_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.AdamW | Combined:
     """What `config.optimizer` names. Matrices decay; biases, norms and other vectors do not."""
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    if config.optimizer == "muon" and is_sharded(parameters.values()):
+        raise ValueError("optimizer = muon: its matrices must be whole; expected adamw with sharded weights")
     hidden = {n for n, p in parameters.items() if config.optimizer == "muon" and is_hidden_matrix(n, p)}
     rest = [p for n, p in parameters.items() if n not in hidden]
-    groups: list[dict[str, Any]] = [
-        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
+    groups = [
+        {"params": same, "weight_decay": decay}
+        for decay, kind in (
+            (config.weight_decay, [p for p in rest if p.dim() >= 2]),
+            (0.0, [p for p in rest if p.dim() < 2]),
+        )
+        for same in _by_mesh(kind)
     ]
-    groups = [group for group in groups if group["params"]]
     # Fused also because it takes `found_inf`: a step that is not finite is then skipped on the device.
     adamw = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
     if not hidden:
@@ -63,6 +70,15 @@ def build_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.AdamW | 
         adjust_lr_fn="match_rms_adamw",  # so that one learning rate serves both
     )
     return Combined(muon, adamw)
+
+
+def _by_mesh(parameters: list[nn.Parameter]) -> list[list[nn.Parameter]]:
+    """Parameters in groups that one fused step takes: DTensors of one mesh, or plain tensors."""
+    groups: dict[Any, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        mesh = parameter.device_mesh if isinstance(parameter, DTensor) else None
+        groups.setdefault(mesh, []).append(parameter)
+    return list(groups.values())
 
 
 def is_hidden_matrix(name: str, parameter: Tensor) -> bool:

@@ -22,13 +22,19 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
 def load_model(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Copies `tensors` into the parameters and buffers of `model`; ValueError where they do not fit."""
     own = model_tensors(model)
-    for name in sorted(own.keys() ^ tensors.keys()):
+    check_same(tensors, own)
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])
+
+
+def check_same(stored: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """ValueError where a checkpoint has other tensors, or of other shapes, than the model."""
+    for name in sorted(own.keys() ^ stored.keys()):
         raise ValueError(f"checkpoint and model differ in {name!r}: made by another model configuration")
     for name, tensor in own.items():
-        if tensor.shape != tensors[name].shape:
-            saved = tuple(tensors[name].shape)
+        if tensor.shape != stored[name].shape:
+            saved = tuple(stored[name].shape)
             raise ValueError(f"checkpoint holds {name!r} of shape {saved}, the model {tuple(tensor.shape)}")
-        tensor.copy_(tensors[name])
 
 
 def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer | Combined) -> dict[str, Tensor]:
@@ -54,3 +60,18 @@ def load_optimizer(
         parameter = parameters[name]
         dtype = torch.float32 if entry == "step" else parameter.dtype
         optimizer.state[parameter][entry] = tensor.to(parameter.device, dtype, copy=True)
+
+
+def blank_optimizer(
+    model: nn.Module, optimizer: torch.optim.Optimizer | Combined, stored: Mapping[str, Tensor]
+) -> None:
+    """Gives the optimizer state of the names in `stored`, all zero, spread as the parameters are."""
+    parameters = dict(model.named_parameters())
+    optimizer.state.clear()
+    for key in stored:
+        name, _, entry = key.rpartition(":")
+        if name not in parameters:
+            raise ValueError(f"checkpoint has optimizer state of {name!r}, which the model does not have")
+        parameter = parameters[name].detach()
+        blank = torch.zeros((), device=parameter.device) if entry == "step" else torch.zeros_like(parameter)
+        optimizer.state[parameters[name]][entry] = blank

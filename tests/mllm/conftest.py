@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
+from ddt.data.tokens import TokenDataset, write_shard
 from ddt.mllm.build import new_model
 from ddt.mllm.sequences import SequenceBuilder
 from ddt.mllm.vocabulary import Vocabulary, extend_tokenizer
-from tests.mllm.mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS, TINY, make_tokenizer
+from tests.mllm.mllm_tiny import CODEBOOK_SIZE, META, NUM_TOKENS, TINY, make_tokenizer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -64,3 +66,30 @@ def gemma_folder(tmp_path: Path, plain_tokenizer) -> Path:
     Gemma2ForCausalLM(config).save_pretrained(folder)
     plain_tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    rng = np.random.default_rng(0)
+    columns = {
+        "sample_id": [str(n) for n in range(50)],
+        "short": [f"short {n}" for n in range(50)],
+        "long": [f"a much longer caption {n}" for n in range(50)],
+        "codes": rng.integers(0, CODEBOOK_SIZE, (50, NUM_TOKENS)),
+    }
+    write_shard(tmp_path / "pairs", columns, META, "pairs")
+    return TokenDataset([tmp_path / "pairs"])
+
+
+@pytest.fixture
+def instructions(tmp_path):
+    columns = {
+        "sample_id": ["a", "b"],
+        "kind": ["edit", "qa"],
+        "instruction": ["make it red", "What colour?"],
+        "answer": [None, "blue"],
+        "codes": np.zeros((2, NUM_TOKENS), int),
+        "target_codes": [np.ones(NUM_TOKENS, int), None],
+    }
+    write_shard(tmp_path / "instruct", columns, META, "instruct")
+    return TokenDataset([tmp_path / "instruct"])

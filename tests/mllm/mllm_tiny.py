@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import numpy as np
+import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from ddt.data.tokens import TokenMeta
 from ddt.mllm.config import LanguageModelConfig
+from ddt.mllm.packing import PackedBatch
+from ddt.mllm.sequences import Document
 
 NUM_TOKENS = 4
 CODEBOOK_SIZE = 32
+META = TokenMeta("d", NUM_TOKENS, CODEBOOK_SIZE, "V_1..V_T")
 TEXTS = [
     "a red circle left of two blue squares",
     "USER: a green ring Please Generate an image. ASSISTANT: yes",
@@ -31,3 +37,18 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
     bpe.train_from_iterator(TEXTS * 4, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def rows_of(batch: PackedBatch) -> list[bytes]:
+    """The rows of a batch, ids and documents, in an order of their own."""
+    return sorted(row.numpy().tobytes() for row in torch.cat([batch.ids_RL, batch.document_RL], dim=1))
+
+
+def random_documents(count: int, ids: int, seed: int = 0) -> list[Document]:
+    """Documents of random ids and lengths, about 70 % learned."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(3, 20, count)
+    documents = [Document(rng.integers(0, ids, n), rng.random(n) < 0.7) for n in lengths]
+    for document in documents:
+        document.learned[0] = False
+    return documents

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
 from ddt.data.text import DrawnText
-from ddt.data.tokens import TokenDataset, TokenMeta, write_shard
+from ddt.data.tokens import TokenDataset, write_shard
 from ddt.mllm import sequences as S
 from ddt.mllm.batches import (
     TASKS,
@@ -17,37 +16,7 @@ from ddt.mllm.batches import (
     PretrainMix,
     caption_columns,
 )
-from tests.mllm.mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS
-
-META = TokenMeta("d", NUM_TOKENS, CODEBOOK_SIZE, "V_1..V_T")
-
-
-@pytest.fixture
-def pairs(tmp_path):
-    rng = np.random.default_rng(0)
-    columns = {
-        "sample_id": [str(n) for n in range(50)],
-        "short": [f"short {n}" for n in range(50)],
-        "long": [f"a much longer caption {n}" for n in range(50)],
-        "codes": rng.integers(0, CODEBOOK_SIZE, (50, NUM_TOKENS)),
-    }
-    write_shard(tmp_path / "pairs", columns, META, "pairs")
-    return TokenDataset([tmp_path / "pairs"])
-
-
-@pytest.fixture
-def instructions(tmp_path):
-    columns = {
-        "sample_id": ["a", "b"],
-        "kind": ["edit", "qa"],
-        "instruction": ["make it red", "What colour?"],
-        "answer": [None, "blue"],
-        "codes": np.zeros((2, NUM_TOKENS), int),
-        "target_codes": [np.ones(NUM_TOKENS, int), None],
-    }
-    write_shard(tmp_path / "instruct", columns, META, "instruct")
-    return TokenDataset([tmp_path / "instruct"])
-
+from tests.mllm.mllm_tiny import META, NUM_TOKENS, rows_of
 
 TEXTS = DrawnText(lambda rng: f"only text {rng.integers(100)}", size=20, seed=0)
 
@@ -89,10 +58,6 @@ def test_tasks_come_in_their_weights(pairs, instructions, builder):
         and "caption" in by_task["caption"][1]["answer"]
         or "short" in by_task["caption"][1]["answer"]
     )
-
-
-def rows_of(batch) -> list[bytes]:
-    return sorted(row.numpy().tobytes() for row in torch.cat([batch.ids_RL, batch.document_RL], dim=1))
 
 
 @pytest.mark.parametrize("world", [2, 4])

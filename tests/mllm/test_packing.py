@@ -8,19 +8,11 @@ import torch
 import torch.nn.functional as F
 
 from ddt.mllm.build import build
-from ddt.mllm.loss import LanguageModelLoss, chunked_cross_entropy
+from ddt.mllm.cross_entropy import chunked_cross_entropy
+from ddt.mllm.loss import LanguageModelLoss
 from ddt.mllm.packing import PackedBatch, allowed_attention, assign_rows, pack, slice_rows
 from ddt.mllm.sequences import Document
-from tests.mllm.mllm_tiny import CODEBOOK_SIZE
-
-
-def random_documents(count: int, ids: int, seed: int = 0) -> list[Document]:
-    rng = np.random.default_rng(seed)
-    lengths = rng.integers(3, 20, count)
-    documents = [Document(rng.integers(0, ids, n), rng.random(n) < 0.7) for n in lengths]
-    for document in documents:
-        document.learned[0] = False
-    return documents
+from tests.mllm.mllm_tiny import CODEBOOK_SIZE, random_documents
 
 
 def unpacked_loss(model, documents):
@@ -100,21 +92,24 @@ def test_rows_are_filled_decreasing():
         assign_rows([11], 10)
 
 
+@pytest.mark.parametrize("z_loss", [0.0, 1e-2])
 @pytest.mark.parametrize("softcap", [None, 2.0])
 @pytest.mark.parametrize("chunk_logits", [1, 7 * 50, 1 << 20])
-def test_chunked_cross_entropy_equals_torch(monkeypatch, softcap, chunk_logits):
-    monkeypatch.setattr("ddt.mllm.loss.CHUNK_LOGITS", chunk_logits)
+def test_chunked_cross_entropy_equals_torch(monkeypatch, softcap, chunk_logits, z_loss):
+    monkeypatch.setattr("ddt.mllm.cross_entropy.CHUNK_LOGITS", chunk_logits)
     torch.manual_seed(0)
     hidden, head = torch.randn(23, 16, requires_grad=True), torch.randn(50, 16, requires_grad=True)
     targets = torch.randint(0, 50, (23,))
-    total, each = chunked_cross_entropy(hidden, head, targets, softcap)
+    total, each = chunked_cross_entropy(hidden, head, targets, softcap, z_loss)
     (total * 0.3).backward()
     got = hidden.grad.clone(), head.grad.clone()
     hidden.grad = head.grad = None
     logits = hidden @ head.t()
     logits = logits if softcap is None else torch.tanh(logits / softcap) * softcap
     expected = F.cross_entropy(logits, targets, reduction="none")
-    (expected.sum() * 0.3).backward()
+    summed = expected.sum() + z_loss * logits.logsumexp(dim=1).square().sum()
+    (summed * 0.3).backward()
+    torch.testing.assert_close(total, summed)
     torch.testing.assert_close(each, expected.detach())
     torch.testing.assert_close(got[0], hidden.grad)
     torch.testing.assert_close(got[1], head.grad)

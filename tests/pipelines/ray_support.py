@@ -18,6 +18,9 @@ RESOURCES = Resources(
     train_cpus_per_worker=None,
     gpus_per_worker=0,
     max_failures=2,
+    tensor_parallel=1,
+    shard_weights=False,
+    checkpoint_activations=False,
 )
 
 

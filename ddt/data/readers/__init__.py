@@ -1,9 +1,11 @@
-"""Source shards as they come: img2dataset / WebDataset tars and Parquet files with image bytes.
+"""Source shards as they come: img2dataset / WebDataset tars, Parquet with image bytes, conversations, edits.
 
 A reader yields a RawSample for what it can read and a Reject for what it cannot, and goes on. One sample is
 in memory at a time. Nothing in an archive is ever written to disk, whatever its paths say.
 """
 
+from ddt.data.readers.conversations import read_conversations
+from ddt.data.readers.edits import read_edits
 from ddt.data.readers.parquet import read_parquet
 from ddt.data.readers.sample import RawSample
 from ddt.data.readers.sources import Source, SourceConfig, list_sources, read_source, to_record
@@ -14,6 +16,8 @@ __all__ = [
     "Source",
     "SourceConfig",
     "list_sources",
+    "read_conversations",
+    "read_edits",
     "read_parquet",
     "read_source",
     "read_tar",

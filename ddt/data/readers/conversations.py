@@ -1,0 +1,120 @@
+"""Conversations about pictures as LLaVA and ShareGPT-4V publish them: a JSON list, or JSON lines.
+
+Each entry has `conversations` (turns of `from` and `value`, or of `role` and `content`) and `image`, one path
+or several; `<image>` in a turn says where a picture stands. An entry without pictures is text alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ddt.data.readers.sample import MAX_IMAGE_BYTES
+from ddt.records import Reject, canonical_caption, check_image, sample_id
+
+IMAGE = "<image>"
+ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+
+Turn = dict[str, str]  # role "user" or "assistant", and text
+
+
+def read_conversations(
+    path: str | Path, images: str | Path, max_pixels: int, min_side_px: int
+) -> Iterator[dict[str, Any] | Reject]:
+    """Rows of CONVERSATION_SCHEMA and Rejects, in the file's order; picture paths are below folder `images`.
+
+    Raises ValueError where the file is neither a JSON list nor JSON lines.
+    """
+    root = Path(images).resolve()
+    for number, entry in enumerate(_entries(Path(path))):
+        key = str(entry.get("id", number)) if isinstance(entry, dict) else str(number)
+        try:
+            turns = read_turns(entry)
+            pictures = [_read_image(root, name, max_pixels, min_side_px) for name in _image_names(entry)]
+            yield _row(turns, pictures)
+        except Reject as reject:
+            reject.key, reject.source = key, Path(path).name
+            yield reject
+
+
+def _entries(path: Path) -> Iterator[Any]:
+    with path.open(encoding="utf-8") as file:
+        if path.suffix == ".jsonl":
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    try:
+                        yield json.loads(line)
+                    except ValueError:
+                        raise ValueError(f"{path}: line {number} is not JSON") from None
+            return
+        try:
+            entries = json.load(file)
+        except ValueError as error:
+            raise ValueError(f"{path}: not JSON ({error})") from None
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: expected a list of conversations, got {type(entries).__name__}")
+    yield from entries
+
+
+def read_turns(entry: Any) -> list[Turn]:
+    """The turns of an entry, from the first question to the last answer; raises Reject.
+
+    A system turn says nothing of the picture and is left out, as is a question that nobody answers.
+    """
+    try:
+        said = [_turn(turn) for turn in entry.get("conversations") or entry["messages"]]
+    except (AttributeError, KeyError, TypeError):
+        raise Reject("bad_record", "expected conversations with from and value") from None
+    turns = [turn for turn in said if turn is not None]
+    while turns and turns[-1]["role"] == "user":
+        turns.pop()
+    if not turns:
+        raise Reject("bad_record", "a conversation without an answer")
+    for i, turn in enumerate(turns):
+        if turn["role"] != ("user", "assistant")[i % 2]:
+            raise Reject("bad_record", f"turn {i}: expected user and assistant by turns, beginning with user")
+        if not turn["text"]:
+            raise Reject("bad_record", f"turn {i} is empty")
+    return turns
+
+
+def _turn(turn: Any) -> Turn | None:
+    role = turn.get("from") or turn["role"]
+    if role == "system":
+        return None
+    text = turn.get("value") if "value" in turn else turn["content"]
+    if role not in ROLES or not isinstance(text, str):
+        raise Reject("bad_record", f"a turn by {role!r}; known: system, {', '.join(ROLES)}")
+    return {"role": ROLES[role], "text": text.strip()}
+
+
+def _image_names(entry: dict[str, Any]) -> list[str]:
+    names = entry.get("image") or []
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _read_image(root: Path, name: str, max_pixels: int, min_side_px: int) -> bytes:
+    path = (root / name).resolve()
+    if root not in path.parents:
+        raise Reject("bad_record", f"image {name!r} lies outside the folder of images")
+    if not path.is_file():
+        raise Reject("missing_image", f"no file {name!r}")
+    if path.stat().st_size > MAX_IMAGE_BYTES:
+        raise Reject("too_large", f"{name!r}: more than {MAX_IMAGE_BYTES} bytes")
+    data = path.read_bytes()
+    check_image(data, max_pixels, min_side_px)
+    return data
+
+
+def _row(turns: list[Turn], images: list[bytes]) -> dict[str, Any]:
+    marks = sum(turn["text"].count(IMAGE) for turn in turns)
+    if (
+        images and not marks
+    ):  # some exports leave the mark out: the picture is what the first question is about
+        turns = [{**turns[0], "text": f"{IMAGE}\n{turns[0]['text']}"}, *turns[1:]]
+    elif marks != len(images):
+        raise Reject("bad_record", f"{marks} {IMAGE} marks for {len(images)} images")
+    text = canonical_caption(" ".join(turn["text"] for turn in turns))
+    return {"sample_id": sample_id(b"".join(images), text), "turns": turns, "images": images}

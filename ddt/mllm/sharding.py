@@ -1,0 +1,138 @@
+"""Language models spread over processes, with weights read from a checkpoint straight into the shards.
+
+The model is built without data, split and sharded, and only then given memory: each process reads from the
+safetensors files the slices that it holds, so that none ever has a whole weight. D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
+
+from ddt.mllm.build import attention_kind, load_config
+from ddt.mllm.loss import LanguageModelLoss
+from ddt.mllm.parallel_plan import split_layers
+from ddt.mllm.vocabulary import Vocabulary
+from ddt.train.parallel import TENSOR, ShardedLoss, local, shard
+
+ROWS_AT_ONCE = 1 << 12
+PATTERNS = ["*.safetensors", "*.safetensors.index.json"]
+EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")
+
+
+def shard_model(
+    model: PreTrainedModel, loss: LanguageModelLoss, mesh: DeviceMesh, bf16: bool = False
+) -> ShardedLoss:
+    """`model` in place over a mesh (shard, tensor): layers split along the second, weights along the first.
+
+    Every process must hold the same weights, or none (meta device). ValueError where heads don't divide.
+    """
+    if mesh[TENSOR].size() > 1:
+        split_layers(model, mesh[TENSOR])
+    return shard(model, model.model.layers, loss, mesh, bf16)
+
+
+def load_sharded(
+    path: str | Path, vocabulary: Vocabulary, loss: LanguageModelLoss, mesh: DeviceMesh, bf16: bool = False
+) -> tuple[PreTrainedModel, ShardedLoss]:
+    """A checkpoint's model in float32 over the mesh, its embeddings extended to `vocabulary` where smaller.
+
+    Raises ValueError for another model class, or embeddings of neither size, before weights are read.
+    """
+    config = load_config(path)
+    folder = Path(path)
+    if not folder.is_dir():
+        folder = Path(snapshot_download(str(path), allow_patterns=PATTERNS))
+    files = weight_files(folder)
+    stored_rows = _stored_rows(files)
+    if stored_rows != vocabulary.size and stored_rows < vocabulary.text_size:
+        raise ValueError(
+            f"{folder}: {stored_rows} embedding rows, its tokenizer has {vocabulary.text_size} text ids; "
+            "they do not belong together"
+        )
+    config.vocab_size = vocabulary.size
+    device = torch.device(mesh.device_type)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            config, attn_implementation=attention_kind(device), dtype=torch.float32
+        )
+    sharded = shard_model(model, loss, mesh, bf16)
+    sharded.to_empty(device=device)
+    _fill_buffers(model, config)
+    known = vocabulary.size if stored_rows == vocabulary.size else vocabulary.text_size
+    read_weights(model, files, known)
+    return model, sharded
+
+
+def weight_files(folder: Path) -> dict[str, Path]:
+    """Tensor name -> the safetensors file that holds it; ValueError where the folder has none."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+    whole = folder / "model.safetensors"
+    if not whole.is_file():
+        raise ValueError(f"{folder}: neither {index.name} nor {whole.name} in it")
+    with safe_open(whole, "pt") as file:
+        return dict.fromkeys(file.keys(), whole)
+
+
+def _stored_rows(files: dict[str, Path]) -> int:
+    with safe_open(files[EMBEDDINGS[0]], "pt") as file:
+        return file.get_slice(EMBEDDINGS[0]).get_shape()[0]
+
+
+@torch.no_grad()
+def read_weights(model: PreTrainedModel, files: dict[str, Path], known_rows: int) -> None:
+    """Fills what this process holds of each parameter; embedding rows past the known take their mean."""
+    for name, parameter in model.named_parameters():
+        if name not in files:
+            raise ValueError(f"the checkpoint lacks {name!r}, which a {model.config.model_type} model has")
+        with safe_open(files[name], "pt") as file:
+            stored, held = file.get_slice(name), local(parameter)
+            if not held.numel():
+                continue
+            begin = _offsets(parameter)
+            if name in EMBEDDINGS:
+                _read_rows(stored, held, begin, known_rows)
+            else:
+                held.copy_(stored[tuple(slice(b, b + n) for b, n in zip(begin, held.shape, strict=True))])
+
+
+def _read_rows(stored: Any, held_VD: Tensor, begin: tuple[int, ...], known_rows: int) -> None:
+    """Rows of an embedding in small pieces; new ones are the mean of the known, as in extend_embeddings."""
+    first, last = begin[0], begin[0] + len(held_VD)
+    read = max(0, min(last, known_rows) - first)
+    for start in range(0, read, ROWS_AT_ONCE):
+        stop = min(start + ROWS_AT_ONCE, read)
+        held_VD[start:stop] = stored[first + start : first + stop]
+    if last > known_rows:
+        total = torch.zeros(held_VD.shape[1], dtype=torch.float64)
+        for start in range(0, known_rows, ROWS_AT_ONCE):
+            total += stored[start : min(start + ROWS_AT_ONCE, known_rows)].double().sum(dim=0)
+        held_VD[read:] = (total / known_rows).to(held_VD)
+
+
+def _offsets(parameter: nn.Parameter) -> tuple[int, ...]:
+    """Where in the whole parameter this process's part begins."""
+    chunks = getattr(parameter, "__create_chunk_list__", None)  # what torch.distributed.checkpoint asks too
+    return (0,) * parameter.dim() if chunks is None else tuple(chunks()[0].offsets)
+
+
+def _fill_buffers(model: PreTrainedModel, config: PreTrainedConfig) -> None:
+    """Rotary frequencies and the like, which no checkpoint holds, from a model of no layers and one id."""
+    bare = copy.deepcopy(config)
+    bare.num_hidden_layers, bare.vocab_size, bare.pad_token_id = 0, 1, None
+    if getattr(bare, "layer_types", None):
+        bare.layer_types = []
+    values = dict(AutoModelForCausalLM.from_config(bare).named_buffers())
+    for name, buffer in model.named_buffers():
+        buffer.copy_(values[name])

@@ -1,0 +1,69 @@
+"""What pre-training and tuning share: the language model of a worker, whole or spread over all of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipelines.training import Job
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from ddt.mllm.config import LanguageModelConfig
+    from ddt.mllm.vocabulary import Vocabulary
+    from ddt.train.config import FitConfig
+
+
+class LanguageModelJob(Job):
+    """A job whose model `resources` may spread: tensor_parallel, shard_weights, checkpoint_activations."""
+
+    @property
+    def spread(self) -> bool:
+        """Whether the model's weights are spread over the workers."""
+        return self.resources.shard_weights or self.resources.tensor_parallel > 1
+
+    def from_scratch(
+        self, config: LanguageModelConfig, vocabulary: Vocabulary, z_loss: float, fit: FitConfig
+    ) -> tuple[PreTrainedModel, Any]:
+        """A new model and its loss. Every worker draws the same weights before it keeps its shards."""
+        from ddt.mllm.build import new_model
+        from ddt.mllm.loss import LanguageModelLoss
+        from ddt.mllm.sharding import shard_model
+        from ddt.train.parallel import make_mesh
+        from ddt.train.precision import has_bf16
+
+        loss: Any = LanguageModelLoss(vocabulary, z_loss)
+        model = new_model(config, vocabulary, fit.seed)
+        model.to(self.device)  # type: ignore[arg-type]
+        if self.spread:
+            mesh = make_mesh(self.device, self.resources.tensor_parallel)
+            loss = shard_model(model, loss, mesh, fit.bf16 and has_bf16(self.device))
+        return self._recomputing(model), loss
+
+    def from_checkpoint(
+        self, path: str | Path, vocabulary: Vocabulary, z_loss: float, fit: FitConfig
+    ) -> tuple[PreTrainedModel, Any]:
+        """A checkpoint's model, extended to `vocabulary` where it is smaller, and its loss."""
+        from ddt.mllm.build import load_model
+        from ddt.mllm.loss import LanguageModelLoss
+        from ddt.mllm.sharding import load_sharded
+        from ddt.mllm.vocabulary import embedding_rows, extend_embeddings
+        from ddt.train.parallel import make_mesh
+        from ddt.train.precision import has_bf16
+
+        loss: Any = LanguageModelLoss(vocabulary, z_loss)
+        if self.spread:
+            mesh = make_mesh(self.device, self.resources.tensor_parallel)
+            bf16 = fit.bf16 and has_bf16(self.device)
+            model, loss = load_sharded(path, vocabulary, loss, mesh, bf16)
+        else:
+            model = load_model(path, self.device)
+            if embedding_rows(model) != vocabulary.size:
+                extend_embeddings(model, vocabulary)
+        return self._recomputing(model), loss
+
+    def _recomputing(self, model: PreTrainedModel) -> PreTrainedModel:
+        if self.resources.checkpoint_activations:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        return model

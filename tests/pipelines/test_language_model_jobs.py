@@ -1,0 +1,106 @@
+"""Pre-training and tuning as the workers run them, in one process and spread over four: the same models."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from ddt.data.tokens import TokenMeta, write_shard
+from ddt.mllm import DDTLlama
+from ddt.mllm.config import LanguageModelConfig, SamplingConfig
+from ddt.params import FinetuneParams, PretrainParams
+from ddt.store import mark_complete, open_store
+from ddt.tokenizer import DDTTokenizer, presets
+from pipelines.finetune import FinetuneJob
+from pipelines.pretrain import PretrainJob
+from tests.mllm.mllm_tiny import make_tokenizer
+from tests.mllm.test_training import FIT
+from tests.pipelines.ray_support import RESOURCES
+from tests.processes import run_processes
+
+FIT_SHORT = dataclasses.replace(FIT, steps=4, global_batch=8, micro_batch=2, lr=1e-3, warmup_steps=1)
+SHAPE = LanguageModelConfig(32, 2, 4, 2, 64, 256, False)
+SPREAD = dataclasses.replace(RESOURCES, tensor_parallel=2, shard_weights=True, checkpoint_activations=True)
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory) -> dict[str, str]:
+    """A store with an image tokenizer and token shards of pairs, and a text tokenizer beside it."""
+    folder = tmp_path_factory.mktemp("jobs")
+    store = open_store(folder / "store")
+    torch.manual_seed(0)
+    tokenizer = DDTTokenizer(presets()["debug"]).eval()
+    tokenizer.save_pretrained(folder / "images")
+    mark_complete(folder / "images")
+    store.put_tree("shards/train_tokenizer/model", folder / "images")
+    config = tokenizer.config
+    rows = 40
+    columns = {
+        "sample_id": [str(n) for n in range(rows)],
+        "short": [f"a red circle {n}" for n in range(rows)],
+        "long": [f"a long story of a red circle {n}" for n in range(rows)],
+        "codes": np.random.default_rng(0).integers(0, config.codebook_size, (rows, config.num_tokens)),
+    }
+    meta = TokenMeta(tokenizer.digest, config.num_tokens, config.codebook_size, config.token_order)
+    write_shard(folder / "pairs.arrow", columns, meta, "pairs")
+    store.put_file("shards/pairs.arrow", folder / "pairs.arrow")
+    make_tokenizer().save_pretrained(folder / "text")
+    return {"store": store.root_uri, "text": str(folder / "text")}
+
+
+def run_jobs(store: str, text: str, name: str, spread: bool) -> list[float]:
+    """Both jobs after each other; the loss of every step."""
+    losses: list[float] = []
+    hooks = [lambda step, metrics: losses.append(metrics["train/loss"])]
+    resources = SPREAD if spread else RESOURCES
+    config = dataclasses.replace(FIT_SHORT, log_every=1)
+    pretrain = PretrainParams(None, text, SHAPE, 96, 0.6, 0.1, 0.0, None, 1e-4, config)
+    PretrainJob("pretrain", f"{name}-{'a' * 40}", store, resources, hooks).run(
+        pretrain, "shards/train_tokenizer/model", ["shards/pairs.arrow"]
+    )
+    key = published(store, "pretrain", name).relative_to(store).as_posix()
+    mix = {"text_to_image": 0.6, "caption": 0.4}
+    finetune = FinetuneParams(96, mix, 0.6, 0.1, 0.0, config, SamplingConfig())
+    FinetuneJob("finetune", f"{name}-{'b' * 40}", store, resources, hooks).run(
+        finetune, key, ["shards/pairs.arrow"], []
+    )
+    return losses
+
+
+def published(store: str, stage: str, name: str) -> Path:
+    markers = [
+        k for k in open_store(store).list(f"shards/{stage}") if name in k and k.endswith("/model/_COMPLETE")
+    ]
+    assert len(markers) == 1
+    return Path(store) / Path(markers[0]).parent
+
+
+@pytest.mark.slow
+def test_spread_jobs_publish_what_one_process_does(inputs):
+    one = run_jobs(inputs["store"], inputs["text"], "one", False)
+    four = run_processes(run_jobs, 4, inputs["store"], inputs["text"], "four", True)[0]
+    assert len(one) == len(four) == 8
+    assert np.abs(np.array(one) - four).max() < 1e-4
+    for stage in ("pretrain", "finetune"):
+        first, second = (published(inputs["store"], stage, name) for name in ("one", "four"))
+        ours, theirs = (AutoModelForCausalLM.from_pretrained(folder) for folder in (first, second))
+        for (name, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-4, msg=name)
+        marker = json.loads((second / "_COMPLETE").read_text())
+        assert {"config.json", "model.safetensors", "ddt.json", "tokenizer.json"} <= set(marker["files"])
+    assert not open_store(inputs["store"]).list("checkpoints/")  # gone once the model is published
+    assert DDTLlama.from_pretrained(second).generate_image(["a red circle"], cfg_scale=1.0)
+
+
+def test_one_process_publishes_a_whole_model(inputs):
+    losses = run_jobs(inputs["store"], inputs["text"], "alone", False)
+    assert len(losses) == 8
+    tuned = DDTLlama.from_pretrained(published(inputs["store"], "finetune", "alone"))
+    assert set(tuned.made_from) == {"pretrain", "image_tokenizer", "finetune"}
+    assert tuned.caption(tuned.generate_image(["a red circle"], cfg_scale=1.0))
