@@ -43,33 +43,34 @@ class BlipVQA:
             raise ValueError(f"model {path_or_ref!r}: its tokenizer has no words yes and no")
 
     def p_yes(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[float]:
-        """One number for each picture and its question."""
-        answers: list[float] = []
-        for start in range(0, len(images), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            answers += self._batch(images[part], questions[part])
+        """One number for each picture and its question.
+
+        A batch holds questions of one length: Transformers 5.23 ignores the mask of a padded question in the
+        answer's cross-attention.
+        """
+        ids = self.tokenizer(list(questions), truncation=True, max_length=MAX_QUESTION_TOKENS)["input_ids"]
+        by_length: dict[int, list[int]] = {}
+        for index, each in enumerate(ids):
+            by_length.setdefault(len(each), []).append(index)
+        answers = [0.0] * len(ids)
+        for members in by_length.values():
+            for start in range(0, len(members), self.batch_size):
+                part = members[start : start + self.batch_size]
+                found = self._batch([images[i] for i in part], torch.tensor([ids[i] for i in part]))
+                for index, answer in zip(part, found, strict=True):
+                    answers[index] = answer
         return answers
 
     @torch.inference_mode()
-    def _batch(self, images: Sequence[Image.Image], questions: Sequence[str]) -> list[float]:
+    def _batch(self, images: Sequence[Image.Image], ids_BL: torch.Tensor) -> list[float]:
         pixels_BCHW = self.processor(images=list(images), return_tensors="pt")["pixel_values"]
         pixels_BCHW = pixels_BCHW.to(self.device, self.model.dtype)
-        tokens = self.tokenizer(
-            list(questions), padding=True, truncation=True, max_length=MAX_QUESTION_TOKENS,
-            return_tensors="pt",
-        ).to(self.device)  # fmt: skip
-        ids_BL = tokens["input_ids"]
+        ids_BL = ids_BL.to(self.device)
         ids_BL[:, 0] = self.encode_id
         seen = self.model.vision_model(pixel_values=pixels_BCHW, interpolate_pos_encoding=True)
-        asked = self.model.text_encoder(
-            input_ids=ids_BL,
-            attention_mask=tokens["attention_mask"],
-            encoder_hidden_states=seen.last_hidden_state,
-            encoder_attention_mask=torch.ones(seen.last_hidden_state.shape[:2], device=self.device),
-        )
+        asked = self.model.text_encoder(input_ids=ids_BL, encoder_hidden_states=seen.last_hidden_state)
         logits_BV = self.model.text_decoder(
             input_ids=torch.full((len(images), 1), self.start_id, device=self.device),
             encoder_hidden_states=asked.last_hidden_state,
-            encoder_attention_mask=tokens["attention_mask"],
         ).logits[:, 0]
         return logits_BV[:, [self.yes_id, self.no_id]].float().softmax(-1)[:, 0].tolist()

@@ -86,8 +86,9 @@ class OpenVocabulary:
     @torch.inference_mode()
     def __call__(self, image: Image.Image, names: Sequence[str], threshold: float) -> list[Found]:
         inputs: Any = self.processor(
-            text=[[f"a photo of a {name}" for name in names]], images=[image], return_tensors="pt"
-        )
+            text=[[f"a photo of a {name}" for name in names]], images=[image], return_tensors="pt",
+            truncation=True, max_length=self.model.config.text_config.max_position_embeddings,
+        )  # fmt: skip
         outputs = self.model(**inputs.to(self.device))
         result = self.processor.post_process_grounded_object_detection(
             outputs, threshold=threshold, target_sizes=[image.size[::-1]]
