@@ -41,8 +41,12 @@ class POPE(Asked):
             cases += part
         return cases
 
+    @classmethod
+    def defaults(cls) -> dict[str, str]:
+        return {"prompt": SHORT}
+
     def prompt(self, case: Case) -> str:
-        return SHORT.format(question=case.text)
+        return self.settings["prompt"].format(question=case.text)
 
     def read_results(self, outputs: Path, problems: Problems) -> list[tuple[str, str, str]]:
         rows = []
