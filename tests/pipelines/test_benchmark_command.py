@@ -1,10 +1,12 @@
 """`ddt benchmark`: a real (untrained) model makes outputs, the result is JSON, mistakes are one line."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from ddt.eval.official import OFFICIAL
 from ddt.eval.official.geneval import GenEval
 from ddt.mllm import DDTLlama
 from ddt.mllm.build import load_tokenizer, new_model
@@ -57,6 +59,11 @@ def test_generates_and_scores(data, model_folder, capsys):
     assert "cfg_scale" in result["generated"]["sampling"]
     main(arguments(data, "--model", str(model_folder), "--no-score"))
     assert json.loads(capsys.readouterr().out)["generated"]["made"] == 0
+
+
+def test_the_documentation_has_every_benchmark():
+    text = Path("docs/benchmarks.md").read_text()
+    assert [name for name in OFFICIAL if f"`{name}`" not in text] == []
 
 
 def test_mistakes_are_one_line(data, capsys):
