@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     _command(commands, "plan", "what a run would do: stages, what is done, sizes of the models", _plan)
     _add_judges(commands)
     _add_uses(commands)
+    _add_benchmark(commands)
     ui = _command(commands, "ui", "open MLflow's pages in a browser on this machine", _ui)
     ui.add_argument("--port", type=int, default=5000)
     trace = _command(commands, "trace", "what a model was made from, back to the source shards", _trace)
@@ -91,6 +92,12 @@ def _add_judges(commands: argparse._SubParsersAction) -> None:
     judges.add_argument(
         "--which", default="bpe,clip,captioner", help="which to make (default: bpe,clip,captioner)"
     )
+
+
+def _add_benchmark(commands: argparse._SubParsersAction) -> None:
+    from pipelines.benchmark import add_arguments
+
+    add_arguments(_command(commands, "benchmark", "a published benchmark on its official files", _benchmark))
 
 
 def _add_uses(commands: argparse._SubParsersAction) -> None:
@@ -209,6 +216,12 @@ def _interpolate(arguments: argparse.Namespace) -> None:
     from pipelines import use
 
     use.interpolate(_params(arguments), arguments)
+
+
+def _benchmark(arguments: argparse.Namespace) -> None:
+    from pipelines import benchmark
+
+    benchmark.run(_params(arguments), arguments)
 
 
 def _trace(arguments: argparse.Namespace) -> None:

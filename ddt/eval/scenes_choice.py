@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ddt.eval.benchmark import (
@@ -24,10 +23,10 @@ from ddt.eval.benchmark import (
     seen_groups,
     task_groups,
 )
-from ddt.eval.metrics import seed_rank, token_nll
+from ddt.eval.metrics import seed_rank
 from ddt.eval.pictures import png_bytes
+from ddt.eval.ranking import option_losses
 from ddt.eval.scenes_questions import BLANK_GREY
-from ddt.mllm.sequences import ANSWER, Example
 from ddt.scenes.questions import ANSWERS, open_question
 from ddt.scenes.render import render
 from ddt.scenes.sample import sample_scene
@@ -35,7 +34,6 @@ from ddt.scenes.world import scene_from_dict
 
 OPTIONS = 4
 KINDS = tuple(ANSWERS)
-IGNORED = -100
 
 
 class Choice(Benchmark):
@@ -78,8 +76,8 @@ class Choice(Benchmark):
         codes = model.encode([Image.fromarray(picture) for picture in [*pictures, blank]])
         rows = []
         for case, item, picture, codes_T in zip(cases, data, pictures, codes, strict=False):
-            losses = self.losses(model, codes_T, case["prompt"], item["options"])
-            blind = self.losses(model, codes[-1], case["prompt"], item["options"])
+            losses = option_losses(model, codes_T, case["prompt"], item["options"])
+            blind = option_losses(model, codes[-1], case["prompt"], item["options"])
             chosen = seed_rank(losses)
             answer = item["options"]["ABCD".index(chosen)]
             correct = chosen == case["expected"]
@@ -95,28 +93,6 @@ class Choice(Benchmark):
                 )
             )
         return rows
-
-    def losses(self, model: Any, codes_T: np.ndarray, question: str, options: Sequence[str]) -> list[float]:
-        """Mean loss per token of each option as the answer, [EOS] left out."""
-        examples: list[Example] = [
-            (ANSWER, {"image": codes_T, "instruction": question, "answer": option}) for option in options
-        ]
-        documents = model.builder.documents(examples)
-        longest = max(len(document) for document in documents)
-        eos = model.vocabulary.eos
-        ids_BL = np.full((len(documents), longest), eos)
-        targets_BL = np.full((len(documents), longest), IGNORED)
-        for row, document in enumerate(documents):
-            length = len(document)
-            ids_BL[row, :length] = document.ids
-            counted = document.learned[1:] & (document.ids[1:] != eos)
-            targets_BL[row, : length - 1] = np.where(counted, document.ids[1:], IGNORED)
-        device = next(model.model.parameters()).device
-        with torch.no_grad():
-            # Padding stands behind the text, where causal attention never looks.
-            logits_BLV = model.model(input_ids=torch.from_numpy(ids_BL).to(device)).logits.float().cpu()
-        parts = [token_nll(x, y, IGNORED) for x, y in zip(logits_BLV, targets_BL, strict=True)]
-        return [total / count for total, count in parts]
 
     def summarize(self, rows: Sequence[Row]) -> dict[str, Score]:
         rows = ordered(rows)

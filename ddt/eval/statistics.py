@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 RESAMPLES = 1000
+INDICES_AT_ONCE = 1 << 22  # 32 MiB: VQAv2's 214,354 cases at once would be 1.7 GB
 Statistic = Callable[[np.ndarray], np.ndarray]  # indices [R, n] of resampled cases -> values [R]
 
 
@@ -21,10 +22,19 @@ def bootstrap(statistic: Statistic, cases: int | Sequence[np.ndarray], seed: int
 
     `cases` is n, or the strata: index arrays that are resampled each by itself, concatenated in their order.
     """
-    rng = np.random.default_rng(seed)
     strata = [np.arange(cases)] if isinstance(cases, int) else cases
-    drawn = [stratum[rng.integers(0, len(stratum), (RESAMPLES, len(stratum)))] for stratum in strata]
-    low, high = np.percentile(statistic(np.concatenate(drawn, axis=1)), [2.5, 97.5])
+    # Every stratum has its own generator, so that blocks of resamples draw what all at once would.
+    rngs = np.random.default_rng(seed).spawn(len(strata))
+    rows = max(1, INDICES_AT_ONCE // sum(map(len, strata)))
+    values = []
+    for start in range(0, RESAMPLES, rows):
+        count = min(rows, RESAMPLES - start)
+        drawn = [
+            stratum[rng.integers(0, len(stratum), (count, len(stratum)))]
+            for rng, stratum in zip(rngs, strata, strict=True)
+        ]
+        values.append(statistic(np.concatenate(drawn, axis=1)))
+    low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
     return float(low), float(high)
 
 

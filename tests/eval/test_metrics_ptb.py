@@ -22,6 +22,10 @@ ODD = {
     "don’t say “it’s 10 o’clock” ’til ’90": "do n't say it 's 10 o’clock ’til ’90",
     "a 3.5-inch, 1,000-seat A+B hall, a:b": "a 3.5-inch 1,000-seat a+b hall a b",
     "##tag @@x dog.,cat the no. 5 Inc.": "## tag @@ x dog. cat the no. 5 inc.",
+    "black/white/red/blue, t-shirt/jeans, café/bar": "black/white/red / blue t-shirt/jeans café / bar",
+    "a 5'10\" man from the '90s": "a 5 10 man from the '90s",
+    "plan B. The size s. One": "plan b the size s one",
+    "hors-d'oeuvre, a=3, I'next": "hors-d'oeuvre a = 3 i next",
     "1 1/2 cups": "1\u00a01/2 cups",
     "smile :-) #tag @user a@b.com http://x.com/a": "smile :--rrb- #tag @user a@b.com http://x.com/a",
 }

@@ -64,6 +64,8 @@ def test_mme_names_the_bad_line():
         metrics.mme({"color": ["a\tq\tYes\tyes", "a\tq\tNo\tno\textra"]})
     with pytest.raises(ValueError, match="unknown category 'colour'"):
         metrics.mme({"colour": ["a\tq\tYes\tyes"]})
+    with pytest.raises(ValueError, match="color line 1 has no second question"):
+        metrics.mme({"color": ["a\tq\tYes\tyes"]})
     assert metrics.mme({"color": ["a\tq\tYes\tperhaps", "a\tq\tNo\tperhaps"]})["per_category"]["color"] == 0
 
 

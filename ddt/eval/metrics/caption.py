@@ -12,9 +12,11 @@ from ddt.eval.metrics.ptb import ptb_tokenize
 MAX_N = 4
 SIGMA = 6.0
 Id = TypeVar("Id", bound=Hashable)
-Ngrams = Counter[tuple[str, ...]]
-# A caption as tf-idf weights for each n, their norms, and its length in bigrams (the official length).
-Vector = tuple[list[dict[tuple[str, ...], float]], list[float], int]
+Ngram = tuple[str, ...]
+Ngrams = Counter[Ngram]
+# A caption's n-grams, the norms of their tf-idf weights for each n, and its length in bigrams (the official
+# length).
+Weighed = tuple[Ngrams, list[float], int]
 
 
 def cider(
@@ -35,15 +37,17 @@ def cider(
     if not tokenized:
         hypotheses, references = _tokenize(hypotheses, references)
     counted = {key: [_ngrams(caption) for caption in captions] for key, captions in references.items()}
-    frequency: Counter[tuple[str, ...]] = Counter()
+    frequency: Ngrams = Counter()
     for captions in counted.values():
         frequency.update(set().union(*captions))
     log_images = math.log(len(counted))
-    idf = {ngram: log_images - math.log(count) for ngram, count in frequency.items()}
+    squared_idf = {ngram: (log_images - math.log(count)) ** 2 for ngram, count in frequency.items()}
     scores = {}
     for key, captions in counted.items():
-        hypothesis = _vector(_ngrams(hypotheses[key]), idf, log_images)
-        total = sum(_similarity(hypothesis, _vector(caption, idf, log_images)) for caption in captions)
+        hypothesis = _weighed(_ngrams(hypotheses[key]), squared_idf, log_images**2)
+        total = sum(
+            _similarity(hypothesis, _weighed(caption, squared_idf, 0.0), squared_idf) for caption in captions
+        )
         scores[key] = 10.0 * total / (MAX_N * len(captions))
     return float(np.mean(list(scores.values()))), scores
 
@@ -84,33 +88,25 @@ def _ngrams(caption: str) -> Ngrams:
     return counts
 
 
-def _vector(counts: Ngrams, idf: dict[tuple[str, ...], float], unseen_idf: float) -> Vector:
-    weights: list[dict[tuple[str, ...], float]] = [{} for _ in range(MAX_N)]
+def _weighed(counts: Ngrams, squared_idf: Mapping[Ngram, float], unseen: float) -> Weighed:
+    """`unseen` is the squared idf of an n-gram that no reference has."""
     squares = [0.0] * MAX_N
     bigrams = 0
     for ngram, count in counts.items():
         n = len(ngram) - 1
-        weight = count * idf.get(ngram, unseen_idf)
-        weights[n][ngram] = weight
-        squares[n] += weight * weight
+        squares[n] += count * count * squared_idf.get(ngram, unseen)
         if n == 1:
             bigrams += count
-    return weights, [math.sqrt(square) for square in squares], bigrams
+    return counts, [math.sqrt(square) for square in squares], bigrams
 
 
-def _similarity(hypothesis: Vector, reference: Vector) -> float:
+def _similarity(hypothesis: Weighed, reference: Weighed, squared_idf: Mapping[Ngram, float]) -> float:
     """Sum over n of the clipped cosine, times the length penalty."""
-    weights, norms, length = hypothesis
-    ref_weights, ref_norms, ref_length = reference
-    total = 0.0
-    for n in range(MAX_N):
-        if norms[n] == 0 or ref_norms[n] == 0:
-            continue
-        others = ref_weights[n]
-        dot = sum(
-            min(weight, others[ngram]) * others[ngram]
-            for ngram, weight in weights[n].items()
-            if ngram in others
-        )
-        total += dot / (norms[n] * ref_norms[n])
+    counts, norms, length = hypothesis
+    ref_counts, ref_norms, ref_length = reference
+    dots = [0.0] * MAX_N
+    for ngram in counts.keys() & ref_counts.keys():
+        count = ref_counts[ngram]
+        dots[len(ngram) - 1] += min(counts[ngram], count) * count * squared_idf[ngram]
+    total = sum(dot / (norms[n] * ref_norms[n]) for n, dot in enumerate(dots) if norms[n] and ref_norms[n])
     return total * math.exp(-((length - ref_length) ** 2) / (2 * SIGMA**2))

@@ -28,7 +28,8 @@ def mme(files: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     both right. Returns {"per_category": {name: score}, "perception": sum, "cognition": sum} over the
     categories given. A category with only "other" answers scores 0 (the official tool crashes there).
 
-    Raises ValueError naming category and line if a line is malformed or a category is unknown or empty.
+    Raises ValueError naming category and line if a line is malformed, their number is odd, or a category is
+    unknown or empty.
     """
     unknown = [name for name in files if name not in PERCEPTION + COGNITION]
     if unknown:
@@ -46,6 +47,8 @@ def mme(files: Mapping[str, Sequence[str]]) -> dict[str, Any]:
 def _category_score(category: str, lines: Sequence[str]) -> float:
     if not lines:
         raise ValueError(f"mme: category {category!r} has no lines")
+    if len(lines) % 2:
+        raise ValueError(f"mme: {category} line {len(lines)} has no second question of its image")
     right = [_is_right(category, number, line) for number, line in enumerate(lines, start=1)]
     pairs = [right[start : start + 2] for start in range(0, len(right), 2)]
     accuracy = sum(right) / len(right)

@@ -14,6 +14,7 @@ from ddt.eval.metrics.ptb_words import (
     CAPITAL_ABBREVIATIONS,
     CUT_WORDS,
     NUMBER_ABBREVIATIONS,
+    SENTENCE_STARTS,
 )
 
 # The official list has bracket names in upper case while the tokens are lower-cased, so brackets survive.
@@ -58,7 +59,7 @@ _CAPITAL = "|".join(f"{word.capitalize()}|{word.upper()}" for word in CAPITAL_AB
 # matched.
 _PATTERNS = [
     # words before n't, 's, 'll ...
-    rf"({_LETTER}+)[nN]{_APOSTROPHE}[tT]",
+    rf"({_LETTER}+)(?<![nN])[nN]{_APOSTROPHE}[tT]",
     rf"({_LETTER}+){_APOSTROPHE}(?i:s|m|d|ll|re|ve)(?!{_LETTER})",
     rf"[nN](?:{_APOSTROPHE}|`)[tT](?!{_LETTER})",
     rf"({_LETTER}+)[nN]`[tT](?!{_LETTER})",
@@ -80,17 +81,17 @@ _PATTERNS = [
     rf"(?:{_CAPITAL})\.",
     rf"({_any_case(NUMBER_ABBREVIATIONS)}\.) ?\d",
     rf"[A-Za-z](?:\.[A-Za-z])*\.(?:{_HYPHEN}{_WORD})*",
+    rf"([A-Za-z])\.[ \u00a0]+(?:{'|'.join(SENTENCE_STARTS)})(?=[ \u00a0]|$)",
     rf"(?:{_WORD}{_HYPHEN})+[A-Za-z](?:\.[A-Za-z])+\.",
     r"[A-Z]+(?:[&+][A-Z]+)+",
     r"(?i:c\+\+|[cf]#)",
     # words: plain, hyphenated, dotted ("hello.world"), slashed, with an inner apostrophe
-    rf"{_WORD}(?:{_HYPHEN}{_WORD})*",
+    rf"{_WORD}(?:{_HYPHEN}(?:[dloDLO]{_APOSTROPHE})?{_WORD})*",
     rf"{_ALNUM}(?:{_ALNUM}|[.,])*(?:{_HYPHEN}{_WORD})+",
     rf"{_LETTER}{_ALNUM}*(?:[.!?]{_LETTER}{_ALNUM}*)+(?:{_HYPHEN}{_WORD})*",
     rf"({_WORD}(?:[-.]{_WORD})*\.)[,;:]",
-    rf"{_LETTER}+(?:/{_LETTER}+)+",
-    rf"{_WORD}\\?/{_WORD}",
-    rf"[dlnoA-Z]{_APOSTROPHE}{_LETTER}{{2,}}",
+    r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}",
+    rf"[dlnoA-HJ-XZ]{_APOSTROPHE}{_LETTER}{{2,}}",
     rf"{_LETTER}+[aeiouyAEIOUY]{_APOSTROPHE}[aeiouA-Z]{_LETTER}*",
     rf"(?i:dunkin{_APOSTROPHE}|somethin{_APOSTROPHE}|ol{_APOSTROPHE}|nat{_APOSTROPHE}l|c{_APOSTROPHE}mon|c{_APOSTROPHE}est|e{_APOSTROPHE}er|s{_APOSTROPHE}mores)",
     # numbers, dates, fractions, telephone numbers
@@ -105,10 +106,10 @@ _PATTERNS = [
     r"'(?i:s|m|d|ll|re|ve)(?![A-Za-z])",
     r"\u2019(?i:s|m|d|ll|re|ve)",
     rf"{_APOSTROPHE}[nN](?:{_APOSTROPHE}|(?!{_ALNUM}))",
-    rf"{_APOSTROPHE}\d0[sS](?!{_ALNUM})",
-    rf"{_APOSTROPHE}\d\d(?![\w'\u2019])",
+    rf"{_APOSTROPHE}\d0[sS]",
+    rf"{_APOSTROPHE}\d\d(?![\w'\u2019\"])",
     # faces
-    rf"[<>]?[:;=][-o*']?[()DPdp3O\\@|\[\]](?!{_ALNUM}|[.,]\d)",
+    rf"[<>]?[:;=][-o*']?[()DPdpO\\@|\[\]](?!{_ALNUM}|[.,]\d)",
     r"\(\^_\^\)|\^_\^|-_-|>_<",
     # money and marks
     r"[A-Z]{1,2}\$",
@@ -126,6 +127,7 @@ _PLAIN_QUOTED = re.compile(r"[\u2018\u2019\u201b\u201c\u201d]+|n?\u2019(?:s|m|d|
 _ENTITIES = {"&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": "''", "&apos;": "'", "&nbsp;": ""}
 _REPLACED = {
     "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-", '"': "''", "\u2026": "...",
+    "\u2010": "-", "\u2011": "-",
     "\u2013": "--", "\u2014": "--", "\u2015": "--", "\u00a3": "#", "\u20ac": "$", "\u00a4": "$",
     "\u20a0": "$",
     "\u00a2": "cents", "\u00bc": "1/4", "\u00bd": "1/2", "\u00be": "3/4", "\u2153": "1/3", "\u2154": "2/3",

@@ -16,3 +16,9 @@ CAPITAL_ABBREVIATIONS = ("ark", "del", "ill", "la", "mass", "miss", "ore", "pa",
 NUMBER_ABBREVIATIONS = ("art", "ca", "fig", "figs", "no", "nos", "op", "pp", "prop")
 # Cut after so many letters.
 CUT_WORDS = {"cannot": 3, "gonna": 3, "gotta": 3, "wanna": 3, "lemme": 3, "gimme": 3}
+_OPENING = """
+    A About According Additionally After An As At But He Her Here However If In It Last Many More Once One
+    Other Our She Since So Some Such That The Their Then There These They This We What When While You
+"""
+# Before these a single letter gives its period up: it ended the sentence ("plan B. The").
+SENTENCE_STARTS = tuple(_OPENING.split())

@@ -1,0 +1,82 @@
+"""Benchmarks whose outputs are pictures: text to image, and editing."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from tqdm import tqdm
+
+from ddt.eval.benchmark import batches
+from ddt.eval.official.case import Case, Official
+from ddt.eval.official.files import read_image, write_whole
+from ddt.eval.official.problems import Problems
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+class Drawn(Official):
+    """Each case's picture is the file `case.output` below the outputs' folder."""
+
+    def found(self, outputs: Path, problems: Problems) -> dict[str, Path]:
+        expected = {outputs / case.output: case for case in self.cases}
+        there = set(self.pictures(outputs))
+        for path in sorted(there - expected.keys()):
+            problems.add("extra image, not scored", str(path), blocks=False)
+        found = {}
+        for path, case in expected.items():
+            if path not in there:
+                problems.add("missing image", f"{path} for {case.where}")
+                continue
+            try:
+                read_image(path)
+            except ValueError as error:
+                problems.add("unreadable image", str(error))
+            else:
+                found[case.id] = path
+        return found
+
+    def pictures(self, outputs: Path) -> Iterable[Path]:
+        """All files that the official script would take for pictures."""
+        return (path for path in outputs.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+    def generate(self, model: Any, outputs: Path, batch_size: int) -> int:
+        missing = [case for case in self.cases if not _readable(outputs / case.output)]
+        self.prepare(outputs)
+        for batch in tqdm(list(batches(missing, batch_size)), desc=self.name, unit="batch", disable=None):
+            for case, image in zip(batch, self.draw(model, batch), strict=True):
+                buffer = io.BytesIO()
+                image.save(buffer, "PNG")
+                write_whole(outputs / case.output, buffer.getvalue())
+        return len(missing)
+
+    def prepare(self, outputs: Path) -> None:
+        """What the layout needs beside the pictures."""
+
+    def draw(self, model: Any, cases: Sequence[Case]) -> list[Image.Image]:
+        """The model's pictures for some cases."""
+        return model.generate_image([case.text for case in cases], seed=[case.seed for case in cases])
+
+
+class Edited(Drawn):
+    """Pictures made by editing `case.image` as `case.text` says, to be compared with `case.target`."""
+
+    def draw(self, model: Any, cases: Sequence[Case]) -> list[Image.Image]:
+        sources = [read_image(self.image_path(case.image)) for case in cases]
+        return model.edit_image(sources, [case.text for case in cases], seed=[case.seed for case in cases])
+
+
+def pictures_of(found: Mapping[str, Path], cases: Sequence[Case]) -> list[Image.Image]:
+    """The cases' outputs in RGB."""
+    return [read_image(found[case.id]) for case in cases]
+
+
+def _readable(path: Path) -> bool:
+    try:
+        read_image(path)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,111 @@
+"""Reading and writing the text files of benchmarks, so that a fault is told by file and line."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from ddt.data.decode import to_rgb
+from ddt.eval.official.problems import Problems
+
+CONTROL = dict.fromkeys([*range(32), 127, 0x85, 0x2028, 0x2029], " ")
+
+
+def text_of(path: Path) -> str:
+    """The file's text (UTF-8, with or without a mark). ValueError where it is missing or is no text."""
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ValueError(f"{path}: is a folder, expected a file") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text at byte {error.start}") from None
+
+
+def lines_of(path: Path) -> Iterator[tuple[str, str]]:
+    """(file:line, text) of every line that is not blank; only a line feed ends a line."""
+    for number, line in enumerate(text_of(path).split("\n"), start=1):
+        if line.strip():
+            yield f"{path}:{number}", line.removesuffix("\r")
+
+
+def json_lines(path: Path, problems: Problems, keys: Iterable[str] = ()) -> Iterator[tuple[str, dict]]:
+    """(file:line, object) of a JSON lines file; lines that are cut or lack one of `keys` are problems."""
+    for where, line in lines_of(path):
+        try:
+            item = json.loads(line)
+        except ValueError:
+            problems.add("line that is no JSON", where)
+            continue
+        if isinstance(item, dict) and all(key in item for key in keys):
+            yield where, item
+        else:
+            problems.add(f"line without {', '.join(keys)}", where)
+
+
+def json_of(path: Path) -> Any:
+    """The content of a JSON file; ValueError names the line where it can't be read."""
+    try:
+        return json.loads(text_of(path))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}:{error.lineno}: no JSON, or cut here ({error.msg})") from None
+
+
+def records_of(
+    path: Path, items: Any, problems: Problems, keys: Iterable[str] = ()
+) -> Iterator[tuple[str, dict]]:
+    """(file, item n) and object of a JSON file's list; items that lack one of `keys` are problems."""
+    if not isinstance(items, list):
+        raise ValueError(f"{path}: expected a list of objects, found {type(items).__name__}")
+    for number, item in enumerate(items, start=1):
+        where = f"{path} item {number}"
+        if isinstance(item, dict) and all(key in item for key in keys):
+            yield where, item
+        else:
+            problems.add(f"item without {', '.join(keys)}", where)
+
+
+def csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """(file:line, row) of a CSV file with a header."""
+    reader = csv.DictReader(text_of(path).splitlines(keepends=True))
+    for row in reader:
+        yield f"{path}:{reader.line_num}", {key: value or "" for key, value in row.items() if key}
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write the file under a temporary name and move it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+    temporary.replace(path)
+
+
+def digest_of(path: Path) -> str:
+    """Hex sha256 of the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_image(path: Path) -> Image.Image:
+    """The picture in RGB; ValueError where it is missing or can't be read to its end."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return to_rgb(image)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: not a readable image ({error})") from None
+
+
+def one_line(text: str) -> str:
+    """The text with control and line-separating characters as blanks."""
+    return text.translate(CONTROL)

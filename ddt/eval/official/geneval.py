@@ -1,0 +1,159 @@
+"""GenEval: 553 prompts, four pictures each, judged by an object detector and a colour classifier."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddt.eval.benchmark import Score, mean_score
+from ddt.eval.metrics import geneval_evaluate
+from ddt.eval.metrics.geneval import COUNTING_THRESHOLD, THRESHOLD
+from ddt.eval.official.case import Case
+from ddt.eval.official.drawn import Drawn
+from ddt.eval.official.files import json_lines, json_of, read_image, write_whole
+from ddt.eval.official.problems import Problems
+from ddt.eval.scorers import ColorClassifier, Scorers
+from ddt.eval.statistics import bootstrap, shuffled_partners
+
+PROMPTS = 553
+IMAGES_A_PROMPT = 4
+DETECTOR = "facebook/mask2former-swin-small-coco-instance"
+CLIP = "openai/clip-vit-large-patch14"
+Detections = list[list[Any]]  # [class, x1, y1, x2, y2, score, colour]
+
+
+class GenEval(Drawn):
+    """Outputs: `<n>/metadata.jsonl` and `<n>/samples/<k>.png`, as its scripts read them."""
+
+    name = "geneval"
+    files_help = "evaluation_metadata.jsonl"
+    published = PROMPTS * IMAGES_A_PROMPT
+
+    def read(self) -> list[Case]:
+        cases = []
+        for path in self.files:
+            lines = list(json_lines(path, self.problems, ("tag", "prompt", "include")))
+            known: dict[str, str] = {}
+            for number, (where, item) in enumerate(lines):
+                if item["prompt"] in known:
+                    self.problems.add("duplicate prompt", f"{where}, first at {known[item['prompt']]}")
+                known[item["prompt"]] = where
+                cases += [_case(number, k, where, item) for k in range(IMAGES_A_PROMPT)]
+        return cases
+
+    def pictures(self, outputs: Path) -> Iterable[Path]:
+        return (
+            path
+            for path in outputs.glob("*/samples/*")
+            if path.parts[-3].isdigit() and re.match(r"\d+\.png", path.name)
+        )
+
+    def prepare(self, outputs: Path) -> None:
+        for case in self.cases:
+            path = outputs / case.output
+            write_whole(path.parent.parent / "metadata.jsonl", json.dumps(case.data) + "\n")
+
+    def found(self, outputs: Path, problems: Problems) -> dict[str, Path]:
+        for case in self.cases:
+            beside = (outputs / case.output).parent.parent / "metadata.jsonl"
+            if case.id.endswith("/0") and (not beside.is_file() or json_of(beside) != dict(case.data)):
+                problems.add("metadata of another prompt, or none", f"{beside} for {case.where}")
+        return super().found(outputs, problems)
+
+    def score(self, found: Mapping[str, Path], scorers: Scorers) -> dict[str, Score]:
+        cases = self.with_output(found)
+        verdicts = scorers.file("verdicts")
+        if verdicts is not None:
+            correct, floor = _read_verdicts(verdicts, [found[case.id] for case in cases]), None
+        else:
+            seen = self._detections(found, cases, scorers)
+            correct = _judge(cases, seen)
+            floor = _judge(cases, [seen[i] for i in shuffled_partners(len(cases))])
+        return _scores([case.group for case in cases], correct, floor)
+
+    def _detections(
+        self, found: Mapping[str, Path], cases: Sequence[Case], scorers: Scorers
+    ) -> list[Detections]:
+        path = scorers.file("detections")
+        if path is not None:
+            stored = json_of(path)
+            missing = [case.output for case in cases if case.output not in stored]
+            if missing:
+                raise ValueError(f"{path}: no detections of {len(missing)} images, first {missing[0]}")
+            return [stored[case.output] for case in cases]
+        detector, colors = scorers.detector(DETECTOR), ColorClassifier(scorers.clip(CLIP))
+        return [detections_of(case.data, found[case.id], detector, colors) for case in cases]
+
+
+def detections_of(
+    metadata: Mapping[str, Any], path: Path, detector: Any, colors: ColorClassifier
+) -> Detections:
+    """What the models find in one picture of the classes its prompt names, in GenEval's form."""
+    wanted = [*metadata["include"], *metadata.get("exclude", ())]
+    image = read_image(path)
+    threshold = COUNTING_THRESHOLD if metadata["tag"] == "counting" else THRESHOLD
+    found = detector(image, list(dict.fromkeys(item["class"] for item in wanted)), threshold)
+    colored = {item["class"] for item in wanted if "color" in item}
+    asked = [item for item in found if item.name in colored]
+    named = dict(zip(map(id, asked), colors(image, asked), strict=True))
+    return [[item.name, *item.box, item.score, named.get(id(item), "")] for item in found]
+
+
+def _case(number: int, k: int, where: str, item: Mapping[str, Any]) -> Case:
+    return Case(
+        id=f"{number:05d}/{k}", text=item["prompt"], where=where, group=item["tag"], data=item,
+        output=f"{number:05d}/samples/{k:04d}.png", seed=k,
+    )  # fmt: skip
+
+
+def _judge(cases: Sequence[Case], seen: Sequence[Detections]) -> np.ndarray:
+    pairs = zip(cases, seen, strict=True)
+    return np.array([float(geneval_evaluate(case.data, found)[0]) for case, found in pairs])
+
+
+def _read_verdicts(path: Path, images: Sequence[Path]) -> np.ndarray:
+    """The verdicts of the official evaluate_images.py (results.jsonl), by folder and name of the image."""
+    problems = Problems()
+    stored = {
+        _tail(item["filename"]): float(item["correct"])
+        for _, item in json_lines(path, problems, ("filename", "correct"))
+    }
+    missing = [image for image in images if _tail(str(image)) not in stored]
+    if missing:
+        raise ValueError(f"{path}: no verdict on {len(missing)} images, first {missing[0]}")
+    problems.refuse("run the official script again")
+    return np.array([stored[_tail(str(image))] for image in images])
+
+
+def _tail(filename: str) -> tuple[str, ...]:
+    return Path(filename).parts[-3:]
+
+
+def _scores(tags: Sequence[str], correct: np.ndarray, floor: np.ndarray | None) -> dict[str, Score]:
+    members = {tag: np.flatnonzero(np.array(tags) == tag) for tag in dict.fromkeys(tags)}
+
+    def floors(chosen: np.ndarray) -> dict[str, np.ndarray]:
+        return {} if floor is None else {"shuffled images": floor[chosen]}
+
+    scores = {
+        f"geneval/{tag}": mean_score(correct[chosen], floors=floors(chosen))
+        for tag, chosen in members.items()
+    }
+    # The official overall is the mean of the tags, so that is what is resampled, tag by tag.
+    bounds = np.cumsum([len(chosen) for chosen in members.values()])[:-1]
+
+    def overall(indices_Rn: np.ndarray) -> np.ndarray:
+        return np.mean([part.mean(1) for part in np.split(correct[indices_Rn], bounds, axis=1)], axis=0)
+
+    low, high = bootstrap(overall, list(members.values()))
+    scores["geneval/overall"] = Score(
+        float(np.mean([score.value for score in scores.values()])), low, high, len(correct),
+        floor=None if floor is None else float(np.mean([floor[c].mean() for c in members.values()])),
+        floor_is="" if floor is None else "shuffled images",
+    )  # fmt: skip
+    return scores

@@ -1,0 +1,74 @@
+"""GQA: exact answers to the balanced questions of testdev."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ddt.eval.benchmark import Score, mean_score
+from ddt.eval.metrics import gqa_accuracy
+from ddt.eval.official.asked import Asked
+from ddt.eval.official.case import Case
+from ddt.eval.official.files import json_of, records_of, write_whole
+from ddt.eval.official.problems import Problems
+from ddt.eval.official.vqa import SHORT, most_common
+from ddt.eval.scorers import Scorers
+
+RESULTS = "predictions.json"
+
+
+class GQA(Asked):
+    """Outputs: `predictions.json`, [{questionId, prediction}]; the script compares as they are.
+
+    Generated answers are lower-cased and lose a last period, as LLaVA prepares them.
+    """
+
+    name = "gqa"
+    files_help = "testdev_balanced_questions.json"
+    published = 12_578
+
+    @classmethod
+    def defaults(cls) -> dict[str, str]:
+        return {"prompt": SHORT}
+
+    def read(self) -> list[Case]:
+        path = self.files[0]
+        questions = json_of(path)
+        if not isinstance(questions, dict):
+            raise ValueError(f"{path}: expected questions by their id, found {type(questions).__name__}")
+        cases = []
+        for key, item in questions.items():
+            if not all(name in item for name in ("question", "imageId", "answer", "isBalanced")):
+                self.problems.add("question without question, imageId, answer, isBalanced", f"{path}: {key}")
+            elif item["isBalanced"]:
+                image = f"{item['imageId']}.jpg"
+                cases.append(Case(key, item["question"], f"{path}: {key}", image=image, data=item))
+        return cases
+
+    def prompt(self, case: Case) -> str:
+        return self.settings["prompt"].format(question=case.text)
+
+    def read_results(self, outputs: Path, problems: Problems) -> list[tuple[str, str, str]]:
+        path = outputs / RESULTS
+        items = records_of(path, json_of(path), problems, ("questionId", "prediction"))
+        return [(where, str(item["questionId"]), str(item["prediction"])) for where, item in items]
+
+    def write_results(self, outputs: Path, texts: Mapping[str, str]) -> None:
+        rows = [
+            {"questionId": case.id, "prediction": texts[case.id].rstrip(".").lower()} for case in self.cases
+        ]
+        write_whole(outputs / RESULTS, json.dumps(rows))
+
+    def score(self, found: Mapping[str, str], scorers: Scorers) -> dict[str, Score]:
+        cases = self.with_output(found)
+        common = most_common(case.data["answer"] for case in cases)
+        values = np.array([float(found[case.id] == case.data["answer"]) for case in cases])
+        floor = np.array([float(common == case.data["answer"]) for case in cases])
+        score = mean_score(values, floors={f"always {common!r}": floor})
+        predictions = [{"questionId": case.id, "prediction": found[case.id]} for case in cases]
+        official = gqa_accuracy({case.id: case.data for case in cases}, predictions) / 100
+        assert abs(official - score.value) < 1e-9
+        return {"gqa/accuracy": score}

@@ -1,0 +1,108 @@
+"""SEED-Bench: multiple choice, by the letter a model writes or by ranking the options' losses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddt.eval.benchmark import Score, mean_score
+from ddt.eval.metrics import seed_letter, seed_rank
+from ddt.eval.metrics.seed import LETTERS
+from ddt.eval.official.asked import Asked
+from ddt.eval.official.case import Case
+from ddt.eval.official.files import json_lines, json_of, read_image, records_of, write_whole
+from ddt.eval.official.problems import Problems
+from ddt.eval.official.vqa import most_common
+from ddt.eval.ranking import option_losses
+from ddt.eval.scorers import Scorers
+
+OPTIONS = tuple(f"choice_{letter.lower()}" for letter in LETTERS)
+RESULTS = "results.jsonl"
+LETTER_PROMPT = (
+    "{question}\nA. {choice_a}\nB. {choice_b}\nC. {choice_c}\nD. {choice_d}\n"
+    "Answer with the option's letter from the given choices directly."
+)
+
+
+class SEEDBench(Asked):
+    """Outputs: `results.jsonl`, {question_id, prediction} with the letter, or {question_id, losses}.
+
+    Setting `answers`: "ranking" (official: the option of the lowest loss) or "letter" (LLaVA's way). A
+    video's frame is `<data_id>.png` below the images' folder: the middle one, as LLaVA takes it.
+    """
+
+    name = "seed"
+    files_help = "SEED-Bench.json"
+
+    @classmethod
+    def defaults(cls) -> dict[str, str]:
+        return {"answers": "ranking"}
+
+    def read(self) -> list[Case]:
+        if self.settings["answers"] not in ("ranking", "letter"):
+            raise ValueError(f"seed: answers {self.settings['answers']!r}, allowed are ranking, letter")
+        path = self.files[0]
+        content = json_of(path)
+        if not isinstance(content, dict) or "questions" not in content:
+            raise ValueError(f"{path}: has no 'questions'; expected {self.files_help}")
+        keys = ("question_id", "question", "answer", "data_type", "data_id", *OPTIONS)
+        return [
+            Case(
+                str(item["question_id"]),
+                item["question"],
+                where,
+                data=item,
+                group=str(item["data_type"]),
+                image=item["data_id"] if item["data_type"] == "image" else f"{item['data_id']}.png",
+            )
+            for where, item in records_of(path, content["questions"], self.problems, keys)
+        ]
+
+    def prompt(self, case: Case) -> str:
+        return LETTER_PROMPT.format(**case.data)
+
+    def answer(self, model: Any, cases: Sequence[Case]) -> list[str]:
+        if self.settings["answers"] == "letter":
+            return super().answer(model, cases)
+        codes = model.encode([read_image(self.image_path(case.image)) for case in cases])
+        return [
+            seed_rank(option_losses(model, codes_T, case.text, [case.data[option] for option in OPTIONS]))
+            for codes_T, case in zip(codes, cases, strict=True)
+        ]
+
+    def read_results(self, outputs: Path, problems: Problems) -> list[tuple[str, str, str]]:
+        rows = []
+        for where, item in json_lines(outputs / RESULTS, problems, ("question_id",)):
+            if "losses" in item and len(item["losses"]) == len(OPTIONS):
+                rows.append((where, str(item["question_id"]), seed_rank(item["losses"])))
+            elif "prediction" in item:
+                rows.append((where, str(item["question_id"]), str(item["prediction"])))
+            else:
+                problems.add("line without a prediction or four losses", where)
+        return rows
+
+    def write_results(self, outputs: Path, texts: Mapping[str, str]) -> None:
+        rows = [
+            json.dumps({"question_id": case.id, "prediction": texts[case.id], "answer": case.data["answer"]})
+            for case in self.cases
+        ]
+        write_whole(outputs / RESULTS, "\n".join(rows) + "\n")
+
+    def score(self, found: Mapping[str, str], scorers: Scorers) -> dict[str, Score]:
+        cases = self.with_output(found)
+        right = np.array([float(seed_letter(found[case.id]) == case.data["answer"]) for case in cases])
+        common = most_common(case.data["answer"] for case in cases)
+        floor = np.array([float(common == case.data["answer"]) for case in cases])
+        groups = {"seed/all": np.ones(len(cases), bool)}
+        for key in ("data_type", "question_type_id"):
+            kinds = np.array([str(case.data.get(key, "")) for case in cases])
+            prefix = "seed/" if key == "data_type" else "seed/dimension_"
+            groups |= {prefix + kind: kinds == kind for kind in dict.fromkeys(kinds.tolist()) if kind}
+        return {
+            name: mean_score(right[mask], floors={f"always {common}": floor[mask]})
+            for name, mask in groups.items()
+        }

@@ -1,0 +1,166 @@
+"""VQAv2, OKVQA and VizWiz: short answers against those of ten people."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ddt.eval.benchmark import Score, mean_score
+from ddt.eval.metrics import vqa_accuracy, vqa_normalize
+from ddt.eval.official.asked import Asked
+from ddt.eval.official.case import Case
+from ddt.eval.official.files import json_of, records_of, write_whole
+from ddt.eval.official.problems import Problems
+from ddt.eval.scorers import Scorers
+
+SHORT = "{question}\nAnswer the question using a single word or phrase."
+SHORT_OR_NOT = (
+    "{question}\nWhen the provided information is insufficient, respond with 'Unanswerable'.\n"
+    "Answer the question using a single word or phrase."
+)
+RESULTS = "results.json"
+
+
+class VQA(Asked):
+    """Questions and annotations of the VQA format; outputs: `results.json`, [{question_id, answer}]."""
+
+    def read(self) -> list[Case]:
+        questions, annotations = self._both()
+        answers = {}
+        for where, item in records_of(
+            self.files[-1], annotations["annotations"], self.problems, ("question_id", "answers")
+        ):
+            if item["question_id"] in answers:
+                self.problems.add("duplicate id among the annotations", f"{where}: {item['question_id']}")
+            answers[item["question_id"]] = item
+        subtype = questions.get("data_subtype", "val2014")
+        cases = []
+        for where, item in records_of(
+            self.files[0], questions["questions"], self.problems, ("question_id", "image_id", "question")
+        ):
+            found = answers.get(item["question_id"])
+            if found is None:
+                self.problems.add("question without annotation", f"{where}: {item['question_id']}")
+                continue
+            cases.append(
+                Case(
+                    str(item["question_id"]), item["question"], where,
+                    group=found.get("answer_type", ""), data=found,
+                    image=f"COCO_{subtype}_{item['image_id']:012d}.jpg",
+                )
+            )  # fmt: skip
+        return cases
+
+    def _both(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        if len(self.files) != 2:
+            raise ValueError(f"{self.name}: {len(self.files)} data files, expected {self.files_help}")
+        both = [json_of(path) for path in self.files]
+        for path, content, key in zip(self.files, both, ("questions", "annotations"), strict=True):
+            if not isinstance(content, dict) or key not in content:
+                raise ValueError(f"{path}: has no {key!r}; expected {self.files_help}")
+        return both[0], both[1]
+
+    def prompt(self, case: Case) -> str:
+        return self.settings["prompt"].format(question=case.text)
+
+    @classmethod
+    def defaults(cls) -> dict[str, str]:
+        return {"prompt": SHORT}
+
+    def read_results(self, outputs: Path, problems: Problems) -> list[tuple[str, str, str]]:
+        path = outputs / RESULTS
+        items = records_of(path, json_of(path), problems, ("question_id", "answer"))
+        return [(where, str(item["question_id"]), str(item["answer"])) for where, item in items]
+
+    def write_results(self, outputs: Path, texts: Mapping[str, str]) -> None:
+        rows = [{"question_id": int(case.id), "answer": texts[case.id]} for case in self.cases]
+        write_whole(outputs / RESULTS, json.dumps(rows))
+
+    def accuracy(self, case: Case, prediction: str) -> float:
+        """Percent."""
+        return vqa_accuracy(case.data["answers"], prediction)
+
+    def score(self, found: Mapping[str, str], scorers: Scorers) -> dict[str, Score]:
+        cases = self.with_output(found)
+        values = np.array([self.accuracy(case, found[case.id]) for case in cases]) / 100
+        common = most_common(answer["answer"] for case in cases for answer in case.data["answers"])
+        floor = np.array([self.accuracy(case, common) for case in cases]) / 100
+        groups = {f"{self.name}/accuracy": np.ones(len(cases), bool)}
+        for key in ("answer_type", "question_type"):
+            kinds = np.array([str(case.data.get(key, "")) for case in cases])
+            groups |= {
+                f"{self.name}/{key}/{kind}": kinds == kind for kind in dict.fromkeys(kinds.tolist()) if kind
+            }
+        return {
+            name: mean_score(values[mask], floors={f"always {common!r}": floor[mask]})
+            for name, mask in groups.items()
+        }
+
+
+class VQAv2(VQA):
+    name = "vqav2"
+    files_help = "v2_OpenEnded_mscoco_val2014_questions.json v2_mscoco_val2014_annotations.json"
+    published = 214_354
+
+
+class OKVQA(VQA):
+    name = "okvqa"
+    files_help = "OpenEnded_mscoco_val2014_questions.json mscoco_val2014_annotations.json"
+    published = 5046
+
+    @classmethod
+    def defaults(cls) -> dict[str, str]:
+        return {"prompt": SHORT_OR_NOT}
+
+
+class VizWiz(VQA):
+    """One file, keyed by image; outputs: `results.json`, [{image, answer}].
+
+    Its script normalises the prediction but not the references, and leaves out the annotator by place.
+    """
+
+    name = "vizwiz"
+    files_help = "val.json of VizWiz-VQA"
+
+    @classmethod
+    def defaults(cls) -> dict[str, str]:
+        return {"prompt": SHORT_OR_NOT}
+
+    def read(self) -> list[Case]:
+        path = self.files[0]
+        items = records_of(path, json_of(path), self.problems, ("image", "question", "answers"))
+        return [
+            Case(
+                item["image"], item["question"], where, item.get("answer_type", ""), item["image"], data=item
+            )
+            for where, item in items
+        ]
+
+    def read_results(self, outputs: Path, problems: Problems) -> list[tuple[str, str, str]]:
+        path = outputs / RESULTS
+        items = records_of(path, json_of(path), problems, ("image", "answer"))
+        return [(where, item["image"], str(item["answer"])) for where, item in items]
+
+    def write_results(self, outputs: Path, texts: Mapping[str, str]) -> None:
+        rows = [{"image": case.id, "answer": texts[case.id]} for case in self.cases]
+        write_whole(outputs / RESULTS, json.dumps(rows))
+
+    def accuracy(self, case: Case, prediction: str) -> float:
+        return vizwiz_accuracy([answer["answer"] for answer in case.data["answers"]], prediction)
+
+
+def vizwiz_accuracy(answers: Sequence[str], prediction: str) -> float:
+    """Percent: the prediction normalised, the references as they are."""
+    said = vqa_normalize(prediction.replace("\n", " ").replace("\t", " ").strip())
+    hits = [answer == said for answer in answers]
+    return 100 * sum(min(1.0, (sum(hits) - own) / 3) for own in hits) / len(hits)
+
+
+def most_common(answers: Any) -> str:
+    """The most frequent text, the first of equal ones."""
+    return Counter(answers).most_common(1)[0][0]

@@ -1,0 +1,77 @@
+"""Which models score a run, each loaded when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ddt.data.clip_score import ClipScorer
+from ddt.data.refs import model_digest
+from ddt.eval.scorers.blip import BlipVQA
+from ddt.eval.scorers.detector import Detector, open_detector
+from ddt.eval.scorers.lpips import LPIPS
+from ddt.eval.scorers.phrases import Phrases, open_phrases
+
+KINDS = ("clip", "blip", "detector", "phrases", "lpips")
+PRECOMPUTED = ("detections", "verdicts", "attribute", "spatial", "action", "phrases")
+
+
+class Scorers:
+    """`models` maps a kind of KINDS to a folder or hub id, `precomputed` one of PRECOMPUTED to a JSON file.
+
+    A benchmark names the checkpoint its authors use, which is taken where none was given. `used` tells
+    afterwards what scored.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, str] | None = None,
+        precomputed: Mapping[str, Path] | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.models, self.precomputed, self.device = dict(models or {}), dict(precomputed or {}), device
+        for given, allowed in ((self.models, KINDS), (self.precomputed, PRECOMPUTED)):
+            for kind in given:
+                if kind not in allowed:
+                    raise ValueError(f"scorers: unknown kind {kind!r}, allowed are {', '.join(allowed)}")
+        self.used: dict[str, str] = {}
+        self._loaded: dict[tuple[str, str], Any] = {}
+
+    def clip(self, default: str) -> ClipScorer:
+        """A CLIP for cosines between pictures, or a picture and a text."""
+        return self._model("clip", default, ClipScorer)
+
+    def blip(self, default: str) -> BlipVQA:
+        """A BLIP-VQA for P(yes)."""
+        return self._model("blip", default, BlipVQA)
+
+    def detector(self, default: str) -> Detector:
+        """A detector: Mask2Former, or an open-vocabulary one."""
+        return self._model("detector", default, open_detector)
+
+    def lpips(self) -> LPIPS:
+        """LPIPS; its weights have no published folder, so there is no default."""
+        if "lpips" not in self.models:
+            raise ValueError("lpips: needs --scorer lpips=FOLDER with its backbone and heads")
+        return self._model("lpips", self.models["lpips"], LPIPS)
+
+    def phrases(self, default: str) -> Phrases:
+        """Tokens and noun chunks of prompts, from a file where one was given, else by spaCy."""
+        path = self.file("phrases")
+        return self._model("phrases", str(path or default), lambda name, _: open_phrases(name))
+
+    def file(self, kind: str) -> Path | None:
+        """The precomputed results of a kind, where they were given."""
+        path = self.precomputed.get(kind)
+        if path is not None:
+            self.used[kind] = str(path)
+        return path
+
+    def _model(self, kind: str, default: str, load: Any) -> Any:
+        name = self.models.get(kind, default)
+        key = (kind, name)
+        if key not in self._loaded:
+            self._loaded[key] = load(name, self.device)
+            self.used[kind] = f"{name} ({model_digest(name)})" if Path(name).is_dir() else name
+        return self._loaded[key]

@@ -1,0 +1,282 @@
+"""Benchmarks with text answers on small official files: results format, resume, scores, bad input."""
+
+import json
+
+import pytest
+
+from ddt.eval.official import evaluate, generate, open_benchmark
+from ddt.eval.official import mme as mme_module
+from ddt.eval.official import pope as pope_module
+from ddt.eval.official.captions import Flickr30K, NoCaps
+from ddt.eval.official.gqa import GQA
+from ddt.eval.official.problems import IncompleteError
+from ddt.eval.official.vqa import OKVQA, VQAv2, vizwiz_accuracy
+from ddt.eval.scorers import Scorers
+from tests.eval.official.fake import FakeModel, save_image
+
+SCORERS = Scorers()
+
+
+def value(result, name):
+    return result["scores"][name]["value"]
+
+
+def write(path, content):
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+@pytest.fixture
+def images(tmp_path):
+    for number, name in enumerate(("one.jpg", "two.jpg", "COCO_val2014_000000000042.jpg")):
+        save_image(tmp_path / "images" / name, (number, 0, 0))
+    return tmp_path / "images"
+
+
+POPE_LINES = [
+    {"question_id": 1, "image": "one.jpg", "text": "Is there a snowboard in the image?", "label": "yes"},
+    {"question_id": 2, "image": "one.jpg", "text": "Is there a car in the image?", "label": "no"},
+    {"question_id": 3, "image": "two.jpg", "text": "Is there a dog in the image?", "label": "no"},
+    {"question_id": 4, "image": "two.jpg", "text": "Is there a cat in the image?", "label": "yes"},
+]
+
+
+@pytest.fixture
+def pope(tmp_path, monkeypatch):
+    monkeypatch.setattr(pope_module, "QUESTIONS", 4)
+    lines = "".join(json.dumps(line) + "\n" for line in POPE_LINES)
+    return [write(tmp_path / f"coco_pope_{kind}.json", lines) for kind in ("random", "popular")]
+
+
+def test_pope_goes_on_after_an_interrupt_and_writes_json_lines(pope, images, tmp_path):
+    answers = {"snowboard": "Yes", "car": "No.", "dog": "Yes, a\tdog", "cat": "yes"}
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        generate(open_benchmark("pope", pope, images), FakeModel(answers, stop_after=5), out, 2)
+    assert not list(out.glob("*_answers.json"))
+    with (out / "answers.jsonl").open("a") as file:
+        file.write('{"id": "coco_pope_po')  # cut by a kill
+    second = FakeModel(answers)
+    benchmark = open_benchmark("pope", pope, images)
+    assert generate(benchmark, second, out, 2) == 4 == len(second.asked)
+    assert second.asked[0].endswith("Answer the question using a single word or phrase.")
+    lines = (out / "coco_pope_random_answers.json").read_text().splitlines()
+    assert json.loads(lines[2]) == {"question": POPE_LINES[2]["text"], "answer": "Yes, a dog"}
+    result = evaluate(benchmark, out, SCORERS)
+    assert value(result, "pope/coco_pope_random/accuracy") == 0.75
+    assert value(result, "pope/f1") == pytest.approx(0.8) == value(result, "pope/f1_of_all")
+    assert result["scores"]["pope/f1"]["floor"] == pytest.approx(2 / 3)
+
+
+def test_pope_answers_are_by_place(pope, images, tmp_path):
+    out = tmp_path / "out"
+    generate(open_benchmark("pope", pope, images), FakeModel({"": "yes"}), out, 4)
+    path = out / "coco_pope_popular_answers.json"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[1], *lines[1:3]]))
+    benchmark = open_benchmark("pope", pope, images)
+    with pytest.raises(IncompleteError) as refused:
+        evaluate(benchmark, out, SCORERS)
+    assert f"1 x answer to another question at this place ({path}:1)" in str(refused.value)
+    assert "2 x missing prediction" in str(refused.value)
+    path.write_text("\n".join([*lines, lines[0]]))
+    result = evaluate(benchmark, out, SCORERS)
+    assert result["problems"]["prediction for an unknown id, not scored"]["first"][0].startswith(f"{path}:5")
+
+
+@pytest.fixture
+def mme(tmp_path, monkeypatch):
+    monkeypatch.setattr(mme_module, "LINES", dict.fromkeys(mme_module.LINES, 4))
+    question = "Is there a {} in this image? Please answer yes or no."
+    lines = [
+        f"{image}\t{question.format(thing)}\t{label}"
+        for image, thing, label in (
+            ("1.jpg", "cat", "Yes"), ("1.jpg", "dog", "No"), ("2.jpg", "bus", "Yes"), ("2.jpg", "cup", "No"),
+        )
+    ]  # fmt: skip
+    save_image(tmp_path / "mme/existence/1.jpg", "red")
+    save_image(tmp_path / "mme/existence/images/2.jpg", "red")
+    return write(tmp_path / "existence.txt", "\n".join(lines) + "\n")
+
+
+def test_mme_writes_its_tables(mme, tmp_path):
+    benchmark, out = open_benchmark("mme", [mme], tmp_path / "mme"), tmp_path / "out"
+    generate(benchmark, FakeModel({"cat": "Yes", "dog": "No", "bus": "no", "cup": "No"}), out, 3)
+    written = (out / "existence.txt").read_text().splitlines()
+    assert written[0] == mme.read_text().splitlines()[0] + "\tYes"
+    result = evaluate(benchmark, out, SCORERS)
+    assert value(result, "mme/existence") == 75 + 50 == value(result, "mme/perception")
+    assert result["scores"]["mme/perception"]["floor"] == 50
+    assert "mme/cognition" not in result["scores"]
+
+
+def test_mme_names_the_lines(mme, tmp_path):
+    lines = mme.read_text().splitlines()
+    mme.write_text("\n".join([*lines[:3], lines[3][:20]]))
+    problems = open_benchmark("mme", [mme]).problems.to_dict()
+    assert problems["line that is not image, question, Yes or No"]["first"] == [f"{mme}:4"]
+    with pytest.raises(ValueError, match="no category of MME"):
+        open_benchmark("mme", [write(tmp_path / "colour.txt", "")])
+
+
+def annotators(*answers):
+    return [{"answer": answer, "answer_id": index} for index, answer in enumerate(answers, 1)]
+
+
+@pytest.fixture
+def vqa(tmp_path, monkeypatch):
+    for cls in (VQAv2, OKVQA):
+        monkeypatch.setattr(cls, "published", 2)
+    asked = [("What color is the cat?", 1), ("How many dogs?", 2)]
+    questions = [{"image_id": 42, "question": text, "question_id": key} for text, key in asked]
+    annotations = [
+        {"question_id": 1, "image_id": 42, "question_type": "what color", "answer_type": "other",
+         "answers": annotators(*["black"] * 8, "white", "gray")},
+        {"question_id": 2, "image_id": 42, "question_type": "how many", "answer_type": "number",
+         "answers": annotators(*["2"] * 2, *["3"] * 8)},
+    ]  # fmt: skip
+    return [
+        write(tmp_path / "questions.json", {"questions": questions, "data_subtype": "val2014"}),
+        write(tmp_path / "annotations.json", {"annotations": annotations}),
+    ]
+
+
+def test_vqa_by_type(vqa, images, tmp_path):
+    benchmark, out = open_benchmark("vqav2", vqa, images), tmp_path / "out"
+    generate(benchmark, FakeModel({"cat": "Black.", "dogs": "two"}), out, 2)
+    assert json.loads((out / "results.json").read_text())[1] == {"question_id": 2, "answer": "two"}
+    result = evaluate(benchmark, out, SCORERS)
+    assert value(result, "vqav2/accuracy") == pytest.approx((1 + 0.6) / 2)
+    assert value(result, "vqav2/question_type/how many") == pytest.approx(0.6)
+    assert value(result, "vqav2/answer_type/other") == 1
+    assert result["scores"]["vqav2/accuracy"]["floor_is"] == "always 'black'"
+    okvqa = FakeModel({"": "black"})
+    generate(open_benchmark("okvqa", vqa, images), okvqa, tmp_path / "ok", 2)
+    assert "respond with 'Unanswerable'" in okvqa.asked[0]
+
+
+def test_vqa_names_bad_predictions(vqa, images, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    rows = [
+        {"question_id": 1, "answer": "black\x0b"}, {"question_id": 1, "answer": "white"},
+        {"question_id": 7, "answer": "x"}, {"question": 2},
+    ]  # fmt: skip
+    write(out / "results.json", rows)
+    benchmark = open_benchmark("vqav2", vqa, images)
+    with pytest.raises(IncompleteError) as refused:
+        evaluate(benchmark, out, SCORERS)
+    for named in (
+        f"1 x second prediction for an id ({out}/results.json item 2: '1')",
+        f"1 x item without question_id, answer ({out}/results.json item 4)",
+        "1 x missing prediction",
+    ):
+        assert named in str(refused.value)
+    result = evaluate(benchmark, out, SCORERS, partial=True)
+    assert result["coverage"]["share"] == 0.5
+    assert result["problems"]["answer with control characters"]["count"] == 1
+    assert result["problems"]["prediction for an unknown id, not scored"]["count"] == 1
+    (out / "results.json").write_text('[{"question_id": 1,\n "answer": "bla')
+    with pytest.raises(ValueError, match=r"results.json:2: no JSON, or cut here"):
+        evaluate(benchmark, out, SCORERS, partial=True)
+
+
+def test_vqa_questions_and_annotations_must_belong_together(vqa, tmp_path):
+    content = json.loads(vqa[1].read_text())
+    write(vqa[1], {"annotations": [content["annotations"][0]] * 2})
+    problems = open_benchmark("vqav2", vqa).problems.to_dict()
+    assert problems["question without annotation"]["first"] == [f"{vqa[0]} item 2: 2"]
+    assert problems["duplicate id among the annotations"]["count"] == 1
+    with pytest.raises(ValueError, match="has no 'questions'"):
+        open_benchmark("vqav2", vqa[::-1])
+
+
+def test_vizwiz_normalises_the_prediction_only(images, tmp_path):
+    answers = [{"answer": text, "answer_confidence": "yes"} for text in ["Coca cola"] * 5 + ["coke"] * 5]
+    item = {"image": "one.jpg", "question": "What is this?", "answers": answers, "answer_type": "other"}
+    benchmark = open_benchmark("vizwiz", [write(tmp_path / "val.json", [item])], images)
+    generate(benchmark, FakeModel({"": "The coke."}), tmp_path / "out", 1)
+    assert value(evaluate(benchmark, tmp_path / "out", SCORERS), "vizwiz/accuracy") == 1
+    assert vizwiz_accuracy(["Coca cola"] * 10, "coca cola") == 0
+    assert vizwiz_accuracy(["coke"] * 2 + ["tea"] * 8, "coke") == pytest.approx(60)
+
+
+def test_gqa_scores_balanced_questions(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(GQA, "published", 2)
+    common = {"imageId": "one", "types": {"structural": "query"}}
+    questions = {
+        "1": {"question": "Which animal?", "answer": "dog", "isBalanced": True, **common},
+        "2": {"question": "Is it red?", "answer": "yes", "isBalanced": True, **common},
+        "3": {"question": "Where?", "answer": "left", "isBalanced": False, **common},
+    }
+    benchmark = open_benchmark("gqa", [write(tmp_path / "testdev.json", questions)], images)
+    generate(benchmark, FakeModel({"animal": "Dog.", "red": "no"}), tmp_path / "out", 2)
+    written = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert written[0] == {"questionId": "1", "prediction": "dog"}
+    assert value(evaluate(benchmark, tmp_path / "out", SCORERS), "gqa/accuracy") == 0.5
+
+
+def seed_file(tmp_path):
+    question = {
+        "question": "What is it?", "choice_a": "a dog", "choice_b": "a cat", "choice_c": "a bus",
+        "choice_d": "a cup", "data_id": "one.jpg", "data_type": "image", "question_type_id": 1,
+    }  # fmt: skip
+    video = {"question": "What next?", "data_id": "two", "data_type": "video", "question_type_id": 10}
+    items = [
+        {**question, "question_id": "q1", "answer": "B"},
+        {**question, **video, "question_id": "q2", "answer": "A"},
+    ]
+    return write(tmp_path / "SEED-Bench.json", {"questions": items})
+
+
+def test_seed_letters_and_losses(images, tmp_path):
+    path = seed_file(tmp_path)
+    save_image(images / "two.png", "red")
+    benchmark = open_benchmark("seed", [path], images, {"answers": "letter"})
+    model = FakeModel({"What is it": "B", "What next": "(A)"})
+    generate(benchmark, model, tmp_path / "out", 2)
+    assert model.asked[0].startswith("What is it?\nA. a dog\nB. a cat\n")
+    result = evaluate(benchmark, tmp_path / "out", SCORERS)
+    assert [value(result, f"seed/{kind}") for kind in ("image", "video", "all")] == [1, 0, 0.5]
+    rows = [{"question_id": "q1", "losses": [3, 1, 2, 4]}, {"question_id": "q2", "losses": [1, 2, 3, 4]}]
+    write(tmp_path / "out" / "results.jsonl", "\n".join(map(json.dumps, rows)))
+    assert value(evaluate(benchmark, tmp_path / "out", SCORERS), "seed/all") == 1
+    with pytest.raises(ValueError, match="allowed are ranking, letter"):
+        open_benchmark("seed", [path], images, {"answers": "words"})
+
+
+COCO = {
+    "images": [{"id": 1, "file_name": "one.jpg"}, {"id": 2, "file_name": "two.jpg"}],
+    "annotations": [
+        {"image_id": 1, "id": 1, "caption": "A red dog."},
+        {"image_id": 1, "id": 2, "caption": "a dog\u2028runs"},
+        {"image_id": 2, "id": 3, "caption": "Two cats sleep"},
+    ],
+}  # fmt: skip
+LAVIS = [
+    {"image": "one.jpg", "caption": ["A red dog.", "a dog runs"]},
+    {"image": "two.jpg", "caption": ["Two cats sleep"]},
+]
+
+
+@pytest.mark.parametrize(("name", "content"), [("nocaps", COCO), ("flickr30k", LAVIS)])
+def test_captions_in_both_forms(name, content, images, tmp_path, monkeypatch):
+    for cls in (NoCaps, Flickr30K):
+        monkeypatch.setattr(cls, "published", 2)
+    for number, image in enumerate(("one.jpg", "two.jpg")):
+        save_image(images / image, (number * 200, 0, 0))
+    benchmark, out = (
+        open_benchmark(name, [write(tmp_path / "captions.json", content)], images),
+        tmp_path / "o",
+    )
+    colors = {pixel: text for pixel, text in (((0, 0, 0), "a red dog"), ((200, 0, 0), "two cats sleep"))}
+    colors |= {(r, 0, 0): colors[(0 if r < 100 else 200, 0, 0)] for r in (1, 199, 201)}
+    generate(benchmark, FakeModel(colors), out, 2)
+    result = evaluate(benchmark, out, SCORERS)
+    assert value(result, f"{name}/cider") > 3 > result["scores"][f"{name}/cider"]["floor"]
+    assert [row["caption"] for row in json.loads((out / "captions_results.json").read_text())] == [
+        "a red dog", "two cats sleep",
+    ]  # fmt: skip
+    write(tmp_path / "captions.json", json.dumps(content)[:80])
+    with pytest.raises(ValueError, match=r"captions.json:1: no JSON, or cut here"):
+        open_benchmark(name, [tmp_path / "captions.json"])

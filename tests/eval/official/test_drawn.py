@@ -1,0 +1,213 @@
+"""GenEval and T2I-CompBench and DrawBench on small official files: layout, resume, scores, bad input."""
+
+import json
+
+import pytest
+
+from ddt.eval.official import evaluate, generate, open_benchmark
+from ddt.eval.official.drawbench import DrawBench
+from ddt.eval.official.geneval import GenEval
+from ddt.eval.official.problems import IncompleteError
+from ddt.eval.official.t2i import T2ICompBench
+from ddt.eval.scorers import Scorers
+from tests.eval.official import tiny
+from tests.eval.official.fake import FakeModel, save_image
+
+# Three lines as published.
+GENEVAL = [
+    '{"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"}',
+    '{"tag": "counting", "include": [{"class": "clock", "count": 2}], "exclude": '
+    '[{"class": "clock", "count": 3}], "prompt": "a photo of two clocks"}',
+    '{"tag": "colors", "include": [{"class": "apple", "count": 1, "color": "red"}], '
+    '"prompt": "a photo of a red apple"}',
+]
+
+
+@pytest.fixture
+def geneval(tmp_path, monkeypatch):
+    monkeypatch.setattr(GenEval, "published", 12)
+    path = tmp_path / "evaluation_metadata.jsonl"
+    path.write_text("\n".join(GENEVAL) + "\n")
+    return path
+
+
+def open_geneval(path):
+    return open_benchmark("geneval", [path])
+
+
+def test_geneval_layout_and_resume(geneval, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        generate(open_geneval(geneval), FakeModel(stop_after=7), out, batch_size=2)
+    first = FakeModel()
+    assert generate(open_geneval(geneval), first, out, batch_size=5) == 12 - 6 == len(first.asked)
+    assert generate(open_geneval(geneval), FakeModel(stop_after=0), out, batch_size=5) == 0
+    assert json.loads((out / "00001" / "metadata.jsonl").read_text()) == json.loads(GENEVAL[1])
+    names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
+    assert names == [f"{prompt:05d}/samples/{k:04d}.png" for prompt in range(3) for k in range(4)]
+    assert len({path.read_bytes() for path in out.rglob("*.png")}) == 12
+
+
+def detections(out):
+    """Every bench and apple is there (half of the apples red), and three clocks."""
+    found = {}
+    for k in range(4):
+        found[f"00000/samples/{k:04d}.png"] = [["bench", 0, 0, 9, 9, 0.95, ""]]
+        found[f"00001/samples/{k:04d}.png"] = [["clock", 0, 0, 9, 9, 0.95, ""]] * 3
+        color = "red" if k % 2 else "green"
+        found[f"00002/samples/{k:04d}.png"] = [["apple", 0, 0, 9, 9, 0.95, color]]
+    out.write_text(json.dumps(found))
+    return out
+
+
+def test_geneval_scores_precomputed_detections(geneval, tmp_path):
+    benchmark, out = open_geneval(geneval), tmp_path / "out"
+    generate(benchmark, FakeModel(), out, batch_size=8)
+    scorers = Scorers(precomputed={"detections": detections(tmp_path / "found.json")})
+    result = evaluate(benchmark, out, scorers)
+    values = {name: score["value"] for name, score in result["scores"].items()}
+    expected = {"single_object": 1, "counting": 0, "colors": 0.5, "overall": 0.5}
+    assert values == {f"geneval/{name}": pytest.approx(value) for name, value in expected.items()}
+    assert result["scores"]["geneval/overall"]["floor"] < 0.5
+    assert result["coverage"] == {"scored": 12, "cases": 12, "share": 1.0}
+    assert result["scorers"]["detections"].endswith("found.json")
+    assert list(result["data"]) == [str(geneval)] and not result["problems"]
+
+
+def test_geneval_takes_the_official_verdicts(geneval, tmp_path):
+    benchmark, out = open_geneval(geneval), tmp_path / "out"
+    generate(benchmark, FakeModel(), out, batch_size=8)
+    rows = [
+        {"filename": f"/elsewhere/{case.output}", "tag": case.group, "correct": case.group == "colors"}
+        for case in benchmark.cases
+    ]
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = evaluate(benchmark, out, Scorers(precomputed={"verdicts": path}))
+    assert result["scores"]["geneval/overall"]["value"] == pytest.approx(1 / 3)
+    path.write_text(json.dumps(rows[0]) + "\n")
+    with pytest.raises(ValueError, match="no verdict on 11 images"):
+        evaluate(benchmark, out, Scorers(precomputed={"verdicts": path}))
+
+
+def test_geneval_runs_a_detector_and_a_clip(geneval, tmp_path):
+    benchmark, out = open_geneval(geneval), tmp_path / "out"
+    generate(benchmark, FakeModel(), out, batch_size=8)
+    models = {
+        "detector": tiny.mask2former(tmp_path / "detector", ("bench", "clock", "apple")),
+        "clip": tiny.clip(tmp_path / "clip"),
+    }
+    result = evaluate(benchmark, out, Scorers(models, device="cpu"))
+    assert 0 <= result["scores"]["geneval/overall"]["value"] <= 1
+    assert set(result["scorers"]) == {"detector", "clip"}
+
+
+def test_geneval_names_what_is_wrong_with_outputs(geneval, tmp_path):
+    benchmark, out = open_geneval(geneval), tmp_path / "out"
+    generate(benchmark, FakeModel(), out, batch_size=8)
+    (out / "00000/samples/0002.png").unlink()
+    (out / "00001/samples/0001.png").write_bytes(b"\x89PNG cut")
+    save_image(out / "00002/samples/0004.png", "red")
+    (out / "00002/metadata.jsonl").write_text(GENEVAL[0])
+    scorers = Scorers(precomputed={"detections": detections(tmp_path / "found.json")})
+    with pytest.raises(IncompleteError) as refused:
+        evaluate(benchmark, out, scorers)
+    for named in (
+        f"1 x missing image ({out}/00000/samples/0002.png for {geneval}:1)",
+        f"1 x unreadable image ({out}/00001/samples/0001.png",
+        f"1 x metadata of another prompt, or none ({out}/00002/metadata.jsonl for {geneval}:3)",
+        "--partial",
+    ):
+        assert named in str(refused.value)
+    result = evaluate(benchmark, out, scorers, partial=True)
+    assert result["coverage"] == {"scored": 10, "cases": 12, "share": pytest.approx(10 / 12)}
+    assert result["problems"]["extra image, not scored"]["first"] == [f"{out}/00002/samples/0004.png"]
+    assert result["scores"]["geneval/single_object"]["n"] == 3
+
+
+def test_geneval_names_what_is_wrong_with_its_file(geneval, tmp_path):
+    geneval.write_text("\n".join([*GENEVAL, GENEVAL[0], GENEVAL[2][:40]]))
+    benchmark = open_geneval(geneval)
+    with pytest.raises(IncompleteError) as refused:
+        generate(benchmark, FakeModel(), tmp_path / "out", 4)
+    assert f"1 x line that is no JSON ({geneval}:5)" in str(refused.value)
+    assert f"1 x duplicate prompt ({geneval}:4, first at {geneval}:1)" in str(refused.value)
+    geneval.write_text("\n".join(GENEVAL[:2]))
+    assert "number of cases that is not the published 12" in open_geneval(geneval).problems.to_dict()
+
+
+T2I_PROMPTS = ["a red dog and a blue cat", "a cat on the left of a dog"]
+
+
+@pytest.fixture
+def t2i(tmp_path, monkeypatch):
+    monkeypatch.setattr(T2ICompBench, "published", 20)
+    path = tmp_path / "val.txt"
+    path.write_text("\n".join(T2I_PROMPTS))
+    phrases = {
+        T2I_PROMPTS[0]: {"tokens": [["dog", "NOUN"], ["cat", "NOUN"]], "chunks": ["a red dog", "a blue cat"]},
+        T2I_PROMPTS[1]: {"tokens": [["cat", "NOUN"], ["dog", "NOUN"]], "chunks": ["a cat", "the left"]},
+    }
+    (tmp_path / "phrases.json").write_text(json.dumps(phrases))
+    return path
+
+
+def t2i_outputs(name, files, tmp_path):
+    benchmark, out = open_benchmark(name, files), tmp_path / name
+    generate(benchmark, FakeModel(), out, batch_size=8)
+    return benchmark, out
+
+
+def test_t2i_file_names_and_blip(t2i, tmp_path):
+    benchmark, out = t2i_outputs("t2i_color", [t2i], tmp_path)
+    assert (out / "samples" / "a cat on the left of a dog_000019.png").is_file()
+    assert len(list((out / "samples").iterdir())) == 20
+    scorers = Scorers({"blip": tiny.blip(tmp_path / "blip")}, {"phrases": tmp_path / "phrases.json"}, "cpu")
+    value = evaluate(benchmark, out, scorers)["scores"]["t2i/color"]["value"]
+    # A random model is close to one half for each chunk: two chunks, and one (the left is dropped).
+    assert value == pytest.approx((0.25 + 0.5) / 2, abs=0.05)
+
+
+def test_t2i_spatial_by_unidets_detections_and_by_a_detector(t2i, tmp_path):
+    benchmark, out = t2i_outputs("t2i_spatial", [t2i], tmp_path)
+    boxes = [["cat", 10, 10, 50, 50, 1.0], ["dog", 300, 10, 350, 50, 0.8]]
+    stored = tmp_path / "unidet.json"
+    stored.write_text(json.dumps({path.name: boxes for path in (out / "samples").iterdir()}))
+    phrases = tmp_path / "phrases.json"
+    result = evaluate(benchmark, out, Scorers(precomputed={"phrases": phrases, "detections": stored}))
+    # 0.25 + 0.2 + 0.5 where the cat is on the left, 0.45 (below the cut) where no place is asked for.
+    assert result["scores"]["t2i/spatial"]["value"] == pytest.approx(0.95 / 2, abs=1e-6)
+    models = {"detector": tiny.owlv2(tmp_path / "owl")}
+    result = evaluate(benchmark, out, Scorers(models, {"phrases": phrases}, "cpu"))
+    assert 0 <= result["scores"]["t2i/spatial"]["value"] <= 1
+
+
+def test_t2i_complex_from_official_results(t2i, tmp_path):
+    spatial, action = tmp_path / "spatial.txt", tmp_path / "action.txt"
+    spatial.write_text(T2I_PROMPTS[1] + "\n")
+    action.write_text("another prompt\n")
+    benchmark, out = t2i_outputs("t2i_complex", [t2i, spatial, action], tmp_path)
+    precomputed = {}
+    for kind, value in (("attribute", "0.9000"), ("spatial", 0.6), ("action", 0.3)):
+        precomputed[kind] = tmp_path / f"{kind}.json"
+        rows = [{"question_id": index, "answer": value} for index in range(20)]
+        precomputed[kind].write_text(json.dumps(rows))
+    result = evaluate(benchmark, out, Scorers(precomputed=precomputed))
+    assert result["scores"]["t2i/complex"]["value"] == pytest.approx(((0.9 + 0.6 + 0.3) / 3 + 0.75) / 2)
+    with pytest.raises(ValueError, match="expected complex_val.txt"):
+        open_benchmark("t2i_complex", [t2i])
+
+
+def test_clip_scores_of_non_spatial_and_drawbench(t2i, tmp_path, monkeypatch):
+    scorers = Scorers({"clip": tiny.clip(tmp_path / "clip")}, device="cpu")
+    benchmark, out = t2i_outputs("t2i_non_spatial", [t2i], tmp_path)
+    assert -1 <= evaluate(benchmark, out, scorers)["scores"]["t2i/non_spatial"]["value"] <= 1
+    monkeypatch.setattr(DrawBench, "published", 2)
+    sheet = tmp_path / "drawbench.csv"
+    sheet.write_text('\ufeffPrompt,Category\r\nA red car.,Colors\r\n"Two, or three cats",Counting\r\n')
+    benchmark, out = t2i_outputs("drawbench", [sheet], tmp_path)
+    scores = evaluate(benchmark, out, scorers)["scores"]
+    assert set(scores) == {"drawbench/clip", "drawbench/clip_Colors", "drawbench/clip_Counting"}
+    assert scores["drawbench/clip"]["floor_is"] == "shuffled images"
+    with pytest.raises(ValueError, match="no setting 'clip'"):
+        open_benchmark("drawbench", [sheet], settings={"clip": "x"})
