@@ -6,10 +6,14 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ddt.params import Params
 from pipelines.models import find_model
 from pipelines.use import load
+
+if TYPE_CHECKING:
+    from ddt.mllm import DDTLlama
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -79,12 +83,12 @@ def pairs(option: str, items: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _model(params: Params, reference: str, model: object) -> dict[str, object]:
+def _model(params: Params, reference: str, model: DDTLlama) -> dict[str, object]:
     from ddt.config import to_dict
     from ddt.store import folder_digest
 
     return {
         "model": reference,
         "digest": folder_digest(find_model(reference, params)),
-        "sampling": to_dict(model.sampling),  # type: ignore[attr-defined]
+        "sampling": to_dict(model.sampling),
     }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from tqdm import tqdm
 
+from ddt.data.decode import read_image
 from ddt.params import Params
 from pipelines.models import find_model
 
@@ -37,7 +38,7 @@ def generate(params: Params, arguments: argparse.Namespace) -> None:
 def edit(params: Params, arguments: argparse.Namespace) -> None:
     """Change one image by an instruction."""
     output = writable_png(arguments.output)
-    image = open_image(arguments.image)
+    image = read_image(arguments.image)
     model = load(params, arguments.model)
     with _token_bar(model, "drawing") as bar:
         images = model.edit_image(
@@ -48,14 +49,14 @@ def edit(params: Params, arguments: argparse.Namespace) -> None:
 
 def caption(params: Params, arguments: argparse.Namespace) -> None:
     """Print a caption for each image, with its path where there are several."""
-    images = [open_image(path) for path in arguments.images]
+    images = [read_image(path) for path in arguments.images]
     for path, text in zip(arguments.images, load(params, arguments.model).caption(images), strict=True):
         print(f"{path}: {text}" if len(images) > 1 else text)
 
 
 def ask(params: Params, arguments: argparse.Namespace) -> None:
     """Print the answer to one question about one image."""
-    image = open_image(arguments.image)
+    image = read_image(arguments.image)
     print(load(params, arguments.model).answer([image], [arguments.question])[0])
 
 
@@ -67,7 +68,7 @@ def reconstruct(params: Params, arguments: argparse.Namespace) -> None:
     from ddt.tokenizer import image_grid, psnr_db
 
     output = writable_png(arguments.output)
-    images = [open_image(path) for path in arguments.images]
+    images = [read_image(path) for path in arguments.images]
     tokenizer = load_tokenizer(params, arguments.model)
     prefixes = parse_prefixes(arguments.num_tokens, tokenizer.config.num_tokens)
     pixels_BCHW = to_pixels(images, tokenizer.config.image_size)
@@ -94,7 +95,7 @@ def interpolate(params: Params, arguments: argparse.Namespace) -> None:
     from ddt.tokenizer.inspect import swap_codes
 
     output = writable_png(arguments.output)
-    images = [open_image(arguments.first), open_image(arguments.second)]
+    images = [read_image(arguments.first), read_image(arguments.second)]
     tokenizer = load_tokenizer(params, arguments.model)
     slices = parse_slices(arguments.tokens, tokenizer.config.num_tokens)
     pixels_BCHW = to_pixels(images, tokenizer.config.image_size)
@@ -157,20 +158,6 @@ def load(params: Params, reference: str) -> DDTLlama:
     from ddt.mllm import DDTLlama
 
     return DDTLlama.from_pretrained(folder, "cuda" if torch.cuda.is_available() else "cpu")
-
-
-def open_image(path: str) -> Image.Image:
-    """An image file as RGB. Raises ValueError in one line where it is missing or not an image."""
-    from ddt.data.decode import to_rgb
-
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return to_rgb(image)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not a readable image ({error})") from None
 
 
 def writable_png(path: str) -> Path:

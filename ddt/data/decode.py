@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -22,6 +23,18 @@ def decode_image(data: bytes, image_side_px: int) -> np.ndarray:
     if image.size != (image_side_px, image_side_px):
         image = ImageOps.fit(image, (image_side_px, image_side_px), Image.Resampling.BICUBIC)
     return np.array(image)
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """An image file in RGB, not resized; ValueError where it is missing or not readable to its end."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return to_rgb(image)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: not a readable image ({error})") from None
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -14,9 +14,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ddt.data.decode import read_image
 from ddt.eval.benchmark import batches
 from ddt.eval.official.case import Case, Official
-from ddt.eval.official.files import json_lines, one_line, read_image
+from ddt.eval.official.files import json_lines, one_line
 from ddt.eval.official.problems import Problems
 
 JOURNAL = "answers.jsonl"

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ddt.data.decode import read_image
 from ddt.eval.benchmark import Score, mean_score
 from ddt.eval.metrics import cider
 from ddt.eval.official.asked import Asked
 from ddt.eval.official.case import Case
-from ddt.eval.official.files import json_of, one_line, read_image, records_of, write_whole
+from ddt.eval.official.files import json_of, one_line, records_of, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import Scorers
 from ddt.eval.statistics import shuffled_partners

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ddt.data.decode import read_image
 from ddt.eval.benchmark import Score, mean_score
 from ddt.eval.official.case import Case
 from ddt.eval.official.drawn import Drawn
-from ddt.eval.official.files import csv_rows, read_image
+from ddt.eval.official.files import csv_rows
 from ddt.eval.scorers import Scorers
 from ddt.eval.statistics import shuffled_partners
 

@@ -10,9 +10,10 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
+from ddt.data.decode import read_image
 from ddt.eval.benchmark import batches
 from ddt.eval.official.case import Case, Official
-from ddt.eval.official.files import read_image, write_whole
+from ddt.eval.official.files import write_whole
 from ddt.eval.official.problems import Problems
 
 SUFFIXES = (".png", ".jpg", ".jpeg")

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ddt.data.decode import read_image
 from ddt.eval.benchmark import Score, mean_score
 from ddt.eval.metrics import image_l1
 from ddt.eval.official.case import Case
 from ddt.eval.official.drawn import Edited
-from ddt.eval.official.files import json_of, read_image, records_of
+from ddt.eval.official.files import json_of, records_of
 from ddt.eval.scorers import Scorers
 
 CLIP = "openai/clip-vit-base-patch32"

@@ -10,9 +10,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
-from ddt.data.decode import to_rgb
 from ddt.eval.official.problems import Problems
 
 CONTROL = dict.fromkeys([*range(32), 127, 0x85, 0x2028, 0x2029], " ")
@@ -92,18 +89,6 @@ def digest_of(path: Path) -> str:
     """Hex sha256 of the file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_image(path: Path) -> Image.Image:
-    """The picture in RGB; ValueError where it is missing or can't be read to its end."""
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return to_rgb(image)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: not a readable image ({error})") from None
 
 
 def one_line(text: str) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from ddt.data.decode import read_image
 from ddt.eval.benchmark import Score, mean_score
 from ddt.eval.metrics import geneval_evaluate
 from ddt.eval.metrics.geneval import COUNTING_THRESHOLD, THRESHOLD
 from ddt.eval.official.case import Case
 from ddt.eval.official.drawn import Drawn
-from ddt.eval.official.files import json_lines, json_of, read_image, write_whole
+from ddt.eval.official.files import json_lines, json_of, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import ColorClassifier, Scorers
 from ddt.eval.statistics import bootstrap, shuffled_partners

@@ -8,11 +8,12 @@ from typing import Any
 
 from PIL import Image
 
+from ddt.data.decode import read_image
 from ddt.eval.benchmark import Score
 from ddt.eval.official.case import Case
 from ddt.eval.official.drawn import Edited
 from ddt.eval.official.edits import cvs_scores, edit_score, l1_scores
-from ddt.eval.official.files import json_of, read_image, records_of
+from ddt.eval.official.files import json_of, records_of
 from ddt.eval.scorers import Scorers
 
 

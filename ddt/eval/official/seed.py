@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from ddt.data.decode import read_image
 from ddt.eval.benchmark import Score, mean_score
 from ddt.eval.metrics import seed_letter, seed_rank
 from ddt.eval.metrics.seed import LETTERS
 from ddt.eval.official.asked import Asked
 from ddt.eval.official.case import Case
-from ddt.eval.official.files import json_lines, json_of, read_image, records_of, write_whole
+from ddt.eval.official.files import json_lines, json_of, records_of, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.official.vqa import most_common
 from ddt.eval.ranking import option_losses

@@ -8,12 +8,13 @@ from typing import ClassVar
 
 from PIL import Image
 
+from ddt.data.decode import read_image
 from ddt.eval.benchmark import Score, mean_score
 from ddt.eval.metrics import t2i_blip_vqa, t2i_spatial, t2i_three_in_one
 from ddt.eval.metrics.t2i import MAX_CHUNKS, SKIPPED_CHUNKS
 from ddt.eval.official.case import Case
 from ddt.eval.official.drawn import Drawn
-from ddt.eval.official.files import json_of, lines_of, read_image, records_of
+from ddt.eval.official.files import json_of, lines_of, records_of
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import Scorers
 from ddt.eval.scorers.blip import question_of
