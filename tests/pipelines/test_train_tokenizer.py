@@ -16,6 +16,7 @@ from pipelines.report import Report
 from pipelines.runner import StageContext
 from pipelines.train_tokenizer import TokenizerJob, _picture, _plot_positions, models
 from tests.data.test_images import row
+from tests.pipelines.ray_support import RESOURCES
 from tests.tokenizer.test_model import debug
 from tests.train.test_fit import CONFIG
 
@@ -34,7 +35,7 @@ def context(tmp_path: Path) -> StageContext:
 
 def test_job_publishes_a_tokenizer_with_its_card_and_the_report_shows_it(context: StageContext) -> None:
     logged: dict[int, dict[str, float]] = {}
-    job = TokenizerJob("train_tokenizer", "f" * 64, context.store.root_uri, [logged.__setitem__])
+    job = TokenizerJob("train_tokenizer", "f" * 64, context.store.root_uri, RESOURCES, [logged.__setitem__])
     job.run(PARAMS, [("records.arrow", 40)])
     [commit] = commits(context.store, "train_tokenizer", "f" * 64).values()
     folder = context.store.fetch_tree(commit.key.rpartition("/")[0])
