@@ -32,6 +32,7 @@ from ddt.mllm.pictures import to_images, to_pixels
 from ddt.scenes.detect import Detection, detect
 from ddt.scenes.render import render
 from ddt.scenes.sample import sample_scene
+from ddt.scenes.world import EVALUATION_PARTS
 
 PSNR_OF_EQUAL = 60.0  # dB; equal pictures have infinite PSNR, which no mean survives
 IN_PLACE = 0.1  # an object's centre may move by less than this, in image sides, on each axis
@@ -85,7 +86,7 @@ class Reconstruct(Benchmark):
             return rgb_array(base64.b64decode(json.loads(case["data"])))
         rng = self.rng(int(case["data"]))
         rng.random()  # the draw that decided `unseen`
-        return render(sample_scene(rng, held_out=case["unseen"]), self.image_size)
+        return render(sample_scene(rng, held_out=case["unseen"], parts=EVALUATION_PARTS), self.image_size)
 
     def run_batch(self, model: Any, cases: Sequence[Case]) -> list[Row]:
         pictures = [self._picture(case) for case in cases]

@@ -34,6 +34,7 @@ from ddt.scenes.words import NUMBER_WORDS, plural
 from ddt.scenes.world import (
     BACKGROUNDS,
     COLORS,
+    EVALUATION_PARTS,
     RELATIONS,
     SHAPES,
     SIZES,
@@ -113,7 +114,7 @@ class Captioning(Benchmark):
         for index in range(self.num_cases):
             rng = self.rng(index)
             unseen = rng.random() < UNSEEN_SHARE
-            scene = sample_scene(rng, held_out=unseen)
+            scene = sample_scene(rng, held_out=unseen, parts=EVALUATION_PARTS)
             references = [short_caption(scene, rng) for _ in range(REFERENCES + 1)]
             data = {"scene": scene.to_dict(), "references": references[:-1], "sixth": references[-1]}
             task = f"{len(scene.objects)} objects"

@@ -30,7 +30,7 @@ from ddt.eval.scenes_questions import BLANK_GREY
 from ddt.scenes.questions import ANSWERS, open_question
 from ddt.scenes.render import render
 from ddt.scenes.sample import sample_scene
-from ddt.scenes.world import scene_from_dict
+from ddt.scenes.world import EVALUATION_PARTS, scene_from_dict
 
 OPTIONS = 4
 KINDS = tuple(ANSWERS)
@@ -55,7 +55,7 @@ class Choice(Benchmark):
             attempt += 1
             unseen = rng.random() < UNSEEN_SHARE
             kind = KINDS[len(cases) % len(KINDS)]
-            scene = sample_scene(rng, held_out=unseen)
+            scene = sample_scene(rng, held_out=unseen, parts=EVALUATION_PARTS)
             question = open_question(scene, rng, kind)
             if question is None:
                 continue

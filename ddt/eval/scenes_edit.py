@@ -31,7 +31,7 @@ from ddt.eval.statistics import shuffled_partners
 from ddt.scenes.detect import Detection, read
 from ddt.scenes.edits import EDIT_KINDS, sample_edit
 from ddt.scenes.render import render
-from ddt.scenes.world import Object, Scene, scene_from_dict
+from ddt.scenes.world import EVALUATION_PARTS, Object, Scene, scene_from_dict
 
 MIN_SCORE = 0.3  # of a detection, as in GenEval
 MAX_OFFSET = 0.125  # of an object's centre from where it should be, in image sides: 4 px of 32
@@ -86,7 +86,7 @@ class Editing(Benchmark):
         for index in range(self.num_cases):
             rng, kind = self.rng(index), EDIT_KINDS[index % len(EDIT_KINDS)]
             unseen = rng.random() < UNSEEN_SHARE
-            edit = sample_edit(rng, kind=kind, held_out=unseen)
+            edit = sample_edit(rng, kind=kind, held_out=unseen, parts=EVALUATION_PARTS)
             data = {"source": edit.source.to_dict(), "target": edit.target.to_dict()}
             cases.append(make_case(self.name, index, kind, edit.instruction, "", data, self.seed, unseen))
         return cases

@@ -12,6 +12,7 @@ from ddt.eval.scenes_questions import Asked
 from ddt.eval.statistics import bootstrap
 from ddt.scenes.questions import yes_no_pair
 from ddt.scenes.sample import sample_scene
+from ddt.scenes.world import EVALUATION_PARTS
 
 MME_CATEGORIES = ("existence", "count", "position", "color")
 
@@ -36,7 +37,7 @@ class MME(Asked):
                 rng = self.rng(number, attempt)
                 attempt += 1
                 unseen = rng.random() < UNSEEN_SHARE
-                scene = sample_scene(rng, held_out=unseen)
+                scene = sample_scene(rng, held_out=unseen, parts=EVALUATION_PARTS)
                 pair = yes_no_pair(scene, rng, category)
                 if pair is None:
                     continue

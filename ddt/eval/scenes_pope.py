@@ -24,7 +24,7 @@ from ddt.eval.statistics import bootstrap
 from ddt.scenes.questions import Question
 from ddt.scenes.sample import SEEN_KINDS, pick, sample_scene
 from ddt.scenes.words import article
-from ddt.scenes.world import Scene
+from ddt.scenes.world import EVALUATION_PARTS, Scene
 
 
 class POPE(Asked):
@@ -48,7 +48,7 @@ class POPE(Asked):
             for index in range(scenes):
                 rng = self.rng(number, index)
                 unseen = rng.random() < UNSEEN_SHARE
-                drawn.append((sample_scene(rng, held_out=unseen), unseen, rng))
+                drawn.append((sample_scene(rng, held_out=unseen, parts=EVALUATION_PARTS), unseen, rng))
             ranked = [
                 kind for kind, _ in Counter(o.kind for s, _, _ in drawn for o in s.objects).most_common()
             ]

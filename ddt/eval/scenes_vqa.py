@@ -24,7 +24,7 @@ from ddt.eval.metrics import vqa_accuracy
 from ddt.eval.scenes_questions import Asked
 from ddt.scenes.questions import QUESTION_KINDS, Question, open_question, yes_no_pair
 from ddt.scenes.sample import sample_scene
-from ddt.scenes.world import Scene
+from ddt.scenes.world import EVALUATION_PARTS, Scene
 
 ANNOTATORS = 10
 PRIOR_SCENES = 400  # about 3,000 questions for the most frequent answer of each form
@@ -50,7 +50,7 @@ class VQA(Asked):
             attempt += 1
             unseen = rng.random() < UNSEEN_SHARE
             kind = QUESTION_KINDS[len(cases) % len(QUESTION_KINDS)]
-            scene = sample_scene(rng, held_out=unseen)
+            scene = sample_scene(rng, held_out=unseen, parts=EVALUATION_PARTS)
             wants_open = len(cases) // len(QUESTION_KINDS) % 2 == 0
             question = _question(scene, rng, kind, wants_open)
             if question is not None:

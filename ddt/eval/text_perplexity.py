@@ -16,6 +16,7 @@ from ddt.eval.statistics import bootstrap
 from ddt.mllm.sequences import TEXT_ONLY
 from ddt.scenes.sample import sample_scene
 from ddt.scenes.text import long_caption, short_caption
+from ddt.scenes.world import EVALUATION_PARTS
 
 IGNORED = -100
 
@@ -56,7 +57,7 @@ class Perplexity(Benchmark):
     def _caption(self, index: int) -> tuple[str, str, bool]:
         rng = self.rng(index)
         unseen = rng.random() < UNSEEN_SHARE
-        scene = sample_scene(rng, held_out=unseen)
+        scene = sample_scene(rng, held_out=unseen, parts=EVALUATION_PARTS)
         if index % 2:
             return "detailed", long_caption(scene, rng), unseen
         return "short", short_caption(scene, rng), unseen

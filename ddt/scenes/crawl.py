@@ -1,6 +1,9 @@
 """Writes what a crawl leaves: img2dataset-style tars of jpg, txt and json with planted faults, and
 instruction rows for supervised fine-tuning. Everything is a function of (seed, shard index).
 
+No picture shows a scene that is kept for evaluation, and no scene is drawn twice in a shard, nor in two
+shards whose numbers differ by less than `len(TRAINING_PARTS)`.
+
 The json of a sample keeps what was planted in it under "planted", so that curation can be measured.
 """
 
@@ -22,7 +25,7 @@ from ddt.scenes.edits import sample_edit
 from ddt.scenes.render import render
 from ddt.scenes.sample import pick, sample_scene
 from ddt.scenes.text import questions, short_caption
-from ddt.scenes.world import Scene
+from ddt.scenes.world import TRAINING_PARTS, Scene, content
 
 FAULTS: tuple[str, ...] = (
     "wrong_caption", "vague_caption", "empty_caption", "corrupt", "tiny", "duplicate", "near_duplicate",
@@ -171,12 +174,22 @@ def _meta(key: str, image: bytes, caption: str, side_px: int, planted: str) -> d
     }
 
 
+def _new_scene(rng: np.random.Generator, shard: int, drawn: set[str]) -> Scene:
+    """A scene of the shard's part whose content is not in `drawn` yet; it is then."""
+    parts = (TRAINING_PARTS[shard % len(TRAINING_PARTS)],)
+    while content(scene := sample_scene(rng, parts=parts)) in drawn:
+        pass
+    drawn.add(content(scene))
+    return scene
+
+
 def shard_samples(
     index: int, rows: int, seed: int, side_px: int, faults: Mapping[str, float]
 ) -> Iterator[CrawlSample]:
     """The samples of a shard, in order. faults: share of the rows for each of `FAULTS`; the rest is clean."""
     check_faults(faults)
     rng = np.random.default_rng([seed, index])
+    drawn: set[str] = set()
     originals: list[_Original] = []
     for row, planted in enumerate(_plan(rows, faults, rng)):
         key = f"{index:05d}{row:04d}"
@@ -187,7 +200,7 @@ def shard_samples(
             image, caption = _copy(original, planted == "near_duplicate", rng)
         else:
             planted = "clean" if planted in COPIES else planted  # no clean row that it could copy
-            scene = sample_scene(rng)
+            scene = _new_scene(rng, index, drawn)
             picture = render(scene, side_px)
             original = _Original(key, scene, picture, jpeg_bytes(picture), short_caption(scene, rng))
             image, caption = _spoiled(original, planted, rng)
@@ -233,7 +246,7 @@ def instruct_rows(index: int, rows: int, seed: int, side_px: int = 32) -> list[d
 
 def _instruct_row(rng: np.random.Generator, side_px: int) -> dict[str, Any]:
     if rng.random() < EDIT_SHARE:
-        edit = sample_edit(rng)
+        edit = sample_edit(rng, parts=TRAINING_PARTS)
         return {
             "kind": "edit",
             "image": png_bytes(render(edit.source, side_px)),
@@ -241,7 +254,7 @@ def _instruct_row(rng: np.random.Generator, side_px: int) -> dict[str, Any]:
             "instruction": edit.instruction,
             "answer": None,
         }
-    scene = sample_scene(rng)
+    scene = sample_scene(rng, parts=TRAINING_PARTS)
     question = pick(rng, questions(scene, rng))
     return {
         "kind": "qa",

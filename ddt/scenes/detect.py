@@ -15,7 +15,7 @@ import numpy as np
 
 from ddt.scenes.render import DISTANCES, MIN_SIDE_PX, tone_HW
 from ddt.scenes.segment import Blob, Segmentation, segment
-from ddt.scenes.world import COLOR_RGB, EXTENT, RADIUS_RANGE, SHAPES, TEXTURES, TONE_RGB
+from ddt.scenes.world import COLOR_RGB, EXTENT, RADIUS, SHAPES, TEXTURES, TONE_RGB
 
 MAX_SIDE_PX = 64  # larger pictures are averaged down to this: no object needs more to be recognised
 BLUR_PX = (0.6, 1.0)  # standard deviations of the blurs tried beside none: what a decoder leaves
@@ -23,8 +23,8 @@ DIRECTION_NOISE = 15.0**2  # squared RGB distance below which two directions are
 PROMISING = 3  # shapes tried with blur
 PLAIN_ERROR = 600.0  # squared RGB error per pixel below which no texture is tried; the faintest has 2600
 SOLID_BONUS = 0.9  # a texture must explain the picture this much better than a plain paint does
-RADIUS_LIMITS = (0.6 * RADIUS_RANGE["small"][0], 1.5 * RADIUS_RANGE["large"][1])  # beyond: no object
-SIZE_BORDER = (RADIUS_RANGE["small"][1] + RADIUS_RANGE["large"][0]) / 2
+RADIUS_LIMITS = (0.55 * RADIUS["small"], 1.65 * RADIUS["large"])  # beyond: no object
+SIZE_BORDER = (RADIUS["small"] + RADIUS["large"]) / 2
 
 # area of each shape at radius 1, and how far its centroid lies below the centre of its box
 _SPAN = {name: (bottom - top) for name, (_, top, bottom) in EXTENT.items()}

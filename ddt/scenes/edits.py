@@ -6,7 +6,7 @@ An instruction leaves nothing open: what is added or moved goes to the fixed poi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,8 +18,9 @@ from ddt.scenes.world import (
     COLORS,
     HELD_OUT,
     MAX_OBJECTS,
+    PARTS,
     PLACES,
-    RADIUS_RANGE,
+    RADIUS,
     SHAPES,
     SIZES,
     Object,
@@ -33,7 +34,7 @@ EDIT_KINDS = ("recolor", "replace", "add", "remove", "move", "background")
 # where an object told to be at a place goes: its centre, in image sides; far enough from the border for
 # every shape of any size
 PLACE_POINTS: dict[str, tuple[float, float]] = {
-    name: ((0.28, 0.5, 0.72)[index % 3], (0.28, 0.5, 0.72)[index // 3]) for index, name in enumerate(PLACES)
+    name: ((0.25, 0.5, 0.75)[index % 3], (0.25, 0.5, 0.75)[index // 3]) for index, name in enumerate(PLACES)
 }
 
 
@@ -90,7 +91,7 @@ def _add(scene: Scene, rng: np.random.Generator) -> Change | None:
     color, shape = pick(rng, KINDS if is_held_out(scene) else SEEN_KINDS)
     size, where = pick(rng, SIZES), pick(rng, PLACES)
     x, y = PLACE_POINTS[where]
-    item = Object(shape, color, "solid", size, x, y, sum(RADIUS_RANGE[size]) / 2)
+    item = Object(shape, color, "solid", size, x, y, RADIUS[size])
     form = pick(rng, ("add {} at the {}", "put {} at the {}"))
     text = form.format(article(f"{size} {color} {shape}"), where)
     return text, replace(scene, objects=(*scene.objects, item))
@@ -145,10 +146,16 @@ def edit_scene(scene: Scene, rng: np.random.Generator, kind: str) -> Edit | None
     return None
 
 
-def sample_edit(rng: np.random.Generator, *, kind: str | None = None, held_out: bool = False) -> Edit:
-    """A random scene with a random edit, of the given kind or of any with equal shares."""
+def sample_edit(
+    rng: np.random.Generator,
+    *,
+    kind: str | None = None,
+    held_out: bool = False,
+    parts: Sequence[int] = range(PARTS),
+) -> Edit:
+    """A random scene of `parts` with a random edit, of the given kind or of any with equal shares."""
     kind = pick(rng, EDIT_KINDS) if kind is None else kind
     while True:
-        edit = edit_scene(sample_scene(rng, held_out=held_out), rng, kind)
+        edit = edit_scene(sample_scene(rng, held_out=held_out, parts=parts), rng, kind)
         if edit is not None:
             return edit

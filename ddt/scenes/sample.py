@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,17 +14,21 @@ from ddt.scenes.world import (
     BACKGROUNDS,
     COLORS,
     EXTENT,
+    GRID,
     HELD_OUT,
     MAX_OBJECTS,
-    RADIUS_RANGE,
+    PARTS,
+    RADIUS,
     RELATIONS,
     SHAPES,
     SIZES,
     TEXTURES,
+    Box,
     Object,
     Scene,
     check_name,
     group_relations,
+    part,
 )
 
 T = TypeVar("T")
@@ -62,43 +68,50 @@ def weighted(rng: np.random.Generator, options: Sequence[tuple[float, T]]) -> T:
     return options[-1][1]
 
 
-def _radius(rng: np.random.Generator, size: str) -> float:
-    low, high = RADIUS_RANGE[size]
-    return round(low + (high - low) * rng.random(), 4)
-
-
 def _texture(rng: np.random.Generator) -> str:
     return "solid" if rng.random() >= TEXTURED_SHARE else pick(rng, TEXTURES[1:])
 
 
-def make_object(rng: np.random.Generator, shape: str, color: str, texture: str, size: str) -> Object:
-    """An object with a random radius of its size, not yet placed."""
-    return Object(shape, color, texture, size, 0.5, 0.5, _radius(rng, size))
+def make_object(shape: str, color: str, texture: str, size: str) -> Object:
+    """An object that is not yet placed."""
+    return Object(shape, color, texture, size, 0.5, 0.5, RADIUS[size])
+
+
+def apart(box_a: Box, box_b: Box) -> bool:
+    """Whether two boxes keep their distance."""
+    (x1, y1, x2, y2), (u1, v1, u2, v2) = box_a, box_b
+    return max(u1 - x2, x1 - u2, v1 - y2, y1 - v2) >= GAP
 
 
 def fits(item: Object, others: Sequence[Object]) -> bool:
-    """Whether the boxes of `item` and of each of `others` keep their distance, and `item` lies inside."""
+    """Whether `item` lies inside the picture and apart from each of `others`."""
     x1, y1, x2, y2 = item.box
     if min(x1, y1) < MARGIN or max(x2, y2) > 1 - MARGIN:
         return False
-    for other in others:
-        u1, v1, u2, v2 = other.box
-        if max(u1 - x2, x1 - u2, v1 - y2, y1 - v2) < GAP:
-            return False
-    return True
+    return all(apart(item.box, other.box) for other in others)
 
 
 def place_at_random(rng: np.random.Generator, item: Object, others: Sequence[Object]) -> Object | None:
-    """`item` moved to a free random spot, or None if none was found in a number of tries."""
+    """`item` moved to one of the free points of the grid, or None where there is none."""
     half, top, bottom = (value * item.radius for value in EXTENT[item.shape])
-    low_x, span_x = MARGIN + half, 1 - 2 * MARGIN - 2 * half
-    low_y, span_y = MARGIN - top, 1 - 2 * MARGIN - (bottom - top)
-    for _ in range(LAYOUT_TRIES):
-        u, v = rng.random(2).tolist()
-        moved = replace(item, x=round(low_x + span_x * u, 4), y=round(low_y + span_y * v, 4))
-        if fits(moved, others):
-            return moved
-    return None
+    boxes = [other.box for other in others]
+    free = [
+        (x, y)
+        for x in _lines(-half, half)
+        for y in _lines(top, bottom)
+        if all(apart((x - half, y + top, x + half, y + bottom), box) for box in boxes)
+    ]
+    if not free:
+        return None
+    x, y = pick(rng, free)
+    return replace(item, x=x, y=y)
+
+
+@lru_cache(maxsize=256)
+def _lines(low: float, high: float) -> tuple[float, ...]:
+    """Where a line of the grid may pass an object that reaches from `low` to `high` of its centre."""
+    first, last = math.ceil((MARGIN - low) * GRID), math.floor((1 - MARGIN - high) * GRID)
+    return tuple(line / GRID for line in range(first, last + 1))
 
 
 def lay_out(rng: np.random.Generator, items: Sequence[Object]) -> tuple[Object, ...] | None:
@@ -114,8 +127,8 @@ def lay_out(rng: np.random.Generator, items: Sequence[Object]) -> tuple[Object, 
     return tuple(placed[order.index(index)] for index in range(len(items)))
 
 
-def _shrunk(rng: np.random.Generator, items: Sequence[Object]) -> list[Object]:
-    return [replace(item, size="small", radius=_radius(rng, "small")) for item in items]
+def _shrunk(items: Sequence[Object]) -> list[Object]:
+    return [replace(item, size="small", radius=RADIUS["small"]) for item in items]
 
 
 def sample_scene(
@@ -124,8 +137,9 @@ def sample_scene(
     held_out: bool = False,
     num_objects: int | None = None,
     same_kind: bool | None = None,
+    parts: Sequence[int] = range(PARTS),
 ) -> Scene:
-    """A random scene of 1 to 4 objects.
+    """A random scene of 1 to 4 objects that belongs to one of `parts` (`world.part`).
 
     held_out False: no held-out (color, shape) at all; True: at least one object has such a combination.
     num_objects None: 1 to 4 by `NUM_OBJECTS_SHARE`. same_kind True: all objects of one kind ("three red
@@ -139,18 +153,28 @@ def sample_scene(
         split = weighted(rng, SPLITS[num_objects])
     else:
         split = (num_objects,) if same_kind else (1,) * num_objects
-    kinds = _distinct_kinds(rng, len(split), held_out)
-    items: list[Object] = []
-    for (color, shape), count in zip(kinds, split, strict=True):
-        size = "large" if rng.random() < LARGE_SHARE[num_objects - 1] else "small"
-        texture = _texture(rng)
-        items.extend(make_object(rng, shape, color, texture, size) for _ in range(count))
-    background = pick(rng, BACKGROUNDS)
     while True:
-        objects = lay_out(rng, items)
-        if objects is not None:
-            return Scene(background, objects)
-        items = _shrunk(rng, items)  # four small objects always find room within a few tries
+        items = _random_items(rng, split, held_out)
+        for _ in range(LAYOUT_TRIES):
+            objects = lay_out(rng, items)
+            if objects is None:
+                items = _shrunk(items)  # four small objects always find room within a few tries
+                continue
+            first = int(rng.random() * len(BACKGROUNDS))
+            for background in BACKGROUNDS[first:] + BACKGROUNDS[:first]:
+                scene = Scene(background, objects)
+                if part(scene) in parts:
+                    return scene
+
+
+def _random_items(rng: np.random.Generator, split: Sequence[int], held_out: bool) -> list[Object]:
+    """Objects not yet placed: for each number in `split` as many of one kind, size and texture."""
+    items: list[Object] = []
+    for (color, shape), count in zip(_distinct_kinds(rng, len(split), held_out), split, strict=True):
+        size = "large" if rng.random() < LARGE_SHARE[sum(split) - 1] else "small"
+        texture = _texture(rng)
+        items.extend([make_object(shape, color, texture, size)] * count)
+    return items
 
 
 def _distinct_kinds(rng: np.random.Generator, count: int, held_out: bool) -> list[tuple[str, str]]:
@@ -189,10 +213,9 @@ def scene_from_spec(
         objects = lay_out(rng, items)
         if objects is not None and (relation is None or _holds(objects, index, relation)):
             return Scene(background, objects)
-        if attempt % 20 == 19:  # crowded: what was not asked to be large becomes small, the rest less large
+        if attempt % 20 == 19:  # crowded: what was not asked to be large becomes small
             items = [
-                replace(item, radius=RADIUS_RANGE[size][0]) if size else _shrunk(rng, [item])[0]
-                for item, size in zip(items, fixed_size, strict=True)
+                item if size else _shrunk([item])[0] for item, size in zip(items, fixed_size, strict=True)
             ]
     raise ValueError(f"groups: found no layout of {len(items)} objects with relation {relation!r}")
 
@@ -237,5 +260,5 @@ def _spec_members(rng: np.random.Generator, groups: Sequence[Mapping[str, Any]])
         texture = group.get("texture") or _texture(rng)
         size = group.get("size") or pick(rng, SIZES)
         count = group.get("count", 1)
-        members.append([make_object(rng, shape, color, texture, size) for _ in range(count)])
+        members.append([make_object(shape, color, texture, size)] * count)
     return members

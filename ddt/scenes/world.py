@@ -5,6 +5,7 @@ Coordinates are in units of the image side: x to the right, y downwards, (0, 0) 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -55,8 +56,16 @@ BACKGROUND_RGB: dict[str, RGB] = {
 }
 BACKGROUNDS: tuple[str, ...] = tuple(BACKGROUND_RGB)
 
-# radius range per size, in image sides: at 32 px a small object is about 8 px wide, a large one about 13
-RADIUS_RANGE: dict[str, tuple[float, float]] = {"small": (0.115, 0.135), "large": (0.175, 0.215)}
+# Centres lie on a grid of eighths of the side (4 px at 32 px), and each size has one radius: a small object
+# is about 8 px wide at 32 px, a large one about 12.
+GRID = 8
+RADIUS: dict[str, float] = {"small": 0.125, "large": 0.195}
+
+# Every scene belongs to one of these parts, by its hash. The last is for evaluation alone, and a shard of the
+# crawl draws from one of the others: on a grid, scenes of one object would often be drawn again.
+PARTS = 9
+TRAINING_PARTS: tuple[int, ...] = tuple(range(PARTS - 1))
+EVALUATION_PARTS: tuple[int, ...] = (PARTS - 1,)
 
 # (color, shape) never in training data: one for each of five colours and five shapes, so that every
 # colour and every shape is still seen often. Evaluation reports seen and unseen apart.
@@ -136,6 +145,16 @@ def scene_from_dict(data: Mapping[str, Any]) -> Scene:
         for item in data["objects"]
     )
     return Scene(check_name("background", data.get("background"), BACKGROUNDS), objects)
+
+
+def content(scene: Scene) -> str:
+    """The same for scenes that look the same: the order of objects does not count."""
+    return repr((scene.background, sorted(map(repr, scene.objects))))
+
+
+def part(scene: Scene) -> int:
+    """The part of `range(PARTS)` that the scene belongs to."""
+    return zlib.crc32(content(scene).encode()) % PARTS
 
 
 def is_held_out(scene: Scene) -> bool:

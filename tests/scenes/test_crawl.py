@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddt.scenes.crawl import FAULTS, instruct_rows, shard_samples, write_shard
+from ddt.scenes import render, sample_scene
+from ddt.scenes.crawl import FAULTS, instruct_rows, jpeg_bytes, shard_samples, write_shard
+from ddt.scenes.world import EVALUATION_PARTS
 
 SHARES = {
     "wrong_caption": 0.1, "vague_caption": 0.05, "empty_caption": 0.05, "corrupt": 0.1,
@@ -44,6 +46,15 @@ def test_shard_reads_back_as_img2dataset_writes_it(tmp_path, samples):
         assert content[f"{sample.key}.jpg"] == sample.image
         assert content[f"{sample.key}.txt"].decode() == sample.caption == meta["caption"]
         assert meta["sha256"] == hashlib.sha256(sample.image).hexdigest() and meta["status"] == "success"
+
+
+def test_no_scene_twice_and_none_of_the_evaluation():
+    shards = [list(shard_samples(index, 400, seed=7, side_px=32, faults={})) for index in range(8)]
+    images = [sample.image for shard in shards for sample in shard]
+    assert len(images) == len(set(images)) == 8 * 400
+    rng = np.random.default_rng(0)
+    shown = {jpeg_bytes(render(sample_scene(rng, parts=EVALUATION_PARTS), 32)) for _ in range(2000)}
+    assert not shown & set(images)
 
 
 def test_bytes_depend_on_seed_and_index_only(tmp_path):

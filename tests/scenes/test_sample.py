@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -10,7 +11,19 @@ import pytest
 
 from ddt.scenes import sample_scene, scene_from_spec
 from ddt.scenes.sample import GAP, NUM_OBJECTS_SHARE
-from ddt.scenes.world import HELD_OUT, RADIUS_RANGE, RELATIONS, group_relations, is_held_out
+from ddt.scenes.world import (
+    EVALUATION_PARTS,
+    GRID,
+    HELD_OUT,
+    PARTS,
+    RADIUS,
+    RELATIONS,
+    TRAINING_PARTS,
+    content,
+    group_relations,
+    is_held_out,
+    part,
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +40,8 @@ def test_objects_lie_inside_and_apart(scenes):
     for scene in scenes:
         for item in scene.objects:
             assert min(item.box) >= 0.02 and max(item.box) <= 0.98
-            assert RADIUS_RANGE[item.size][0] <= item.radius <= RADIUS_RANGE[item.size][1]
+            assert item.radius == RADIUS[item.size]
+            assert (item.x * GRID).is_integer() and (item.y * GRID).is_integer()
         for a, b in combinations(scene.objects, 2):
             assert gap(a.box, b.box) >= GAP - 1e-9
 
@@ -49,6 +63,28 @@ def test_numbers_of_objects_and_repeated_kinds(scenes):
     assert 0.3 < same / len(several) < 0.55
     solid = [item.texture == "solid" for scene in scenes for item in scene.objects]
     assert 0.76 < np.mean(solid) < 0.84
+
+
+def test_every_free_point_of_the_grid_is_used(scenes):
+    small = {(o.x, o.y) for scene in scenes for o in scene.objects if o.size == "small"}
+    assert small == {(x / GRID, y / GRID) for x in range(2, 7) for y in range(2, 7)}
+
+
+def test_every_scene_has_one_part_whatever_the_order_of_its_objects(scenes):
+    shares = np.bincount([part(scene) for scene in scenes], minlength=PARTS) / len(scenes)
+    assert len(shares) == PARTS and np.all(abs(shares - 1 / PARTS) < 0.03)
+    for scene in scenes[:200]:
+        turned = replace(scene, objects=scene.objects[::-1])
+        assert part(turned) == part(scene) and content(turned) == content(scene)
+
+
+@pytest.mark.parametrize("parts", [EVALUATION_PARTS, TRAINING_PARTS, (2,)])
+def test_scenes_of_the_asked_parts_only(parts):
+    rng = np.random.default_rng(5)
+    drawn = [sample_scene(rng, parts=parts, held_out=bool(index % 2)) for index in range(400)]
+    assert {part(scene) for scene in drawn} == set(parts)
+    backgrounds = Counter(scene.background for scene in drawn)
+    assert len(backgrounds) == 5 and min(backgrounds.values()) > 50
 
 
 def test_a_seed_gives_one_scene():

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ddt.scenes.sample import fits, make_object, pick, place_at_random
-from ddt.scenes.world import BACKGROUNDS, COLORS, MAX_OBJECTS, SHAPES, SIZES, TEXTURES, Object, Scene
+from ddt.scenes.sample import fits, pick, place_at_random
+from ddt.scenes.world import BACKGROUNDS, COLORS, MAX_OBJECTS, RADIUS, SHAPES, SIZES, TEXTURES, Object, Scene
 
 Mutation = Callable[[np.random.Generator, Scene], Scene | None]
 
@@ -61,11 +61,7 @@ def retexture(rng: np.random.Generator, scene: Scene) -> Scene | None:
 def resize(rng: np.random.Generator, scene: Scene) -> Scene | None:
     kind = pick(rng, _kinds(scene))
     size = _other(rng, SIZES, next(item.size for item in scene.objects if item.kind == kind))
-    radius = make_object(rng, kind[1], kind[0], "solid", size).radius
-    objects = tuple(
-        replace(item, size=size, radius=radius) if item.kind == kind else item for item in scene.objects
-    )
-    return replace(scene, objects=objects)
+    return _change_kind(scene, kind, size=size, radius=RADIUS[size])
 
 
 def add_one(rng: np.random.Generator, scene: Scene) -> Scene | None:
@@ -113,7 +109,7 @@ def _swap(rng: np.random.Generator, scene: Scene, fields: tuple[str, ...]) -> Sc
 def mirror(rng: np.random.Generator, scene: Scene) -> Scene | None:
     """The arrangement mirrored across one axis."""
     axis = pick(rng, ("x", "y"))
-    objects = tuple(replace(item, **{axis: round(1 - getattr(item, axis), 4)}) for item in scene.objects)
+    objects = tuple(replace(item, **{axis: 1 - getattr(item, axis)}) for item in scene.objects)
     return replace(scene, objects=objects)
 
 
