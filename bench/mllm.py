@@ -76,6 +76,7 @@ def language_model(options: argparse.Namespace) -> PreTrainedModel:
         options.width * 8 // 3,
         512,
         True,
+        10_000.0,
     )
     model = new_model(shape, VOCABULARY, seed=0)
     model.set_attn_implementation(attention_kind(options.device))

@@ -71,6 +71,7 @@ def test_paper_plan_counts_without_allocating() -> None:
             "train_tokenizer.model.schedule = 'cosine': expected one of",
         ),
         (["select.keep"], "override 'select.keep': expected section.key=value"),
+        (["pretrain.model.rope_theta=0"], "pretrain.model: rope_theta = 0.0: expected a positive number"),
         (["train_tokenizer.fit.warmup_steps=1000000"], "train_tokenizer.fit: warmup_steps"),
     ],
 )

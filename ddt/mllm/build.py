@@ -44,6 +44,7 @@ def llama_config(config: LanguageModelConfig, vocabulary: Vocabulary) -> LlamaCo
         num_attention_heads=config.heads,
         num_key_value_heads=config.kv_heads,
         max_position_embeddings=config.max_length,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
         tie_word_embeddings=config.tie_embeddings,
         bos_token_id=vocabulary.bos,
         eos_token_id=vocabulary.eos,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,7 +15,8 @@ Count = Annotated[int, Range(1)]
 class LanguageModelConfig:
     """A Llama-class decoder. `kv_heads` below `heads` gives grouped-query attention.
 
-    `max_length` is the longest sequence in tokens, prompt and image together.
+    `max_length` is the longest sequence in tokens, prompt and image together. `rope_theta` is the base of the
+    rotary positions: the slowest pair of a head turns once in about 2 pi * rope_theta tokens.
     """
 
     width: Count
@@ -24,8 +26,11 @@ class LanguageModelConfig:
     mlp_width: Count
     max_length: Count
     tie_embeddings: bool
+    rope_theta: float
 
     def __post_init__(self) -> None:
+        if not 0 < self.rope_theta < math.inf:
+            raise ValueError(f"rope_theta = {self.rope_theta}: expected a positive number")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(f"width = {self.width}: expected an even multiple of heads = {self.heads}")
         if self.heads % self.kv_heads:

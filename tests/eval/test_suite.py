@@ -38,7 +38,14 @@ def model():
     text_tokenizer = load_tokenizer(weights_dir("bpe"))
     vocabulary = extend_tokenizer(text_tokenizer, image_tokenizer.config.codebook_size)
     config = LanguageModelConfig(
-        width=32, layers=1, heads=2, kv_heads=1, mlp_width=64, max_length=128, tie_embeddings=True
+        width=32,
+        layers=1,
+        heads=2,
+        kv_heads=1,
+        mlp_width=64,
+        max_length=128,
+        tie_embeddings=True,
+        rope_theta=10_000.0,
     )
     sampling = SamplingConfig(cfg_scale=2.0, max_new_tokens=4)
     return DDTLlama(new_model(config, vocabulary, 0), text_tokenizer, image_tokenizer, sampling)

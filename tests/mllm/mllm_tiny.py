@@ -21,7 +21,14 @@ TEXTS = [
     "Question: How many circles are there? Short answer: Describe the image in detail.",
 ]
 TINY = LanguageModelConfig(
-    width=32, layers=2, heads=2, kv_heads=1, mlp_width=64, max_length=128, tie_embeddings=True
+    width=32,
+    layers=2,
+    heads=2,
+    kv_heads=1,
+    mlp_width=64,
+    max_length=128,
+    tie_embeddings=True,
+    rope_theta=10_000.0,
 )
 
 

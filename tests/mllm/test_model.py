@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,6 +75,14 @@ def test_same_seed_same_picture_alone_and_in_a_batch(ddt_llama):
     assert pixels(ddt_llama.generate_image(PROMPTS, seed=[3, 3, 3])) == pixels(together)
     ddt_llama.batch_size = 64
     assert pixels(ddt_llama.generate_image(PROMPTS, seed=4)) != pixels(together)
+
+
+def test_rope_theta_is_the_base_of_the_rotary_positions():
+    vocabulary = extend_tokenizer(make_tokenizer(), 8)
+    model = new_model(replace(TINY, rope_theta=100.0), vocabulary, 0)
+    half = TINY.width // TINY.heads // 2
+    expected = 100.0 ** -(torch.arange(half) / half)
+    torch.testing.assert_close(model.model.rotary_emb.inv_freq, expected)
 
 
 def test_editing_and_reading(ddt_llama):

@@ -25,7 +25,7 @@ from tests.pipelines.ray_support import RESOURCES
 from tests.processes import run_processes
 
 FIT_SHORT = dataclasses.replace(FIT, steps=4, global_batch=8, micro_batch=2, lr=1e-3, warmup_steps=1)
-SHAPE = LanguageModelConfig(32, 2, 4, 2, 64, 256, False)
+SHAPE = LanguageModelConfig(32, 2, 4, 2, 64, 256, False, 10_000.0)
 SPREAD = dataclasses.replace(RESOURCES, tensor_parallel=2, shard_weights=True, checkpoint_activations=True)
 
 
