@@ -89,15 +89,18 @@ def _run_trainer(
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    cpus = resources.train_cpus_per_worker
-    if cpus is None:
-        cpus = max(1, int(ray.cluster_resources().get("CPU", 1)) // resources.train_workers)
-    wanted = {"CPU": float(cpus)}
+    cpus = _cpus_per_worker(resources, ray.cluster_resources().get("CPU", 1.0))
+    wanted = {"CPU": cpus}
     if resources.gpus_per_worker:
         wanted["GPU"] = resources.gpus_per_worker
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"job": job, "job_args": job_args, "threads": cpus, "collector": collector},
+        train_loop_config={
+            "job": job,
+            "job_args": job_args,
+            "threads": max(1, int(cpus)),
+            "collector": collector,
+        },
         torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=resources.train_workers,
@@ -114,6 +117,14 @@ def _run_trainer(
     except (TrainingFailedError, ray.exceptions.RayError) as error:
         return error
     return None
+
+
+def _cpus_per_worker(resources: Resources, cpus: float) -> float:
+    """Whole cores, as many as there are for each; a share of one where there are fewer cores than workers."""
+    if resources.train_cpus_per_worker is not None:
+        return float(resources.train_cpus_per_worker)
+    share = cpus / resources.train_workers
+    return float(int(share)) if share >= 1 else share
 
 
 def _work(config: dict[str, Any]) -> None:
