@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pipelines.training import Job
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
 
     from ddt.mllm.config import LanguageModelConfig
@@ -24,7 +25,12 @@ class LanguageModelJob(Job):
         return self.resources.shard_weights or self.resources.tensor_parallel > 1
 
     def from_scratch(
-        self, config: LanguageModelConfig, vocabulary: Vocabulary, z_loss: float, fit: FitConfig
+        self,
+        config: LanguageModelConfig,
+        vocabulary: Vocabulary,
+        codebook_Kd: Tensor,
+        z_loss: float,
+        fit: FitConfig,
     ) -> tuple[PreTrainedModel, Any]:
         """A new model and its loss. Every worker draws the same weights before it keeps its shards."""
         from ddt.mllm.build import new_model
@@ -34,7 +40,7 @@ class LanguageModelJob(Job):
         from ddt.train.precision import has_bf16
 
         loss: Any = LanguageModelLoss(vocabulary, z_loss)
-        model = new_model(config, vocabulary, fit.seed)
+        model = new_model(config, vocabulary, fit.seed, codebook_Kd)
         model.to(self.device)  # type: ignore[arg-type]
         if self.spread:
             mesh = make_mesh(self.device, self.resources.tensor_parallel)

@@ -52,7 +52,9 @@ class PretrainJob(LanguageModelJob):
         text = load_tokenizer(resolve(params.text_tokenizer))
         vocabulary = extend_tokenizer(text, images.config.codebook_size)
         if params.model is not None:
-            model, loss = self.from_scratch(params.model, vocabulary, params.z_loss, params.fit)
+            model, loss = self.from_scratch(
+                params.model, vocabulary, images.quantizer.codebook_Kd, params.z_loss, params.fit
+            )
         else:
             init = resolve(str(params.init))
             model, loss = self.from_checkpoint(init, vocabulary, params.z_loss, params.fit)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -53,13 +54,36 @@ def llama_config(config: LanguageModelConfig, vocabulary: Vocabulary) -> LlamaCo
     )
 
 
-def new_model(config: LanguageModelConfig, vocabulary: Vocabulary, seed: int) -> PreTrainedModel:
-    """A randomly initialised LlamaForCausalLM in float32; the global random state is left as it was."""
+def new_model(
+    config: LanguageModelConfig, vocabulary: Vocabulary, seed: int, codebook_Kd: Tensor | None = None
+) -> PreTrainedModel:
+    """A randomly initialised LlamaForCausalLM in float32; the global random state is left as it was.
+
+    `codebook_Kd`, the image tokenizer's unit code vectors, makes codes that are near each other start near
+    each other: their rows are a random projection of them, of the spread that rows have anyway.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AutoModelForCausalLM.from_config(
+        model = AutoModelForCausalLM.from_config(
             llama_config(config, vocabulary), attn_implementation=attention_kind("cpu"), dtype=torch.float32
         )
+        if codebook_Kd is not None:
+            _start_at_codes(model, vocabulary, codebook_Kd)
+    return model
+
+
+@torch.no_grad()
+def _start_at_codes(model: PreTrainedModel, vocabulary: Vocabulary, codebook_Kd: Tensor) -> None:
+    layers = [model.get_input_embeddings()]
+    if not model.config.tie_word_embeddings:
+        layers.append(model.get_output_embeddings())
+    for layer in layers:
+        weight_VD = layer.weight
+        assert isinstance(weight_VD, Tensor)
+        rows_KD = codebook_Kd @ torch.randn(codebook_Kd.shape[1], weight_VD.shape[1])
+        # A tenth of the variance stays as drawn: equal codes would never part.
+        start_KD = 0.95 * rows_KD / rows_KD.std() * weight_VD.std() + 0.31 * weight_VD[vocabulary.visual]
+        weight_VD[vocabulary.visual] = start_KD
 
 
 def load_model(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch.nn.functional import normalize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ddt.mllm.build import build, check_row_length, load_model
+from ddt.mllm.build import build, check_row_length, load_model, new_model
 from ddt.mllm.vocabulary import Vocabulary, extend_embeddings, extend_tokenizer, text_ids, visual_token
 from tests.mllm.mllm_tiny import CODEBOOK_SIZE, TINY, make_tokenizer
 
@@ -106,6 +109,26 @@ def test_scratch_model_is_a_function_of_the_seed(plain_tokenizer, tmp_path):
     other, _, _ = build(None, tmp_path, TINY, CODEBOOK_SIZE, seed=4)
     weights = [m.model.layers[0].mlp.up_proj.weight for m in (first, second, other)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_near_codes_start_near_each_other(plain_tokenizer, tied):
+    vocabulary = extend_tokenizer(plain_tokenizer, CODEBOOK_SIZE)
+    config = replace(TINY, width=256, tie_embeddings=tied)
+    generator = torch.Generator().manual_seed(0)
+    codes_Kd = normalize(torch.randn(CODEBOOK_SIZE, 8, generator=generator), dim=-1)
+    model = new_model(config, vocabulary, 3, codes_Kd)
+    without = new_model(config, vocabulary, 3)
+    for layer, plain in (
+        (model.get_input_embeddings(), without.get_input_embeddings()),
+        (model.get_output_embeddings(), without.get_output_embeddings()),
+    ):
+        rows_KD = layer.weight.detach()[vocabulary.visual]
+        cosines_KK = normalize(rows_KD, dim=-1) @ normalize(rows_KD, dim=-1).T
+        pairs = torch.stack([cosines_KK.flatten(), (codes_Kd @ codes_Kd.T).flatten()])
+        assert torch.corrcoef(pairs)[0, 1] > 0.8
+        assert 0.9 < rows_KD.std() / plain.weight.std() < 1.1
+        torch.testing.assert_close(layer.weight[: vocabulary.text_size], plain.weight[: vocabulary.text_size])
 
 
 def test_mistakes_are_named(tmp_path, plain_tokenizer, llama):
