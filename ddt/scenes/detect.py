@@ -179,11 +179,13 @@ def _read_blob(blob: Blob, scene: Segmentation, side_px: int, factor: int) -> De
     tone = np.array(TONE_RGB[blob.color], np.float32) - ground
 
     mask = _solid_mask(pixels, color)
+    if not mask.any():  # a blob named after a tone that this ground hides
+        return None
     fit, texture = _best_fit(mask), "solid"
     error = _paint_error(fit, color, pixels)
     if error > PLAIN_ERROR * mask.sum():
         textured_mask = _textured_mask(pixels, color, tone)
-        textured = _best_fit(textured_mask)
+        textured = _best_fit(textured_mask) if textured_mask.any() else fit
         for name in TEXTURES[1:]:
             paint = color + _tone_of(textured, name, side_px)[..., None] * (tone - color)
             if (other := _paint_error(textured, paint, pixels)) < SOLID_BONUS * error:

@@ -14,6 +14,7 @@ import pytest
 
 from ddt.scenes import Object, Scene, render, sample_scene
 from ddt.scenes.detect import detect, read
+from ddt.scenes.world import BACKGROUND_RGB, COLOR_RGB, TONE_RGB
 
 NUM_SCENES = 1000
 
@@ -118,6 +119,21 @@ def test_no_confident_object_where_there_is_none():
         assert detect(np.full((32, 32, 3), value, np.uint8)) == []
     for background in ("grey", "beige", "pink", "cyan", "teal"):
         assert detect(render(Scene(background, ()), 32)) == []
+
+
+def test_broken_pictures_are_read_too():
+    paints = np.array([*COLOR_RGB.values(), *TONE_RGB.values(), *BACKGROUND_RGB.values()])
+    for seed in (*range(150), 1094, 2899):  # the last two once had an object with an empty mask
+        rng = np.random.default_rng(seed)
+        block, ground = (2, 4, 8)[seed % 3], paints[-1 - seed % 5]
+        cells = (32 // block, 32 // block)
+        blocks = paints[rng.integers(0, len(paints), cells)]
+        blocks = blocks.repeat(block, 0).repeat(block, 1)
+        empty = (rng.random(cells) < 0.75).repeat(block, 0).repeat(block, 1)
+        image = np.where(empty[..., None], ground, blocks)
+        image = image * rng.uniform(0.3, 1) + rng.normal(0, 10, image.shape)
+        for item in detect(np.clip(image, 0, 255).astype(np.uint8)):
+            assert 0 <= item.score <= 1 and item.box[0] < item.box[2]
 
 
 @pytest.mark.parametrize(
