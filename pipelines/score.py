@@ -62,8 +62,9 @@ class ScoreWorker(UnitWorker):
 
     def _score(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         images = [Image.open(io.BytesIO(row["image"])).convert("RGB") for row in rows]
-        native = self.scorer.score(images, [row["caption"] for row in rows])
-        generated = self.scorer.score(images, [row["long_caption"] for row in rows])
+        native, generated = self.scorer.scores(
+            images, [row["caption"] for row in rows], [row["long_caption"] for row in rows]
+        )
         return [
             {
                 "sample_id": row["sample_id"],

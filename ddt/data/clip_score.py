@@ -32,15 +32,20 @@ class ClipScorer:
 
     def score(self, images: Sequence[Image.Image], captions: Sequence[str]) -> np.ndarray:
         """float32[n] in [-1, 1], one for each pair; ValueError if the lengths differ."""
-        if len(images) != len(captions):
-            raise ValueError(f"{len(images)} images and {len(captions)} captions: expected pairs")
-        cosines = [
-            (self.embed_images(images[start:stop]) * self.embed_texts(captions[start:stop])).sum(-1)
-            for start, stop in self._batches(len(images))
-        ]
-        if not cosines:
-            return np.zeros(0, np.float32)
-        return torch.cat(cosines).clamp(-1, 1).numpy()
+        return self.scores(images, captions)[0]
+
+    def scores(self, images: Sequence[Image.Image], *captions: Sequence[str]) -> np.ndarray:
+        """float32[m, n] in [-1, 1]: the same for m captions of each image, which is embedded only once."""
+        for texts in captions:
+            if len(images) != len(texts):
+                raise ValueError(f"{len(images)} images and {len(texts)} captions: expected pairs")
+        cosines = np.zeros((len(captions), len(images)), np.float32)
+        for start in range(0, len(images), self.batch_size):
+            part = slice(start, start + self.batch_size)
+            images_BD = self.embed_images(images[part])
+            for row, texts in zip(cosines, captions, strict=True):
+                row[part] = (images_BD * self.embed_texts(texts[part])).sum(-1).clamp(-1, 1).numpy()
+        return cosines
 
     @torch.inference_mode()
     def embed_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
@@ -59,6 +64,3 @@ class ClipScorer:
             input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
         )
         return torch.nn.functional.normalize(features.pooler_output.float(), dim=-1).cpu()
-
-    def _batches(self, total: int) -> list[tuple[int, int]]:
-        return [(start, min(start + self.batch_size, total)) for start in range(0, total, self.batch_size)]

@@ -116,6 +116,19 @@ def test_a_long_caption_is_false_of_every_near_miss() -> None:
     assert len(set(MUTATIONS)) >= 10
 
 
+def test_several_captions_of_an_image_score_as_one_by_one(
+    scorer: ClipScorer, cases: list[measure.Case]
+) -> None:
+    images = [case.image for case in cases[:20]]
+    short, long = ([case.true[form] for case in cases[:20]] for form in ("short", "long"))
+    small = ClipScorer("scenes:clip", device="cpu", batch_size=7)
+    both = small.scores(images, short, long)
+    np.testing.assert_allclose(both, [scorer.score(images, short), scorer.score(images, long)], atol=1e-5)
+    assert scorer.scores([], [], []).shape == (2, 0)
+    with pytest.raises(ValueError, match="20 images and 3 captions: expected pairs"):
+        scorer.scores(images, short, long[:3])
+
+
 def test_wrong_captions_score_below_a_threshold_that_clean_ones_pass(
     scorer: ClipScorer, cases: list[measure.Case]
 ) -> None:

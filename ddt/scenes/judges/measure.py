@@ -39,7 +39,7 @@ class Case:
 
 
 def draw_cases(rows: int, *, held_out: bool, seed: int = SEED) -> list[Case]:
-    """`rows` cases as the crawl has them: JPEG of quality 95, half of them of 32 px and half of 64."""
+    """`rows` cases as the crawl has them: JPEG of quality 100, half of them of 32 px and half of 64."""
     cases = []
     for index in range(rows):
         rng = np.random.default_rng([seed, int(held_out), index])
