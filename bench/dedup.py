@@ -46,7 +46,7 @@ def main() -> None:
     digest_array, descriptor_array, id_array = table
     assert descriptor_array.shape[1] == DESCRIPTOR_BYTES
     begin = time.perf_counter()
-    verdicts = find_duplicates(digest_array, descriptor_array, scores, id_array)
+    verdicts = find_duplicates(digest_array, descriptor_array, scores, id_array).verdicts
     found = time.perf_counter() - begin
     kinds = np.array(planted)
     print(

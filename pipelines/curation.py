@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from ddt.scenes.crawl import COPIES
+
 REJECT_REASONS = {"corrupt": "corrupt_image", "tiny": "too_small"}  # planted fault -> the reason it must get
-CAUGHT_BY_SELECT = ("wrong_caption", "vague_caption", "empty_caption", "duplicate", "near_duplicate")
+CAUGHT_BY_SELECT = ("wrong_caption", "vague_caption", "empty_caption", *COPIES)
 
 
 def planted_rejects(recorded: Iterable[str | None], rejects: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -28,15 +30,18 @@ def planted_rejects(recorded: Iterable[str | None], rejects: Sequence[Mapping[st
     return shares | {"ingest/false_rejects": float(false)}
 
 
-def planted_selection(rows: Iterable[tuple[str | None, str]]) -> dict[str, float]:
-    """What `select` did with planted faults, from (planted, verdict) of each record.
+def planted_selection(
+    planted: Sequence[str | None], verdicts: Sequence[str], kept_instead: Sequence[int]
+) -> dict[str, float]:
+    """What `select` did with planted faults, from what was planted in each record and its verdict.
 
-    A verdict is `kept`, `below_top_k` or the name of the filter that dropped it. For each fault the share
-    dropped; for clean pairs the share lost to filters, the cut at exactly K counted apart.
+    A verdict is `kept`, `below_top_k` or the name of the filter that dropped it. kept_instead: of a duplicate
+    the row kept in its stead, of any other row itself. For each fault the share dropped; for clean pairs the
+    share lost to filters, the cut at exactly K counted apart. A planted copy kept in the stead of its clean
+    original is no loss and was caught: the two exchange roles (`_roles`) before anything is counted.
     """
     total, kept, filtered = Counter[str](), Counter[str](), Counter[str]()
-    for planted, verdict in rows:
-        name = planted or "unknown"
+    for name, verdict in zip(_roles(planted, kept_instead), verdicts, strict=True):
         total[name] += 1
         kept[name] += verdict == "kept"
         filtered[name] += verdict not in ("kept", "below_top_k")
@@ -50,3 +55,15 @@ def planted_selection(rows: Iterable[tuple[str | None, str]]) -> dict[str, float
         metrics["select/clean_kept"] = kept["clean"] / total["clean"]
         metrics["select/kept_that_are_clean"] = kept["clean"] / max(1, kept.total())
     return metrics
+
+
+def _roles(planted: Sequence[str | None], kept_instead: Sequence[int]) -> list[str]:
+    """What was planted in each row; a copy kept in a clean row's stead and that row exchange their names.
+
+    A copy stands for one original: where two clean rows lose to the same copy, one of them is lost.
+    """
+    roles = [name or "unknown" for name in planted]
+    for row, winner in enumerate(kept_instead):
+        if roles[row] == "clean" and roles[winner] in COPIES:
+            roles[row], roles[winner] = roles[winner], roles[row]
+    return roles

@@ -71,7 +71,7 @@ def run(ctx: StageContext) -> StageResult:
     """Select exactly `keep` pairs; stops when fewer pass the filters or when the gate fails."""
     params: SelectParams = ctx.section
     shards = _load(ctx)
-    _drop_duplicates(shards, params)
+    kept_instead = _drop_duplicates(shards, params)
     available = sum(int(shard.passing().sum()) for shard in shards)
     if available < params.keep:
         dropped = Counter(v for shard in shards for v in shard.verdicts if v != KEPT)
@@ -83,7 +83,7 @@ def run(ctx: StageContext) -> StageResult:
     made = run_units(ctx, SelectWorker, [_unit(shard, ctx.fingerprint) for shard in shards])
     with overhead("great_expectations"):
         gate = check_pairs(ctx.store, made, params, ctx.folder)
-    report = _report(ctx, shards, made, gate)
+    report = _report(ctx, shards, kept_instead, made, gate)
     report.metrics |= {"select/threshold": threshold, "select/ties_at_threshold": ties}
     gate.require("select")
     return StageResult(made, report)
@@ -160,14 +160,18 @@ def _filter(
     return verdicts
 
 
-def _drop_duplicates(shards: list[Shard], params: SelectParams) -> None:
-    """Of rows that pass the filters and show the same picture, only the one with the best score passes."""
+def _drop_duplicates(shards: list[Shard], params: SelectParams) -> np.ndarray:
+    """Of rows that pass the filters and show the same picture, only the one with the best score passes.
+
+    Returns for each row, int64 numbers through all shards, the row kept in its stead; itself if no duplicate.
+    """
     passing = [np.flatnonzero(shard.passing()) for shard in shards]
+    numbers = np.flatnonzero(np.concatenate([shard.passing() for shard in shards]))
 
     def all_rows(column: str) -> np.ndarray:
         return np.concatenate([getattr(s, column)[rows] for s, rows in zip(shards, passing, strict=True)])
 
-    verdicts = find_duplicates(
+    found = find_duplicates(
         all_rows("image_sha256"),
         all_rows("descriptors"),
         all_rows("scores"),
@@ -176,8 +180,11 @@ def _drop_duplicates(shards: list[Shard], params: SelectParams) -> None:
     )
     names = np.array([KEPT, "duplicate", "near_duplicate"], dtype=object)  # by find_duplicates' numbers
     splits = np.cumsum([len(rows) for rows in passing])[:-1]
-    for shard, rows, found in zip(shards, passing, np.split(verdicts, splits), strict=True):
-        shard.verdicts[rows] = names[found]
+    for shard, rows, verdicts in zip(shards, passing, np.split(found.verdicts, splits), strict=True):
+        shard.verdicts[rows] = names[verdicts]
+    kept_instead = np.arange(sum(len(shard.ids) for shard in shards))
+    kept_instead[numbers] = numbers[found.kept_instead]
+    return kept_instead
 
 
 def _keep_top(shards: list[Shard], params: SelectParams) -> tuple[float, int]:
@@ -213,14 +220,16 @@ def _unit(shard: Shard, fingerprint: str) -> dict[str, Any]:
     }
 
 
-def _report(ctx: StageContext, shards: list[Shard], made: list[Commit], gate: GateResult) -> Report:
+def _report(
+    ctx: StageContext, shards: list[Shard], kept_instead: np.ndarray, made: list[Commit], gate: GateResult
+) -> Report:
     report = Report("select")
-    verdicts = Counter(str(v) for shard in shards for v in shard.verdicts)
-    report.metrics = {f"select/{name}": count for name, count in sorted(verdicts.items())}
+    verdicts = [str(v) for shard in shards for v in shard.verdicts]
+    report.metrics = {f"select/{name}": count for name, count in sorted(Counter(verdicts).items())}
     report.metrics["select/gate_expectations"] = gate.checked
-    pairs = [(p, str(v)) for shard in shards for p, v in zip(shard.planted, shard.verdicts, strict=True)]
-    if any(planted for planted, _ in pairs):
-        report.metrics |= planted_selection(pairs)
+    planted = [name for shard in shards for name in shard.planted]
+    if any(planted):
+        report.metrics |= planted_selection(planted, verdicts, kept_instead.tolist())
     report.pages["Data Docs of the gate"] = ctx.relative(gate.page)
     native = {
         name: np.concatenate([s.native[s.passing() == keep] for s in shards])

@@ -10,6 +10,8 @@ stand next to each other in the order of one more projection. All of that is int
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from PIL import Image
 
@@ -35,6 +37,13 @@ ROWS_AT_ONCE, PAIRS_AT_ONCE = 4096, 256
 KEEP, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2
 
 
+class Duplicates(NamedTuple):
+    """What becomes of each of n rows: its verdict, and the row with verdict KEEP that stands for it."""
+
+    verdicts: np.ndarray  # int8[n]: KEEP, DUPLICATE or NEAR_DUPLICATE
+    kept_instead: np.ndarray  # int64[n]: the row itself if it is kept
+
+
 def find_duplicates(
     image_sha256: np.ndarray,
     descriptors: np.ndarray,
@@ -42,45 +51,57 @@ def find_duplicates(
     sample_ids: np.ndarray,
     *,
     near: bool = True,
-) -> np.ndarray:
-    """int8[n] of KEEP, DUPLICATE and NEAR_DUPLICATE: of pictures that are the same the best score is kept.
+) -> Duplicates:
+    """Of pictures that are the same the best score is kept; says which and, for each other, in whose stead.
 
     image_sha256, sample_ids: uint8[n, 32]. descriptors: uint8[n, DESCRIPTOR_BYTES]. scores: float32[n], a
     higher one is better, equal ones go by the smaller id. A row is a near duplicate of a better row that was
-    kept when the two met, so that chains of small changes do not merge as a whole. The verdicts do not depend
-    on the order of rows.
+    kept when the two met, so that chains of small changes do not merge as a whole. If that better row is
+    dropped for a third one later, the row kept instead is the third one (or what is kept for it), which is
+    never a worse one but may be further away than a near duplicate. Nothing depends on the order of rows, but
+    which of rows with the same bytes, score and id is kept.
     """
     verdicts = np.full(len(scores), KEEP, dtype=np.int8)
+    kept_instead = np.arange(len(scores))
     ids = np.ascontiguousarray(sample_ids).view("S32").ravel()
     ranked = np.lexsort((ids, -np.nan_to_num(scores, nan=-np.inf)))  # best first
-    _, first = np.unique(np.ascontiguousarray(image_sha256[ranked]).view("S32").ravel(), return_index=True)
-    verdicts[:] = DUPLICATE
+    _, first, same = np.unique(
+        np.ascontiguousarray(image_sha256[ranked]).view("S32").ravel(), return_index=True, return_inverse=True
+    )
+    kept_instead[ranked] = ranked[first[same]]
+    verdicts[kept_instead != np.arange(len(scores))] = DUPLICATE
     survivors = ranked[np.sort(first)]
-    verdicts[survivors] = KEEP
     if near and len(survivors) > 1:
         rivals = survivors
         while (
             len(rivals) > 1
         ):  # a cluster larger than the window leaves one row for each window: again with those
-            kept, dropped = _near_duplicates(descriptors[rivals])
+            kept, dropped, dropped_for = _near_duplicates(descriptors[rivals])
             verdicts[rivals[dropped]] = NEAR_DUPLICATE
+            kept_instead[rivals[dropped]] = rivals[dropped_for]
             rivals = rivals[kept]
-    return verdicts
+    while (verdicts[kept_instead] != KEEP).any():  # follow chains to their end
+        kept_instead = kept_instead[kept_instead]
+    return Duplicates(verdicts, kept_instead)
 
 
-def _near_duplicates(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of descriptors with the best row first: int64 rows close to others, those that are kept and dropped."""
+def _near_duplicates(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of descriptors with the best row first: int64 rows close to others, those that are kept and dropped,
+    and for each dropped one the best kept row that it is close to.
+    """
     pairs = candidates(descriptors)
     close = np.zeros(len(pairs), dtype=bool)
     for start in range(0, len(pairs), PAIRS_AT_ONCE):
         part = slice(start, start + PAIRS_AT_ONCE)
         a, b = descriptors[pairs[part, 0]], descriptors[pairs[part, 1]]
         close[part] = distance(a, b) <= NEAR_LEVELS
-    dropped = np.zeros(len(descriptors), dtype=bool)
+    dropped_for: dict[int, int] = {}
     for better, worse in pairs[close].tolist():  # sorted by the better row, whose fate is settled by then
-        dropped[worse] |= not dropped[better]
-    involved = np.unique(pairs[close])
-    return involved[~dropped[involved]], np.flatnonzero(dropped)
+        if better not in dropped_for:
+            dropped_for.setdefault(worse, better)
+    involved, dropped = np.unique(pairs[close]), np.array(sorted(dropped_for), dtype=np.int64)
+    winners = np.array([dropped_for[row] for row in dropped.tolist()], dtype=np.int64)
+    return np.setdiff1d(involved, dropped, assume_unique=True), dropped, winners
 
 
 def descriptor(image: Image.Image) -> bytes:

@@ -69,20 +69,26 @@ def test_copies_are_found_and_the_best_is_kept(way):
     originals = [picture(seed) for seed in range(60)]
     copies = [COPIES[way](image) for image in originals[:20]]
     generator = np.random.default_rng(0)
-    verdicts = find_duplicates(*rows(originals + copies, generator.random(80)))
+    verdicts, kept_instead = find_duplicates(*rows(originals + copies, generator.random(80)))
     scores = np.asarray(np.random.default_rng(0).random(80), dtype=np.float32)
     pairs = np.stack([verdicts[:20], verdicts[60:]], axis=1)
     found = (np.sort(pairs, axis=1) == [KEEP, NEAR_DUPLICATE]).all(1)
     assert found.mean() >= 0.9
     better = np.where(scores[:20] > scores[60:], pairs[:, 0], pairs[:, 1])
     assert (better[found] == KEEP).all()
+    partner = np.r_[60:80, 20:60, :20]
+    dropped = verdicts != KEEP
+    assert np.array_equal(kept_instead[dropped], partner[dropped]), (
+        "a copy and its original stand for each other"
+    )
+    assert np.array_equal(kept_instead[~dropped], np.flatnonzero(~dropped))
     assert (verdicts[20:60] == KEEP).all(), "different pictures are not merged"
 
 
 def test_equal_bytes_keep_the_best_score_then_the_lowest_id():
     images = [picture(0), picture(1), picture(0), picture(0), picture(1)]
     for near in (True, False):
-        verdicts = find_duplicates(*rows(images, [0.1, 0.5, 0.9, 0.2, 0.5]), near=near)
+        verdicts, kept_instead = find_duplicates(*rows(images, [0.1, 0.5, 0.9, 0.2, 0.5]), near=near)
         ids = rows(images, [0] * 5)[3]
         first = min((1, 4), key=lambda i: ids[i].tobytes())
         want = [
@@ -93,18 +99,24 @@ def test_equal_bytes_keep_the_best_score_then_the_lowest_id():
             KEEP if first == 4 else DUPLICATE,
         ]
         assert verdicts.tolist() == want
+        assert kept_instead.tolist() == [2, first, 2, 2, first]
     near_copy = [picture(0), brighter(picture(0))]
-    assert find_duplicates(*rows(near_copy, [1, 0])).tolist() == [KEEP, NEAR_DUPLICATE]
-    assert find_duplicates(*rows(near_copy, [1, 0]), near=False).tolist() == [KEEP, KEEP]
+    found = find_duplicates(*rows(near_copy, [1, 0]))
+    assert found.verdicts.tolist() == [KEEP, NEAR_DUPLICATE] and found.kept_instead.tolist() == [0, 0]
+    found = find_duplicates(*rows(near_copy, [1, 0]), near=False)
+    assert found.verdicts.tolist() == [KEEP, KEEP] and found.kept_instead.tolist() == [0, 1]
 
 
 def test_order_of_rows_does_not_matter():
-    images = [way(picture(seed)) for seed in range(15) for way in (lambda i: i, *COPIES.values())]
+    ways = (lambda i: i, lambda i: i, *COPIES.values())
+    images = [way(picture(seed)) for seed in range(15) for way in ways]
     table = rows(images, np.random.default_rng(0).random(len(images)).round(1))
     want = find_duplicates(*table)
     for seed in range(3):
         order = np.random.default_rng(seed).permutation(len(images))
-        assert np.array_equal(find_duplicates(*(column[order] for column in table)), want[order])
+        found = find_duplicates(*(column[order] for column in table))
+        assert np.array_equal(found.verdicts, want.verdicts[order])
+        assert np.array_equal(order[found.kept_instead], want.kept_instead[order])
 
 
 def test_many_that_look_alike_leave_one():
@@ -115,9 +127,36 @@ def test_many_that_look_alike_leave_one():
         page[0, index % 64, index // 64] ^= 1
         pages.append(Image.fromarray(page))
     scores = np.random.default_rng(0).random(101)
-    verdicts = find_duplicates(*rows([*pages, picture(3)], scores))
+    verdicts, kept_instead = find_duplicates(*rows([*pages, picture(3)], scores))
     assert (verdicts[:100] == KEEP).sum() == 1 and (verdicts == NEAR_DUPLICATE).sum() == 99
-    assert verdicts[np.argmax(scores[:100])] == KEEP and verdicts[100] == KEEP
+    best = int(np.argmax(scores[:100]))
+    assert verdicts[best] == KEEP and verdicts[100] == KEEP
+    assert kept_instead.tolist() == [best] * 100 + [100], "the winners of the first windows lost to the best"
+
+
+def test_an_exact_copy_of_a_near_duplicate_leads_to_the_row_that_is_kept():
+    copy = brighter(picture(0))
+    scores = [0.3, 0.2, 0.9, 0.5]
+    verdicts, kept_instead = find_duplicates(*rows([copy, copy, picture(0), picture(3)], scores))
+    assert verdicts.tolist() == [NEAR_DUPLICATE, DUPLICATE, KEEP, KEEP]
+    assert kept_instead.tolist() == [2, 2, 2, 3]
+
+
+def test_of_a_chain_of_small_changes_only_the_neighbour_is_dropped():
+    """Each half a step from the next: the third is too far from the first and stays."""
+
+    def moved(cells):
+        side = 32 * 8
+        image = Image.new("RGB", (side, side), (200, 200, 200))
+        ImageDraw.Draw(image).ellipse((60 + cells * 8, 90, 140 + cells * 8, 170), fill=(80, 0, 80))
+        return image
+
+    chain = [moved(cells) for cells in (0, 1, 2.5)]
+    table = rows(chain, [0.9, 0.5, 0.4])
+    near = distance(table[1][[0, 1, 0]], table[1][[1, 2, 2]]) <= NEAR_LEVELS
+    assert near.tolist() == [True, True, False]
+    verdicts, kept_instead = find_duplicates(*table)
+    assert verdicts.tolist() == [KEEP, NEAR_DUPLICATE, KEEP] and kept_instead.tolist() == [0, 0, 2]
 
 
 def test_a_small_object_of_another_colour_is_another_picture():
@@ -127,7 +166,7 @@ def test_a_small_object_of_another_colour_is_another_picture():
         return image
 
     images = [scene(color) for color in ("red", "orange", "green", "blue", "purple", "black")]
-    assert (find_duplicates(*rows(images, np.zeros(6))) == KEEP).all()
+    assert (find_duplicates(*rows(images, np.zeros(6))).verdicts == KEEP).all()
 
 
 def test_distance_is_zero_for_the_same_and_large_for_others_both_ways():
@@ -154,8 +193,8 @@ def test_any_mode_and_size(mode):
 
 
 def test_small_tables():
-    assert find_duplicates(*rows([picture(0)], [1])).tolist() == [KEEP]
-    assert find_duplicates(*rows([picture(0), picture(1)], [1, np.nan])).tolist() == [KEEP, KEEP]
+    assert find_duplicates(*rows([picture(0)], [1])).verdicts.tolist() == [KEEP]
+    assert find_duplicates(*rows([picture(0), picture(1)], [1, np.nan])).verdicts.tolist() == [KEEP, KEEP]
     empty = np.empty((0, 32), np.uint8)
     none = find_duplicates(empty, np.empty((0, DESCRIPTOR_BYTES), np.uint8), np.empty(0, np.float32), empty)
-    assert none.tolist() == []
+    assert none.verdicts.tolist() == [] and none.kept_instead.tolist() == []
