@@ -7,6 +7,7 @@ not part of any stage's identity. All other sections are named after the stage t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,11 +49,19 @@ class Resources:
     gpus_per_actor: Annotated[float, Range(0)]
     train_workers: Count
     train_cpus_per_worker: Count | None
+    tokenizer_cpus_per_worker: Count | None
     gpus_per_worker: Annotated[float, Range(0)]
     max_failures: Annotated[int, Range(-1)]
     tensor_parallel: Count
     shard_weights: bool
     checkpoint_activations: bool
+
+    def of_stage(self, stage: str) -> Resources:
+        """What a training stage may use. The tokenizer's has cores of its own: curation runs beside it."""
+        cpus = self.tokenizer_cpus_per_worker
+        if stage != "train_tokenizer" or cpus is None:
+            return self
+        return dataclasses.replace(self, train_cpus_per_worker=cpus)
 
 
 @dataclass(frozen=True)

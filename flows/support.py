@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from metaflow import current
 from metaflow.exception import MetaflowException
 
 from ddt.config import build
-from ddt.params import Params, load_params, overlay
+from ddt.params import Params, Resources, load_params, overlay
 from flows.cards import show_report
 from pipelines import tracking
-from pipelines.cluster import begin_shared
+from pipelines.cluster import begin_shared, local_cpus
 from pipelines.dvc_record import record
+from pipelines.graph import BESIDE_TRAINING, longest_chain
 from pipelines.report import Report
 from pipelines.runner import run_stage
 
@@ -75,11 +76,21 @@ def run_step(flow: Any, stage: str) -> None:
     # Every step of this run shares the Ray cluster of the process that runs the flow, and it ends with it.
     os.environ["DDT_RAY_OWNER"] = str(os.getppid())
     try:
-        report = run_stage(stage, build(Params, flow.settings), flow.mlflow_run)
+        params = build(Params, flow.settings)
+        if stage in BESIDE_TRAINING:
+            params = replace(params, resources=beside_training(params.resources))
+        report = run_stage(stage, params, flow.mlflow_run)
     except (ValueError, OSError) as error:
         raise StepFailed(" ".join(str(error).split())) from None
     flow.reports = {**flow.reports, stage: asdict(report)}
     show_report(report, Path(flow.settings["paths"]["workspace"]))
+
+
+def beside_training(resources: Resources) -> Resources:
+    """What is left of this machine's cores while the tokenizer trains, if that does not take all of them."""
+    taken = (resources.tokenizer_cpus_per_worker or 0) * resources.train_workers
+    left = local_cpus(resources) - taken
+    return replace(resources, cpus=left) if taken and left >= 1 else resources
 
 
 def finish_run(flow: Any) -> dict[str, Any]:
@@ -87,7 +98,7 @@ def finish_run(flow: Any) -> dict[str, Any]:
     params = build(Params, flow.settings)
     reports = {name: Report(**report) for name, report in flow.reports.items()}
     seconds = time.time() - flow.started
-    work = sum(report.work_seconds for report in reports.values() if not report.skipped)
+    work = longest_chain({name: r.work_seconds for name, r in reports.items() if not r.skipped})
     workspace = Path(params.paths.workspace)
     recorded = record(ROOT, params)
     manifests = sorted((workspace / "manifests").glob("*.json"))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -240,11 +241,11 @@ def _answers(
 
 
 def _actors(units: int, resources: Resources) -> int:
-    """As many actors as the cluster has room for, and no more than there are units."""
+    """As many actors as the cluster and `resources.cpus` have room for, and no more than there are units."""
     import ray
 
     total = ray.cluster_resources()
-    room = total.get("CPU", 1.0) / resources.cpus_per_actor
+    room = min(total.get("CPU", 1.0), resources.cpus or math.inf) / resources.cpus_per_actor
     if resources.gpus_per_actor:
         room = min(room, total.get("GPU", 0.0) / resources.gpus_per_actor)
     if room < 1:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 INPUTS: dict[str, tuple[str, ...]] = {
     "ingest": (),
     "recaption": ("ingest",),
@@ -15,3 +17,13 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "promote": ("train_tokenizer", "finetune", "evaluate"),
 }
 STAGES = tuple(INPUTS)
+# In the flow these run while the tokenizer trains.
+BESIDE_TRAINING = ("recaption", "score", "select")
+
+
+def longest_chain(seconds: Mapping[str, float]) -> float:
+    """Seconds that a run needs at least: the stages that read each other's results, one after another."""
+    ends: dict[str, float] = {}
+    for stage, inputs in INPUTS.items():
+        ends[stage] = seconds.get(stage, 0.0) + max((ends[name] for name in inputs), default=0.0)
+    return max(ends.values())

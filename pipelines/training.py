@@ -103,11 +103,12 @@ def run_training(ctx: StageContext, job: type[Job], **arguments: Any) -> tuple[C
     log = ctx.workspace / "logs" / f"{ctx.name}-{ctx.fingerprint[:16]}.jsonl"
     if unit not in done:
         log.parent.mkdir(parents=True, exist_ok=True)
+        resources = ctx.params.resources.of_stage(ctx.name)
         identity = {
             "stage": ctx.name,
             "fingerprint": ctx.fingerprint,
             "store_uri": ctx.store.root_uri,
-            "resources": ctx.params.resources,
+            "resources": resources,
         }
         job_args = {"job": f"{job.__module__}:{job.__name__}", "identity": identity, "arguments": arguments}
         with log.open("a") as lines:
@@ -118,9 +119,7 @@ def run_training(ctx: StageContext, job: type[Job], **arguments: Any) -> tuple[C
 
             steps = ctx.section.fit.steps
             run_dir = ctx.workspace / "ray_train"
-            train(
-                "pipelines.training:run_job", job_args, ctx.params.resources, run_dir, ctx.name, steps, write
-            )
+            train("pipelines.training:run_job", job_args, resources, run_dir, ctx.name, steps, write)
         done = commits(ctx.store, ctx.name, ctx.fingerprint)
     report = Report(ctx.name)
     report.curves = read_curves(log)

@@ -16,6 +16,7 @@ RESOURCES = Resources(
     gpus_per_actor=0,
     train_workers=1,
     train_cpus_per_worker=None,
+    tokenizer_cpus_per_worker=None,
     gpus_per_worker=0,
     max_failures=2,
     tensor_parallel=1,
