@@ -50,9 +50,7 @@ TONE_RGB: dict[str, RGB] = {
 BACKGROUND_RGB: dict[str, RGB] = {
     "grey": (146, 148, 152),
     "beige": (216, 200, 170),
-    "pink": (232, 178, 192),
     "cyan": (158, 210, 222),
-    "teal": (56, 104, 126),
 }
 BACKGROUNDS: tuple[str, ...] = tuple(BACKGROUND_RGB)
 

@@ -218,7 +218,7 @@ def test_false_captions_are_found_false():
     assert "1" in caption_fault("two red circles and a blue square", scene)
     assert "0" in caption_fault("a red circle and a green square", scene)
     assert "right of" in caption_fault("a red circle right of a blue square", scene)
-    assert "background is grey" in caption_fault("a red circle and a square on a pink background", scene)
+    assert "background is grey" in caption_fault("a red circle and a square on a cyan background", scene)
     assert caption_fault("a red circle", scene) == "1 objects unmentioned"
     assert caption_fault("a nice picture", scene) == "names no object"
 

@@ -117,7 +117,7 @@ def test_no_confident_object_where_there_is_none():
     assert all(d.score < 0.5 for d in detect(noise))
     for value in (0, 120, 255):
         assert detect(np.full((32, 32, 3), value, np.uint8)) == []
-    for background in ("grey", "beige", "pink", "cyan", "teal"):
+    for background in BACKGROUND_RGB:
         assert detect(render(Scene(background, ()), 32)) == []
 
 

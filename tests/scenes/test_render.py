@@ -49,8 +49,8 @@ def test_inside_has_the_very_color_and_textures_both_tones(color):
 
 def test_box_is_tight():
     for shape in SHAPES:
-        scene = one(shape, "white", background="teal", x=0.4, y=0.6)
-        changed = np.abs(render(scene, 256).astype(int) - render(Scene("teal", ()), 256)).sum(axis=2) > 60
+        scene = one(shape, "white", background="cyan", x=0.4, y=0.6)
+        changed = np.abs(render(scene, 256).astype(int) - render(Scene("cyan", ()), 256)).sum(axis=2) > 60
         ys, xs = np.nonzero(changed)
         measured = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]) / 256
         assert np.abs(measured - scene.objects[0].box).max() < 2.5 / 256
