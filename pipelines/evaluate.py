@@ -149,6 +149,7 @@ def _report(
 ) -> Report:
     report = Report("evaluate")
     report.metrics = {name: score.value for name, score in scores.items()}
+    report.scores = {name: score.to_dict() for name, score in scores.items()}
     header = ["metric", "score", "95 % interval", "floor", "ceiling", "n"]
     report.tables["Scores"] = [header, *[_score_row(name, score) for name, score in scores.items()]]
     for benchmark in benchmarks:

@@ -107,7 +107,8 @@ def log_stage(
     ]
     if datasets:
         mlflow_client.log_inputs(run_id, datasets)
-    _log_metrics(mlflow_client, run_id, report.metrics | {"seconds": report.seconds})
+    bounds = {f"{name}/{end}": score[end] for name, score in report.scores.items() for end in ("low", "high")}
+    _log_metrics(mlflow_client, run_id, report.metrics | bounds | {"seconds": report.seconds})
     _log_curves(mlflow_client, run_id, report.curves)
     for folder, files in (("pictures", report.pictures), ("pages", report.pages)):
         for path in files.values():
