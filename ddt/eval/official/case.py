@@ -12,6 +12,8 @@ from ddt.eval.benchmark import Score
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import Scorers
 
+Made = bytes | str  # an output: a PNG, or a text
+
 
 @dataclass(frozen=True)
 class Case:
@@ -26,6 +28,46 @@ class Case:
     output: str = ""  # below the outputs' folder, where the output is a picture
     seed: int = 0
     data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A case as the scorer sees it: its value, whether that is right, and why, for people to look at."""
+
+    case: Case
+    value: float
+    right: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores by name, and the cases behind them."""
+
+    scores: dict[str, Score]
+    judged: list[Judged]
+
+
+def halves(
+    cases: Sequence[Case], values: Sequence[float], unit: str, higher_is_better: bool = True
+) -> list[Judged]:
+    """Cases of a measure without a right and a wrong: the better half, by the median, stands for right."""
+    sign = 1 if higher_is_better else -1
+    middle = sorted(sign * value for value in values)[len(values) // 2]
+    return [
+        Judged(case, value, sign * value >= middle, f"{unit} {value:.3f}")
+        for case, value in zip(cases, map(float, values), strict=True)
+    ]
+
+
+def judged_as(cases: Sequence[Case], read: Sequence[str]) -> list[Judged]:
+    """Cases whose answer was read as yes, no or anything else, against the `label` in their data."""
+    judged = []
+    for case, answer in zip(cases, read, strict=True):
+        label = case.data["label"].lower()
+        reason = "" if answer == label else f"read as {answer}, expected {label}"
+        judged.append(Judged(case, float(answer == label), answer == label, reason))
+    return judged
 
 
 class Official(ABC):
@@ -66,12 +108,35 @@ class Official(ABC):
         """Output of each case by its id; what is missing, extra or unreadable goes to `problems`."""
 
     @abstractmethod
-    def score(self, found: Mapping[str, Any], scorers: Scorers) -> dict[str, Score]:
-        """Scores by name of the cases that have an output."""
+    def score(self, found: Mapping[str, Any], scorers: Scorers) -> Scored:
+        """Scores of the cases that have an output."""
+
+    def measure(self, case: Case, output: Any, scorers: Scorers) -> None:
+        """Let the scorers' models look at one output; the scorers keep what they find for `score`.
+
+        It can be called while other outputs are still being generated.
+        """
+        return None
 
     @abstractmethod
-    def generate(self, model: Any, outputs: Path, batch_size: int) -> int:
-        """Let the model make what is missing in the outputs; returns how many it made."""
+    def missing(self, outputs: Path) -> list[Case]:
+        """Cases that have no output yet, in order."""
+
+    def rounds(self) -> list[list[Case]]:
+        """Cases in parts of which each needs the outputs of those before it."""
+        return [self.cases]
+
+    @abstractmethod
+    def make(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Made]:
+        """The model's outputs for some cases."""
+
+    @abstractmethod
+    def place(self, outputs: Path, made: Mapping[str, Made]) -> None:
+        """Put outputs, by their case's id, where `missing` finds them."""
+
+    def finish(self, outputs: Path) -> None:
+        """What the official layout needs beside, once nothing is missing."""
+        return None
 
     def image_path(self, name: str) -> Path:
         """An image below the images' folder; ValueError where no such folder was given."""

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ddt.eval.benchmark import Score, mean_score
+from ddt.eval.benchmark import mean_score
 from ddt.eval.metrics import gqa_accuracy
 from ddt.eval.official.asked import Asked
-from ddt.eval.official.case import Case
+from ddt.eval.official.case import Case, Judged, Scored
 from ddt.eval.official.files import json_of, records_of, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.official.vqa import SHORT, most_common
@@ -62,7 +62,7 @@ class GQA(Asked):
         ]
         write_whole(outputs / RESULTS, json.dumps(rows))
 
-    def score(self, found: Mapping[str, str], scorers: Scorers) -> dict[str, Score]:
+    def score(self, found: Mapping[str, str], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
         common = most_common(case.data["answer"] for case in cases)
         values = np.array([float(found[case.id] == case.data["answer"]) for case in cases])
@@ -71,4 +71,8 @@ class GQA(Asked):
         predictions = [{"questionId": case.id, "prediction": found[case.id]} for case in cases]
         official = gqa_accuracy({case.id: case.data for case in cases}, predictions) / 100
         assert abs(official - score.value) < 1e-9
-        return {"gqa/accuracy": score}
+        judged = [
+            Judged(case, value, value == 1, "" if value else f"expected {case.data['answer']!r}")
+            for case, value in zip(cases, values.tolist(), strict=True)
+        ]
+        return Scored({"gqa/accuracy": score}, judged)

@@ -11,7 +11,7 @@ from ddt.eval.benchmark import Score
 from ddt.eval.metrics import mme, mme_parse
 from ddt.eval.metrics.mme import COGNITION, PERCEPTION
 from ddt.eval.official.asked import Asked
-from ddt.eval.official.case import Case
+from ddt.eval.official.case import Case, Scored, judged_as
 from ddt.eval.official.files import lines_of, one_line, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import Scorers
@@ -80,7 +80,7 @@ class MME(Asked):
             lines = [_line(case, texts[case.id]) for case in cases]
             write_whole(outputs / f"{category}.txt", "\n".join(lines) + "\n")
 
-    def score(self, found: Mapping[str, str], scorers: Scorers) -> dict[str, Score]:
+    def score(self, found: Mapping[str, str], scorers: Scorers) -> Scored:
         pairs = self._pairs(self.with_output(found))
         lines = {
             name: [_line(case, found[case.id]) for pair in part for case in pair]
@@ -101,7 +101,7 @@ class MME(Asked):
             title: [name for name in names if name in pairs]
             for title, names in (("perception", PERCEPTION), ("cognition", COGNITION))
         }
-        return {
+        scores = {
             f"mme/{title}": _score(
                 [right[name] for name in names],
                 values[title] if title in values else values["per_category"][title],
@@ -110,6 +110,8 @@ class MME(Asked):
             for title, names in groups.items()
             if names
         }
+        asked = [case for part in pairs.values() for pair in part for case in pair]
+        return Scored(scores, judged_as(asked, [mme_parse(found[case.id]) for case in asked]))
 
     def _pairs(self, cases: list[Case]) -> dict[str, list[tuple[Case, Case]]]:
         """Two consecutive lines of a category are one picture; half a pair (a partial set) is left out."""

@@ -12,7 +12,7 @@ import numpy as np
 from ddt.eval.benchmark import Score
 from ddt.eval.metrics import pope, pope_parse
 from ddt.eval.official.asked import Asked
-from ddt.eval.official.case import Case
+from ddt.eval.official.case import Case, Scored, judged_as
 from ddt.eval.official.files import json_lines, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.official.vqa import SHORT
@@ -68,7 +68,7 @@ class POPE(Asked):
             rows = [json.dumps({"question": case.text, "answer": texts[case.id]}) for case in cases]
             write_whole(_answers(outputs, path), "\n".join(rows) + "\n")
 
-    def score(self, found: Mapping[str, str], scorers: Scorers) -> dict[str, Score]:
+    def score(self, found: Mapping[str, str], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
         scores: dict[str, Score] = {}
         for group in dict.fromkeys(case.group for case in cases):
@@ -82,7 +82,7 @@ class POPE(Asked):
         # The customary single number; the mean of the files' bounds is a little wider than its interval.
         floor = float(np.mean([score.floor for score in f1]))
         scores["pope/f1"] = Score(mean, low, high, len(cases), floor=floor, floor_is="always yes")
-        return scores
+        return Scored(scores, judged_as(cases, [pope_parse(found[case.id]) for case in cases]))
 
 
 def _scores(prefix: str, cases: Sequence[Case], found: Mapping[str, str]) -> dict[str, Score]:

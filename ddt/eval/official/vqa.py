@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ddt.eval.benchmark import Score, mean_score
+from ddt.eval.benchmark import mean_score
 from ddt.eval.metrics import vqa_accuracy, vqa_normalize
 from ddt.eval.official.asked import Asked
-from ddt.eval.official.case import Case
+from ddt.eval.official.case import Case, Judged, Scored
 from ddt.eval.official.files import json_of, records_of, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import Scorers
@@ -85,7 +85,7 @@ class VQA(Asked):
         """Percent."""
         return vqa_accuracy(case.data["answers"], prediction)
 
-    def score(self, found: Mapping[str, str], scorers: Scorers) -> dict[str, Score]:
+    def score(self, found: Mapping[str, str], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
         values = np.array([self.accuracy(case, found[case.id]) for case in cases]) / 100
         common = most_common(answer["answer"] for case in cases for answer in case.data["answers"])
@@ -96,10 +96,15 @@ class VQA(Asked):
             groups |= {
                 f"{self.name}/{key}/{kind}": kinds == kind for kind in dict.fromkeys(kinds.tolist()) if kind
             }
-        return {
+        scores = {
             name: mean_score(values[mask], floors={f"always {common!r}": floor[mask]})
             for name, mask in groups.items()
         }
+        judged = [
+            Judged(case, value, value == 1, "" if value == 1 else _given(case, value))
+            for case, value in zip(cases, values.tolist(), strict=True)
+        ]
+        return Scored(scores, judged)
 
 
 class VQAv2(VQA):
@@ -152,6 +157,12 @@ class VizWiz(VQA):
 
     def accuracy(self, case: Case, prediction: str) -> float:
         return vizwiz_accuracy([answer["answer"] for answer in case.data["answers"]], prediction)
+
+
+def _given(case: Case, value: float) -> str:
+    """What people answered, the most frequent first."""
+    counts = Counter(answer["answer"] for answer in case.data["answers"]).most_common(3)
+    return f"{value:.2f}; people: " + ", ".join(f"{answer!r} {count}x" for answer, count in counts)
 
 
 def vizwiz_accuracy(answers: Sequence[str], prediction: str) -> float:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ddt.data.clip_score import ClipScorer
 from ddt.data.refs import model_digest
@@ -13,6 +13,7 @@ from ddt.eval.scorers.detector import Detector, open_detector
 from ddt.eval.scorers.lpips import LPIPS
 from ddt.eval.scorers.phrases import Phrases, open_phrases
 
+T = TypeVar("T")
 KINDS = ("clip", "blip", "detector", "phrases", "lpips")
 PRECOMPUTED = ("detections", "verdicts", "attribute", "spatial", "action", "phrases")
 
@@ -37,6 +38,7 @@ class Scorers:
                     raise ValueError(f"scorers: unknown kind {kind!r}, allowed are {', '.join(allowed)}")
         self.used: dict[str, str] = {}
         self._loaded: dict[tuple[str, str], Any] = {}
+        self._found: dict[tuple[str, ...], Any] = {}
 
     def clip(self, default: str) -> ClipScorer:
         """A CLIP for cosines between pictures, or a picture and a text."""
@@ -67,6 +69,12 @@ class Scorers:
         if path is not None:
             self.used[kind] = str(path)
         return path
+
+    def once(self, key: tuple[str, ...], make: Callable[[], T]) -> T:
+        """What `make` returns; made once for each key, which names the benchmark's part and the output."""
+        if key not in self._found:
+            self._found[key] = make()
+        return self._found[key]
 
     def _model(self, kind: str, default: str, load: Any) -> Any:
         name = self.models.get(kind, default)
