@@ -55,13 +55,9 @@ class GenerationWorker(UnitWorker):
     """Lets the model make the outputs of a block of cases."""
 
     def setup(self, request: Request) -> None:  # type: ignore[override]
-        import torch
-
-        from ddt.mllm import DDTLlama
-
         self.request, self.benchmark = request, request.open()
         self.cases = {case.id: case for case in self.benchmark.cases}
-        self.model = DDTLlama.from_pretrained(request.model, "cuda" if torch.cuda.is_available() else "cpu")
+        self.model = load_model(Path(request.model), self.benchmark.uses_tokenizer)
 
     def process(self, unit: dict[str, Any], folder: Path) -> Output:
         outputs = Path(self.request.outputs)
@@ -80,6 +76,21 @@ class GenerationWorker(UnitWorker):
         key = f"images/{digest[:2]}/{digest}.png"
         self.store.put_if_absent(key, result)
         return {"image": key}
+
+
+def load_model(folder: Path, tokenizer_only: bool) -> Any:
+    """The model of a folder, or its image tokenizer, on the GPU where there is one."""
+    import torch
+
+    from ddt.baselines.load import load_image_tokenizer
+    from ddt.mllm import DDTLlama
+    from ddt.mllm.model import IMAGE_TOKENIZER
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if not tokenizer_only:
+        return DDTLlama.from_pretrained(folder, device)
+    inner = folder / IMAGE_TOKENIZER
+    return load_image_tokenizer(inner if inner.is_dir() else folder).to(device).eval()
 
 
 def generate_on_ray(
@@ -153,6 +164,7 @@ def signature(outputs: Path) -> dict[str, Any] | None:
 
 
 def _sampling(model: Path) -> dict[str, Any]:
-    from ddt.mllm.model import SETTINGS
+    from ddt.mllm.model import SETTINGS, read_settings
 
-    return json.loads((model / SETTINGS).read_text())["sampling"]
+    # A tokenizer alone has none.
+    return read_settings(model)["sampling"] if (model / SETTINGS).is_file() else {}

@@ -42,8 +42,10 @@ class Line:
         return f"{value:.{self.column.digits}f}"
 
     def text(self, measured: Measured) -> str:
-        """Value and interval."""
+        """Value and interval; the value alone where the interval has no width (FID has none)."""
         score = measured.score
+        if score.low == score.high:
+            return self.number(score.value)
         interval = f"{self.number(score.low)} to {self.number(score.high)}"
         return f"{self.number(score.value)} ({interval})"
 

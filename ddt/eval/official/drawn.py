@@ -30,11 +30,7 @@ class Drawn(Official):
             if path not in there:
                 problems.add("missing image", f"{path} for {case.where}")
                 continue
-            try:
-                read_image(path)
-            except ValueError as error:
-                problems.add("unreadable image", str(error))
-            else:
+            if is_picture(path, problems):
                 found[case.id] = path
         return found
 
@@ -43,7 +39,7 @@ class Drawn(Official):
         return (path for path in outputs.rglob("*") if path.suffix.lower() in SUFFIXES)
 
     def missing(self, outputs: Path) -> list[Case]:
-        return [case for case in self.cases if not _readable(outputs / case.output)]
+        return [case for case in self.cases if not is_picture(outputs / case.output, Problems())]
 
     def make(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Made]:
         return [png_bytes(image) for image in self.draw(model, cases, outputs)]
@@ -72,9 +68,11 @@ def pictures_of(found: Mapping[str, Path], cases: Sequence[Case]) -> list[Image.
     return [read_image(found[case.id]) for case in cases]
 
 
-def _readable(path: Path) -> bool:
+def is_picture(path: Path, problems: Problems) -> bool:
+    """Whether the file is readable to its end; a problem where it is not."""
     try:
         read_image(path)
-    except ValueError:
+    except ValueError as error:
+        problems.add("unreadable image", str(error))
         return False
     return True

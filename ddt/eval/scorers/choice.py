@@ -10,11 +10,13 @@ from ddt.data.clip_score import ClipScorer
 from ddt.data.refs import model_digest
 from ddt.eval.scorers.blip import BlipVQA
 from ddt.eval.scorers.detector import Detector, open_detector
+from ddt.eval.scorers.inception import Inception
 from ddt.eval.scorers.lpips import LPIPS
 from ddt.eval.scorers.phrases import Phrases, open_phrases
+from ddt.eval.scorers.vae import VAE
 
 T = TypeVar("T")
-KINDS = ("clip", "blip", "detector", "phrases", "lpips")
+KINDS = ("clip", "blip", "detector", "phrases", "lpips", "inception", "vae")
 PRECOMPUTED = ("detections", "verdicts", "attribute", "spatial", "action", "phrases")
 
 
@@ -57,6 +59,16 @@ class Scorers:
         if "lpips" not in self.models:
             raise ValueError("lpips: needs --scorer lpips=FOLDER with its backbone and heads")
         return self._model("lpips", self.models["lpips"], LPIPS)
+
+    def inception(self) -> Inception:
+        """FID's network; like LPIPS it has no published folder."""
+        if "inception" not in self.models:
+            raise ValueError("inception: needs --scorer inception=FOLDER with inception.safetensors")
+        return self._model("inception", self.models["inception"], Inception)
+
+    def vae(self) -> VAE | None:
+        """The VAE whose round trip is the ceiling of a tokenizer of its latents, where one was given."""
+        return self._model("vae", self.models["vae"], VAE) if "vae" in self.models else None
 
     def phrases(self, default: str) -> Phrases:
         """Tokens and noun chunks of prompts, from a file where one was given, else by spaCy."""
