@@ -112,13 +112,13 @@ def generate_on_ray(
     sign(outputs, {"model": request.model, "digest": digest, "sampling": _sampling(Path(request.model))})
     inputs = {Path(path).name: file_digest(Path(path)) for path in request.files}
     made_from = fingerprint({"name": request.name, **benchmark.settings}, inputs | {"model": digest}, MODULES)
+    absent = {case.id: case for case in benchmark.missing(outputs)}
     for done in commits(store, STAGE, made_from).values():
-        _lay_out(store, benchmark, outputs, done.key)
+        _lay_out(store, benchmark, outputs, done.key, absent)
     made = 0
     with connect(params.resources):
         for part in benchmark.rounds():
-            wanted = {case.id for case in part}
-            missing = [case.id for case in benchmark.missing(outputs) if case.id in wanted]
+            missing = [case.id for case in part if case.id in absent]
             blocks = [list(block) for block in batches(missing, UNIT_CASES)]
             units = [{"unit": digest_of([made_from, block])[:32], "cases": block} for block in blocks]
             worker = {
@@ -126,7 +126,7 @@ def generate_on_ray(
                 "arguments": {"request": request},
             }  # fmt: skip
             for result in mapper(units, GenerationWorker, worker, params.resources, desc=benchmark.name):
-                new = _lay_out(store, benchmark, outputs, result["key"])
+                new = _lay_out(store, benchmark, outputs, result["key"], absent)
                 made += len(new)
                 for case in new:
                     look(case)
@@ -134,16 +134,18 @@ def generate_on_ray(
     return made
 
 
-def _lay_out(store: Store, benchmark: Official, outputs: Path, key: str) -> list[Case]:
-    """Put a unit's outputs in place where they are missing; the cases of those."""
+def _lay_out(
+    store: Store, benchmark: Official, outputs: Path, key: str, absent: dict[str, Case]
+) -> list[Case]:
+    """Put those of a unit's outputs in place that are absent, and take them out of `absent`."""
     stored = json.loads(store.get_bytes(key))
-    missing = [case for case in benchmark.missing(outputs) if case.id in stored]
-    made: dict[str, Made] = {}
-    for case in missing:
-        found = stored[case.id]
-        made[case.id] = found["text"] if "text" in found else store.get_bytes(found["image"])
+    made: dict[str, Made] = {
+        name: found["text"] if "text" in found else store.get_bytes(found["image"])
+        for name, found in stored.items()
+        if name in absent
+    }
     benchmark.place(outputs, made)
-    return missing
+    return [absent.pop(name) for name in made]
 
 
 def sign(outputs: Path, maker: dict[str, Any]) -> None:

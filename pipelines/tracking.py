@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from pipelines.report import Report
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
+_NOT_IN_NAMES = re.compile(r"[^\w\-./ :]")  # MLflow refuses these in a metric's name
 DIGEST_CHARS = 32  # MLflow allows 36 characters for a dataset digest; the full one goes into a tag
 CHAMPION, CANDIDATE = "champion", "candidate"
 
@@ -193,7 +195,7 @@ def _log_metrics(mlflow_client: Any, run_id: str, metrics: dict[str, float]) -> 
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    batch = [Metric(name, float(value), now, 0) for name, value in metrics.items()]
+    batch = [Metric(_NOT_IN_NAMES.sub("_", name), float(value), now, 0) for name, value in metrics.items()]
     if batch:
         mlflow_client.log_batch(run_id, metrics=batch)
 

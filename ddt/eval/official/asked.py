@@ -19,14 +19,15 @@ from ddt.eval.official.files import json_lines, one_line
 from ddt.eval.official.problems import Problems
 
 JOURNAL = "answers.jsonl"
+Prediction = tuple[str, str, Any]  # where it stands, its case's id, and what should be a text
 
 
 class Asked(Official):
     """Each case has one text; `read_results` and `write_results` know the official file."""
 
     @abstractmethod
-    def read_results(self, outputs: Path, problems: Problems) -> list[tuple[str, str, str]]:
-        """(where, case id, text) of everything in the official results."""
+    def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
+        """Everything in the official results."""
 
     @abstractmethod
     def write_results(self, outputs: Path, texts: Mapping[str, str]) -> None:
@@ -49,6 +50,8 @@ class Asked(Official):
                 problems.add("prediction for an unknown id, not scored", f"{where}: {key!r}", blocks=False)
             elif key in found:
                 problems.add("second prediction for an id", f"{where}: {key!r}")
+            elif not isinstance(text, str):
+                problems.add("prediction that is no text", f"{where}: {text!r}")
             else:
                 found[key] = text
                 if one_line(text) != text:

@@ -12,7 +12,7 @@ import numpy as np
 from ddt.data.decode import read_image
 from ddt.eval.benchmark import mean_score
 from ddt.eval.metrics import cider
-from ddt.eval.official.asked import Asked
+from ddt.eval.official.asked import Asked, Prediction
 from ddt.eval.official.case import Case, Judged, Scored, halves
 from ddt.eval.official.files import json_of, one_line, records_of, write_whole
 from ddt.eval.official.problems import Problems
@@ -62,10 +62,10 @@ class Captions(Asked):
     def answer(self, model: Any, cases: Sequence[Case]) -> list[str]:
         return model.caption([read_image(self.image_path(case.image)) for case in cases])
 
-    def read_results(self, outputs: Path, problems: Problems) -> list[tuple[str, str, str]]:
+    def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
         path = outputs / RESULTS
         items = records_of(path, json_of(path), problems, ("image_id", "caption"))
-        return [(where, str(item["image_id"]), str(item["caption"])) for where, item in items]
+        return [(where, str(item["image_id"]), item["caption"]) for where, item in items]
 
     def write_results(self, outputs: Path, texts: Mapping[str, str]) -> None:
         rows = [

@@ -72,7 +72,8 @@ class GenEval(Drawn):
             self._detected(case, output, scorers)
 
     def _detected(self, case: Case, output: Path, scorers: Scorers) -> Detections:
-        detector, colors = scorers.detector(DETECTOR), ColorClassifier(scorers.clip(CLIP))
+        detector, clip = scorers.detector(DETECTOR), scorers.clip(CLIP)
+        colors = scorers.once((self.name, "colors"), lambda: ColorClassifier(clip))
         return scorers.once(
             (self.name, case.id, str(output)), lambda: detections_of(case.data, output, detector, colors)
         )

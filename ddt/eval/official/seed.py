@@ -13,7 +13,7 @@ from ddt.data.decode import read_image
 from ddt.eval.benchmark import mean_score
 from ddt.eval.metrics import seed_letter, seed_rank
 from ddt.eval.metrics.seed import LETTERS
-from ddt.eval.official.asked import Asked
+from ddt.eval.official.asked import Asked, Prediction
 from ddt.eval.official.case import Case, Judged, Scored
 from ddt.eval.official.files import json_lines, json_of, records_of, write_whole
 from ddt.eval.official.problems import Problems
@@ -75,13 +75,13 @@ class SEEDBench(Asked):
             for codes_T, case in zip(codes, cases, strict=True)
         ]
 
-    def read_results(self, outputs: Path, problems: Problems) -> list[tuple[str, str, str]]:
+    def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
         rows = []
         for where, item in json_lines(outputs / RESULTS, problems, ("question_id",)):
             if "losses" in item and len(item["losses"]) == len(OPTIONS):
                 rows.append((where, str(item["question_id"]), seed_rank(item["losses"])))
             elif "prediction" in item:
-                rows.append((where, str(item["question_id"]), str(item["prediction"])))
+                rows.append((where, str(item["question_id"]), item["prediction"]))
             else:
                 problems.add("line without a prediction or four losses", where)
         return rows
@@ -104,7 +104,7 @@ class SEEDBench(Asked):
             prefix = "seed/" if key == "data_type" else "seed/dimension_"
             groups |= {prefix + kind: kinds == kind for kind in dict.fromkeys(kinds.tolist()) if kind}
         scores = {
-            name: mean_score(right[mask], floors={f"always {common}": floor[mask]})
+            name: mean_score(right[mask], np.ones(mask.sum()), {f"always {common}": floor[mask]})
             for name, mask in groups.items()
         }
         judged = [
