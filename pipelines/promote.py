@@ -161,15 +161,16 @@ def _register(
 ) -> tuple[tracking.Version, tracking.Version | None]:
     where = ctx.params.tracking
     champion = tracking.version_by_alias(where, where.model_name, tracking.CHAMPION)
+    # What a later candidate is compared with; a version registered before may have been evaluated again.
+    measured = {f"{METRIC_TAG}{n}": json.dumps([s.value, s.low, s.high]) for n, s in scores.items()}
     for name, stage in ((where.tokenizer_name, "train_tokenizer"), (where.model_name, "finetune")):
         manifest: Manifest = ctx.inputs[stage]
         source = f"{ctx.store.root_uri}/{model_key(manifest)}"
         tags = {"stage": stage, "manifest": manifest.digest, "fingerprint": manifest.fingerprint}
+        tags |= measured if stage == "finetune" else {}
         version = tracking.register(where, name, source, manifest.digest, None, tags)
-    # What a later candidate is compared with; a version registered before may have been evaluated again.
-    measured = {f"{METRIC_TAG}{n}": json.dumps([s.value, s.low, s.high]) for n, s in scores.items()}
-    new = {tag: text for tag, text in measured.items() if version.tags.get(tag) != text}
-    tracking.tag_version(where, version, new)
+    changed = {tag: text for tag, text in measured.items() if version.tags.get(tag) != text}
+    tracking.tag_version(where, version, changed)
     return version, champion
 
 

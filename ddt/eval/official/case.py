@@ -32,7 +32,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Judged:
-    """A case as the scorer sees it: its value, whether that is right, and why, for people to look at."""
+    """A case as the scorer sees it, for people to look at.
+
+    `value`: the higher the better. `right`: whether that is right; `reason`: why it is not.
+    """
 
     case: Case
     value: float
@@ -52,11 +55,11 @@ def halves(
     cases: Sequence[Case], values: Sequence[float], unit: str, higher_is_better: bool = True
 ) -> list[Judged]:
     """Cases of a measure without a right and a wrong: the better half, by the median, stands for right."""
-    sign = 1 if higher_is_better else -1
-    middle = sorted(sign * value for value in values)[len(values) // 2]
+    signed = [float(value) if higher_is_better else -float(value) for value in values]
+    middle = sorted(signed)[len(signed) // 2]
     return [
-        Judged(case, value, sign * value >= middle, f"{unit} {value:.3f}")
-        for case, value in zip(cases, map(float, values), strict=True)
+        Judged(case, better, better >= middle, f"{unit} {value:.3f}")
+        for case, better, value in zip(cases, signed, values, strict=True)
     ]
 
 

@@ -17,8 +17,6 @@ from ddt.eval.official.files import json_of, records_of
 from ddt.eval.scorers import Scorers
 
 CLIP = "openai/clip-vit-base-patch32"
-
-
 Pair = tuple[Path, Path, Path | None]  # output, target, source
 
 
@@ -37,13 +35,10 @@ def l1(pair: Pair) -> tuple[float, float]:
 
 
 def cvs(pair: Pair, scorers: Scorers) -> tuple[float, float]:
-    """Cosine of CLIP's embeddings."""
-    clip = scorers.clip(CLIP)
-
-    def cosine(a: Image.Image, b: Image.Image) -> float:
-        return float(clip.embed_images([a])[0].numpy() @ clip.embed_images([b])[0].numpy())
-
-    return both(pair, cosine)
+    """Cosine of CLIP's embeddings, of output and target, and of source and target."""
+    images = [read_image(path) for path in pair if path is not None]
+    output, target, *source = scorers.clip(CLIP).embed_images(images).numpy()
+    return float(output @ target), float(source[0] @ target) if source else np.nan
 
 
 def lpips(pair: Pair, scorers: Scorers) -> tuple[float, float]:

@@ -44,11 +44,14 @@ class Reconstruction(Drawn):
             raise ValueError(f"{root}: no such folder; expected {self.files_help}")
         if not self.settings["side_px"].isdigit():
             raise ValueError(f"{self.name}: side_px {self.settings['side_px']!r}, expected a number")
-        cases = []
+        cases: dict[str, Case] = {}
         for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES):
-            name = path.relative_to(root)
-            cases.append(Case(name.as_posix(), "", str(path), output=name.with_suffix(".png").as_posix()))
-        return cases
+            output = path.relative_to(root).with_suffix(".png").as_posix()
+            if output in cases:
+                self.problems.add("second picture of a name", f"{path}, first {cases[output].where}")
+            else:
+                cases[output] = Case(output, "", str(path), output=output)
+        return list(cases.values())
 
     def original(self, case: Case) -> np.ndarray:
         """The picture to be reconstructed, uint8 [side, side, 3]."""
