@@ -13,10 +13,11 @@ from PIL import Image
 from ddt.eval.ranking import option_losses
 from ddt.mllm import DDTLlama
 from ddt.mllm.build import load_tokenizer, new_model
-from ddt.mllm.config import LanguageModelConfig, SamplingConfig
+from ddt.mllm.config import SamplingConfig
 from ddt.mllm.vocabulary import extend_tokenizer
 from ddt.scenes import weights_dir
 from ddt.tokenizer import DDTTokenizer, presets
+from tests.mllm.mllm_tiny import TINY
 
 DOCUMENTS = {
     "pope": {
@@ -68,10 +69,7 @@ def plugin(monkeypatch, tmp_path):
         load_tokenizer(weights_dir("bpe")),
     )
     vocabulary = extend_tokenizer(text_tokenizer, image_tokenizer.config.codebook_size)
-    config = LanguageModelConfig(
-        width=32, layers=1, heads=2, kv_heads=1, mlp_width=64, max_length=128, tie_embeddings=True
-    )
-    model = DDTLlama(new_model(config, vocabulary, 0), text_tokenizer, image_tokenizer, SamplingConfig())
+    model = DDTLlama(new_model(TINY, vocabulary, 0), text_tokenizer, image_tokenizer, SamplingConfig())
     model.save_pretrained(tmp_path / "model")
     made = found(pretrained=str(tmp_path / "model"), batch_size="2", device="cpu", max_batch_size=None)
     made.task_dict = DOCUMENTS

@@ -10,7 +10,6 @@ from ddt.eval.benchmark import Score
 from ddt.manifest import Commit, Manifest
 from ddt.mllm import DDTLlama
 from ddt.mllm.build import load_tokenizer, new_model
-from ddt.mllm.config import LanguageModelConfig
 from ddt.mllm.vocabulary import extend_tokenizer
 from ddt.params import load_params
 from ddt.scenes import weights_dir
@@ -21,6 +20,7 @@ from pipelines.cli import main
 from pipelines.graph import INPUTS
 from pipelines.models import publish_model
 from pipelines.runner import manifest_path, report_path, stage_context
+from tests.mllm.mllm_tiny import TINY
 
 OFFICIAL = {
     "benchmark": "geneval",
@@ -56,10 +56,7 @@ def params(tmp_path, monkeypatch):
     torch.manual_seed(0)
     tokenizer, text = DDTTokenizer(presets()["debug"]).eval(), load_tokenizer(weights_dir("bpe"))
     vocabulary = extend_tokenizer(text, tokenizer.config.codebook_size)
-    config = LanguageModelConfig(
-        width=32, layers=1, heads=2, kv_heads=1, mlp_width=64, max_length=128, tie_embeddings=True
-    )
-    model = DDTLlama(new_model(config, vocabulary, 0), text, tokenizer)
+    model = DDTLlama(new_model(TINY, vocabulary, 0), text, tokenizer)
     store = open_store(params.paths.store)
     for stage, made in (("train_tokenizer", tokenizer), ("finetune", model)):
         made.save_pretrained(tmp_path / stage)
