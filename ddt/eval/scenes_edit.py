@@ -51,11 +51,11 @@ def edit_faults(image_HWC: np.ndarray, target: Scene) -> list[str]:
     faults += [f"missing {count} {' '.join(kind)}" for kind, count in (wanted - seen).items()]
     faults += [f"unexpected {count} {' '.join(kind)}" for kind, count in (seen - wanted).items()]
     if not faults:
-        wanted = [Wanted(item.color, item.shape, item.x, item.y) for item in target.objects]
+        places = [Wanted(item.color, item.shape, item.x, item.y) for item in target.objects]
         faults = [
             f"{item.color} {item.shape} is not at its place"
             for item, is_there in zip(
-                wanted, placed(wanted, found, image_HWC.shape[0], MAX_OFFSET), strict=True
+                places, placed(places, found, image_HWC.shape[0], MAX_OFFSET), strict=True
             )
             if not is_there
         ]
