@@ -117,6 +117,7 @@ def _settings(ctx: StageContext) -> dict[str, Any]:
         "sampling": to_dict(ctx.params.finetune.sampling),
         "evaluate": to_dict(ctx.section),
         "model": ctx.inputs["finetune"].digest,
+        "model folder": ctx.inputs["finetune"].commits[0].sha256,
         "tokenizer": ctx.inputs["train_tokenizer"].digest,
         "data": ctx.inputs["ingest"].digest,
     }

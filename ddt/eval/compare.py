@@ -51,14 +51,18 @@ class Line:
 
 
 def beside_the_paper(
-    own: Mapping[str, Score], own_data: str, official: Sequence[Mapping[str, Any]] = ()
+    own: Mapping[str, Score],
+    own_data: str,
+    official: Sequence[Mapping[str, Any]] = (),
+    model: str | None = None,
 ) -> list[tuple[Table, list[Line]]]:
     """Tables 1 to 4 with what this model has in each column.
 
     `own` are the scores of the stage `evaluate` on `own_data` (a few words: what, how large), `official` the
-    results of `ddt benchmark` as it prints them.
+    results of `ddt benchmark` as it prints them. `model` is the digest of the model's folder that has the own
+    scores: results of any other are marked.
     """
-    known = official_scores(official)
+    known = official_scores(official, model)
     return [
         (table, [_line(table, index, own, own_data, known) for index in range(len(table.columns))])
         for table in TABLES
@@ -81,18 +85,23 @@ def _line(
     return Line(column, table.ours(index), table.others(index), tuple(measured), mine)
 
 
-def official_scores(results: Sequence[Mapping[str, Any]]) -> dict[str, Measured]:
+def official_scores(results: Sequence[Mapping[str, Any]], model: str | None = None) -> dict[str, Measured]:
     """The scores of `ddt benchmark`'s results by name; a later result of the same name takes its place."""
     return {
-        name: Measured(name, Score(**score), result_remarks(result))
+        name: Measured(name, Score(**score), result_remarks(result, model))
         for result in results
         for name, score in result["scores"].items()
     }
 
 
-def result_remarks(result: Mapping[str, Any]) -> tuple[str, ...]:
-    """In what a result is less, or other, than the published protocol."""
+def result_remarks(result: Mapping[str, Any], model: str | None = None) -> tuple[str, ...]:
+    """In what a result is less, or other, than the published protocol, or of another model than `model`."""
     remarks = []
+    made = result.get("generated")
+    if made is None:
+        remarks.append("the model that made the outputs is not recorded")
+    elif model is not None and made["digest"] != model:
+        remarks.append(f"another model: {made['digest'][:16]}")
     coverage = result["coverage"]
     if coverage["share"] != 1:
         remarks.append(f"partial: {coverage['scored']} of {coverage['cases']} cases")

@@ -42,7 +42,7 @@ class Evaluation:
 
     def tables(self) -> list[tuple[Table, list[Line]]]:
         """The paper's tables with this model beside."""
-        return beside_the_paper(self.scores, self.own_data, self.official)
+        return beside_the_paper(self.scores, self.own_data, self.official, self.settings.get("model folder"))
 
 
 def write_json(path: str | Path, evaluation: Evaluation) -> None:
@@ -71,9 +71,8 @@ def official_result(result: Mapping[str, Any]) -> Result:
     made = result.get("generated")
     told.append(f"model: {made['model']} ({made['digest']}), sampling {made['sampling']}" if made else "")
     told += [f"data {path} ({digest})" for path, digest in result["data"].items()]
-    protocol = "On its official files. " + ". ".join(
-        part for part in (*result_remarks(result), *told) if part
-    )
+    parts = ["on its official files", *result_remarks(result), *told]
+    protocol = "; ".join(part for part in parts if part)
     return Result(
         result["benchmark"],
         f"{result['benchmark']}, official files",

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ddt.eval.benchmark import Score
-from ddt.eval.compare import NOT_RUN, beside_the_paper, text_rows, to_json
+from ddt.eval.compare import NOT_RUN, beside_the_paper, result_remarks, text_rows, to_json
 from ddt.eval.paper import OURS, TABLES
 from ddt.eval.report import Evaluation, write_html
 
@@ -81,6 +81,10 @@ def test_an_official_result_tells_what_is_different():
     assert "partial: 100 of 200 cases" in line.official[0].remarks
     assert "found in its files: 100 x missing prediction" in line.official[0].remarks
     assert any("images or all not stated" in remark for remark in line.official[0].remarks)
+    assert "the model that made the outputs is not recorded" in line.official[0].remarks
+    known = RESULT | {"generated": {"digest": "ab" * 32}}
+    assert not any("model" in each for each in result_remarks(known, "ab" * 32))
+    assert "another model: abababababababab" in result_remarks(known, "cd" * 32)
     found = [each for each in to_json(beside_the_paper({}, "", [RESULT])) if each["metric"] == "SEED-Bench"]
     assert json.loads(json.dumps(found))[0]["official"][0]["name"] == "seed/all"
 
