@@ -198,10 +198,15 @@ class EvaluateParams:
 
 @dataclass(frozen=True)
 class PromoteParams:
-    """A candidate becomes champion if every metric reaches its threshold and loses at most its delta."""
+    """A candidate becomes champion if every check holds for the worse bound of the metric's 95 % interval.
+
+    That is the lower bound, which must reach `min_metric`, or, where lower is better, the upper one, which
+    `max_metric` limits. `max_drop`: by how much it may be worse than the same bound of the champion.
+    """
 
     min_metric: dict[str, float]
-    max_drop: dict[str, float]
+    max_metric: dict[str, float]
+    max_drop: dict[str, Annotated[float, Range(0)]]
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 
 from ddt.params import Params
 from pipelines.models import find_model
-from pipelines.use import load
 
 if TYPE_CHECKING:
-    from ddt.mllm import DDTLlama
+    from ddt.eval.official import Case
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -45,29 +44,43 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 
 def run(params: Params, arguments: argparse.Namespace) -> None:
     """Generate where a model is given, then score; the result is JSON on stdout."""
-    from ddt.eval.official import evaluate, generate, open_benchmark
+    from ddt.eval.official import evaluate
     from ddt.eval.scorers import Scorers
+    from pipelines.generation import Request, generate_on_ray, signature
 
-    benchmark = open_benchmark(
-        arguments.name,
-        [Path(path) for path in arguments.data],
-        Path(arguments.images) if arguments.images else None,
-        pairs("--setting", arguments.setting),
-    )
-    outputs = Path(arguments.outputs)
-    result: dict[str, object] = {"benchmark": benchmark.name}
-    if arguments.model:
-        model = load(params, arguments.model)
-        made = generate(benchmark, model, outputs, arguments.batch_size)
-        result["generated"] = {"made": made, **_model(params, arguments.model, model)}
-    elif arguments.no_score:
+    model = find_model(arguments.model, params) if arguments.model else None
+    if model is None and arguments.no_score:
         raise ValueError("--no-score: nothing to do without --model")
+    outputs = Path(arguments.outputs)
+    request = Request(
+        arguments.name, tuple(_absolute(path) for path in arguments.data),
+        _absolute(arguments.images) if arguments.images else None, pairs("--setting", arguments.setting),
+        str(model.resolve()) if model else "", _absolute(outputs), arguments.batch_size,
+    )  # fmt: skip
+    benchmark = request.open()
+    precomputed = pairs("--precomputed", arguments.precomputed)
+    files = {kind: Path(path) for kind, path in precomputed.items()}
+    scorers = Scorers(pairs("--scorer", arguments.scorer), files)
+    result: dict[str, object] = {"benchmark": benchmark.name}
+    made = 0
+    if model is not None:
+
+        def look(case: Case) -> None:
+            """Scoring goes on while the rest is generated."""
+            if case.output and not arguments.no_score:
+                benchmark.measure(case, Path(request.outputs) / case.output, scorers)
+
+        made = generate_on_ray(params, request, benchmark, look)
     if not arguments.no_score:
-        precomputed = pairs("--precomputed", arguments.precomputed)
-        files = {kind: Path(path) for kind, path in precomputed.items()}
-        scorers = Scorers(pairs("--scorer", arguments.scorer), files)
         result |= evaluate(benchmark, outputs, scorers, arguments.partial)
+    maker = signature(outputs)
+    result["generated"] = None if maker is None else {"made": made, **maker}
     print(json.dumps(result, indent=1))
+
+
+def _absolute(path: str | Path) -> str:
+    """A path that means the same in every worker."""
+    return str(Path(path).resolve())
 
 
 def pairs(option: str, items: Sequence[str]) -> dict[str, str]:
@@ -81,14 +94,3 @@ def pairs(option: str, items: Sequence[str]) -> dict[str, str]:
             raise ValueError(f"{option} {item}: {key} is given twice")
         found[key] = value
     return found
-
-
-def _model(params: Params, reference: str, model: DDTLlama) -> dict[str, object]:
-    from ddt.config import to_dict
-    from ddt.store import folder_digest
-
-    return {
-        "model": reference,
-        "digest": folder_digest(find_model(reference, params)),
-        "sampling": to_dict(model.sampling),
-    }

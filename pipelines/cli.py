@@ -65,6 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_judges(commands)
     _add_uses(commands)
     _add_benchmark(commands)
+    report = _command(commands, "report", "the evaluation's page, with official results in it", _report)
+    report.add_argument("--results", nargs="*", default=[], help="files with what `ddt benchmark` printed")
+    report.add_argument("-o", "--output", required=True, help="HTML page to write; its numbers go beside it")
     ui = _command(commands, "ui", "open MLflow's pages in a browser on this machine", _ui)
     ui.add_argument("--port", type=int, default=5000)
     trace = _command(commands, "trace", "what a model was made from, back to the source shards", _trace)
@@ -222,6 +225,12 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     from pipelines import benchmark
 
     benchmark.run(_params(arguments), arguments)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from pipelines import evaluation_page
+
+    print(evaluation_page.make(_params(arguments), arguments.results, arguments.output))
 
 
 def _trace(arguments: argparse.Namespace) -> None:

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from PIL import Image
 
 from ddt.config import to_dict
-from ddt.eval.benchmark import Benchmark, Row, Score
-from ddt.eval.report import example_grid, write_html, write_json
+from ddt.eval.benchmark import Benchmark, Row
+from ddt.eval.compare import text_rows
+from ddt.eval.report import Evaluation, write_html, write_json
+from ddt.eval.results import Result, example_sheet, score_table
 from ddt.eval.suite import Photographs, does_not_apply, suite
 from ddt.manifest import Commit
 from ddt.params import EvaluateParams
 from ddt.records import read_shard, write_shard
 from ddt.store import Store
 from pipelines.models import model_folder, model_key
+from pipelines.pictures import paper_plot
 from pipelines.report import Report
 from pipelines.runner import StageContext, StageResult
 from pipelines.units import Output, UnitWorker, digest_of, run_units
 
 MODULES = ("ddt.eval", "ddt.mllm", "ddt.tokenizer", "ddt.scenes", "pipelines.evaluate")
-PICTURED = ("reconstruct", "geneval", "edit")
 ROW_SCHEMA = pa.schema(
     [
         *[
@@ -66,40 +70,57 @@ class EvaluateWorker(UnitWorker):
 
 def run(ctx: StageContext) -> StageResult:
     """Run every benchmark that applies; the rest is named with the reason."""
-    from ddt.tokenizer import DDTTokenizer
-
     params: EvaluateParams = ctx.section
     shards = photograph_shards(ctx)
-    held_out = load_photographs(ctx.store, shards, params.cases)
-    tokenizer = DDTTokenizer.from_pretrained(model_folder(ctx.store, ctx.inputs["train_tokenizer"]))
-    benchmarks = suite(params, tokenizer.config.image_size, held_out)
+    _, _, benchmarks = _suite(ctx)
     units = [
         unit for benchmark in benchmarks for unit in blocks(ctx.fingerprint, benchmark, params.batch_size)
     ]
     model = model_key(ctx.inputs["finetune"])
     made = run_units(ctx, EvaluateWorker, units, model=model, params=params, photographs=shards)
-    rows = {benchmark.name: read_rows(ctx.store, made, benchmark.name) for benchmark in benchmarks}
-    scores = {
-        name: score
-        for benchmark in benchmarks
-        for name, score in benchmark.summarize(rows[benchmark.name]).items()
-    }
-    report = _report(ctx, benchmarks, rows, scores)
-    left_out = does_not_apply(params, held_out)
-    report.notes += [f"{name}: {reason}." for name, reason in left_out.items()]
-    if held_out is not None and ctx.params.ingest.holdout is None:
+    evaluation = evaluation_of(ctx, made)
+    report = _report(ctx, evaluation)
+    if shards is not None and ctx.params.ingest.holdout is None:
         report.notes.append("No ingest.holdout is set: reconstruction is measured on training images.")
-    settings = {
+    write_json(ctx.folder / "scores.json", evaluation)
+    write_html(ctx.folder / "report.html", evaluation)
+    report.pages["Evaluation report"] = ctx.relative(ctx.folder / "report.html")
+    report.pages["Numbers"] = ctx.relative(ctx.folder / "scores.json")
+    return StageResult(made, report)
+
+
+def evaluation_of(ctx: StageContext, made: Sequence[Commit]) -> Evaluation:
+    """Scores, pictures and settings from the rows that the units made."""
+    side_px, held_out, benchmarks = _suite(ctx)
+    rows = {benchmark.name: read_rows(ctx.store, made, benchmark.name) for benchmark in benchmarks}
+    return Evaluation(
+        [Result.of(benchmark, rows[benchmark.name]) for benchmark in benchmarks],
+        f"{'scenes' if held_out is None else 'photographs'} of {side_px} px",
+        _settings(ctx),
+        does_not_apply(ctx.section, held_out),
+    )
+
+
+def _suite(ctx: StageContext) -> tuple[int, Photographs | None, list[Benchmark]]:
+    """The pictures' side, the photographs where the data are real, and the benchmarks that apply."""
+    from ddt.tokenizer import DDTTokenizer
+
+    tokenizer = DDTTokenizer.from_pretrained(model_folder(ctx.store, ctx.inputs["train_tokenizer"]))
+    side_px = tokenizer.config.image_size
+    held_out = load_photographs(ctx.store, photograph_shards(ctx), ctx.section.cases)
+    return side_px, held_out, suite(ctx.section, side_px, held_out)
+
+
+def _settings(ctx: StageContext) -> dict[str, Any]:
+    """What every score was measured with and on."""
+    return {
         "sampling": to_dict(ctx.params.finetune.sampling),
-        "evaluate": to_dict(params),
+        "evaluate": to_dict(ctx.section),
         "model": ctx.inputs["finetune"].digest,
+        "model folder": ctx.inputs["finetune"].commits[0].sha256,
         "tokenizer": ctx.inputs["train_tokenizer"].digest,
         "data": ctx.inputs["ingest"].digest,
     }
-    write_json(ctx.folder / "scores.json", scores, left_out, settings)
-    write_html(ctx.folder / "report.html", benchmarks, rows, scores, left_out, settings)
-    report.pages["Evaluation report"] = ctx.relative(ctx.folder / "report.html")
-    return StageResult(made, report)
 
 
 def photograph_shards(ctx: StageContext) -> list[str] | None:
@@ -144,25 +165,26 @@ def read_rows(store: Store, made: Sequence[Commit], benchmark: str) -> list[Row]
     return [row for c in mine for row in read_shard(store.fetch(c.key)).to_pylist()]
 
 
-def _report(
-    ctx: StageContext, benchmarks: Sequence[Benchmark], rows: dict[str, list[Row]], scores: dict[str, Score]
-) -> Report:
+def _report(ctx: StageContext, evaluation: Evaluation) -> Report:
     report = Report("evaluate")
+    scores = evaluation.scores
     report.metrics = {name: score.value for name, score in scores.items()}
-    header = ["metric", "score", "95 % interval", "floor", "ceiling", "n"]
-    report.tables["Scores"] = [header, *[_score_row(name, score) for name, score in scores.items()]]
-    for benchmark in benchmarks:
-        if benchmark.name in PICTURED:
-            path = ctx.folder / f"{benchmark.name}.png"
-            example_grid(benchmark, rows[benchmark.name]).save(path)
-            report.pictures[benchmark.title] = ctx.relative(path)
+    report.scores = {name: score.to_dict() for name, score in scores.items()}
+    report.notes = [f"{name}: {reason}." for name, reason in evaluation.left_out.items()]
+    report.notes.append("Measured on: " + json.dumps(evaluation.settings))
+    tables = evaluation.tables()
+    for table, lines in tables:
+        report.tables[f"Beside the paper's Table {table.number}: {table.title}"] = text_rows(lines)
+    report.tables["Scores"] = score_table(scores)
+    _picture(ctx, report, "Beside the paper", "beside_the_paper", paper_plot(tables))
+    for result in evaluation.results:
+        sheet = example_sheet(result)
+        if sheet is not None:
+            _picture(ctx, report, result.title, result.name, sheet)
     return report
 
 
-def _score_row(name: str, score: Score) -> list[str]:
-    def show(value: float | None) -> str:
-        return "" if value is None else f"{value:.3f}"
-
-    floor = f"{show(score.floor)} ({score.floor_is})" if score.floor is not None else ""
-    interval = f"{show(score.low)} to {show(score.high)}"
-    return [name, show(score.value), interval, floor, show(score.ceiling), str(score.n)]
+def _picture(ctx: StageContext, report: Report, title: str, name: str, image: Image.Image) -> None:
+    path = ctx.folder / f"{name}.png"
+    image.save(path)
+    report.pictures[title] = ctx.relative(path)

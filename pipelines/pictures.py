@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ddt.eval.compare import Line
+from ddt.eval.paper import Table
 from ddt.eval.pictures import grid
 
 BINS = 60
@@ -95,4 +97,34 @@ def position_plot(bars: Mapping[str, Sequence[float]]) -> Image.Image:
         ax.bar(np.arange(1, len(values) + 1), values, width=0.9)
         ax.set_ylabel(name)
     rows[-1].set_xlabel("token")
+    return figure_image(figure)
+
+
+def paper_plot(tables: Sequence[tuple[Table, Sequence[Line]]]) -> Image.Image:
+    """The paper's tables as one axis for each column: other methods, the paper's model, this model."""
+    lines = [line for _, lines in tables for line in lines]
+    figure, axis = axes(9, 0.27 * len(lines) + 1)
+    marks: dict[str, Any] = {}
+    for y, line in enumerate(reversed(lines)):
+        measured = {"this model, official files": list(line.official)}
+        measured["this model, own data (another scale)"] = [line.own] if line.own else []
+        values = [line.paper, *line.others.values()]
+        values += [end for each in sum(measured.values(), []) for end in (each.score.low, each.score.high)]
+        low, span = min(values), max(values) - min(values) or 1.0
+        others = [(value - low) / span for value in line.others.values()]
+        marks["other methods of the paper"] = axis.scatter(others, [y] * len(others), c="#b9bec4", marker="|")
+        paper = (line.paper - low) / span
+        marks["DDT-LLaMA in the paper"] = axis.scatter([paper], [y], facecolors="none", edgecolors="black")
+        for (name, found), color, marker in zip(measured.items(), ("#1f4e91", "#c2701c"), "oD", strict=True):
+            for each in found:
+                ends = [(end - low) / span for end in (each.score.low, each.score.high)]
+                axis.plot(ends, [y, y], color=color, linewidth=1)
+                x = (each.score.value - low) / span
+                marks[name] = axis.scatter([x], [y], c=color, marker=marker, s=22)
+    titles = [f"{line.column.title} {'↓' if line.column.lower_is_better else '↑'}" for line in lines]
+    axis.set_yticks(range(len(lines)), titles[::-1], fontsize=8)
+    axis.set_xticks([0, 1], ["lowest number", "highest"], fontsize=8)
+    axis.legend(
+        marks.values(), marks.keys(), fontsize=7, loc="lower center", ncols=2, bbox_to_anchor=(0.5, 1)
+    )
     return figure_image(figure)

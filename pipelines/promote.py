@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ddt.eval.benchmark import Score
 from ddt.manifest import Commit, Manifest, unit_id, write_unit
 from ddt.params import PromoteParams
 from pipelines import tracking
@@ -16,33 +18,50 @@ from pipelines.units import digest_of
 
 MODULES = ("pipelines.promote",)
 ALWAYS_RUNS = True  # the registry may have changed since
-METRIC_TAG = "metric."
+METRIC_TAG = "metric."  # its value: [value, low, high] of a version when it was registered
 
 
 @dataclass(frozen=True)
 class Check:
-    """One metric against its threshold, or against the champion."""
+    """One metric against its threshold or the champion, decided on the worse bound of its interval."""
 
     metric: str
     rule: str
-    value: float | None
-    limit: float
+    score: Score | None
+    limit: float | None
     passed: bool
 
     def row(self) -> list[str]:
-        value = "missing" if self.value is None else f"{self.value:.4f}"
-        return [self.metric, self.rule, value, f"{self.limit:.4f}", "yes" if self.passed else "NO"]
+        """Metric, rule, limit, value, interval, decision."""
+        value, interval = "missing", ""
+        if self.score is not None:
+            value = f"{self.score.value:.4f}"
+            interval = f"{self.score.low:.4f} to {self.score.high:.4f}"
+        limit = "" if self.limit is None else f"{self.limit:.4f}"
+        return [self.metric, self.rule, limit, value, interval, "yes" if self.passed else "NO"]
+
+    def reason(self) -> str:
+        """In one clause, for tags and notes."""
+        metric, rule, limit, value, interval, _ = self.row()
+        return (
+            f"{metric}: {rule} {limit}".rstrip() + f", it is {value}" + (f" ({interval})" if interval else "")
+        )
+
+
+CHECK_HEADER = ["metric", "rule", "limit", "value", "95 % interval", "passed"]
 
 
 def run(ctx: StageContext) -> StageResult:
     """Register the candidate and decide; the verdict is the stage's output, whichever it is."""
     params: PromoteParams = ctx.section
-    metrics = Report.load(report_path(ctx.workspace, "evaluate")).metrics
+    stored = Report.load(report_path(ctx.workspace, "evaluate")).scores
+    scores = {name: Score(**score) for name, score in stored.items()}
+    refuse_wrong_side(params, scores)
     with overhead("mlflow"):
-        candidate, champion = _register(ctx, metrics)
-    checks = decide(params, metrics, champion_metrics(candidate, champion))
+        candidate, champion = _register(ctx, scores)
+    checks = decide(params, scores, champion_scores(candidate, champion))
     promoted = all(check.passed for check in checks)
-    reasons = [f"{c.metric} {c.rule} {c.limit:.4f}: {c.row()[2]}" for c in checks if not c.passed]
+    reasons = [check.reason() for check in checks if not check.passed]
     verdict = "promoted" if promoted else "refused"
     with overhead("mlflow"):
         tags = {"verdict": verdict, "verdict_reasons": "; ".join(reasons) or "every check passed"}
@@ -58,55 +77,100 @@ def run(ctx: StageContext) -> StageResult:
         + ("every check passed" if promoted else "; ".join(reasons))
         + f" ({before})."
     ]
-    report.tables["Checks"] = [["metric", "rule", "value", "limit", "passed"], *[c.row() for c in checks]]
+    report.tables["Checks"] = [CHECK_HEADER, *[check.row() for check in checks]]
     return StageResult([_commit(ctx, candidate, verdict, checks)], report)
 
 
+def refuse_wrong_side(params: PromoteParams, scores: Mapping[str, Score]) -> None:
+    """StageError where a metric has a threshold on the side on which it can't be too far."""
+    for key, given, higher_is_better in (
+        ("min_metric", params.min_metric, True),
+        ("max_metric", params.max_metric, False),
+    ):
+        for metric in given:
+            if metric in scores and scores[metric].higher_is_better != higher_is_better:
+                better, right = ("higher", "min_metric") if not higher_is_better else ("lower", "max_metric")
+                raise StageError(f"promote.{key}.{metric}: {better} is better there; expected it in {right}")
+
+
 def decide(
-    params: PromoteParams, metrics: dict[str, float], champion: dict[str, float] | None
+    params: PromoteParams, scores: Mapping[str, Score], champion: Mapping[str, Score] | None
 ) -> list[Check]:
     """Every threshold, and every allowed drop against the champion where there is one.
 
-    A metric the evaluation does not have fails its check.
+    What decides is the worse bound of the interval: the level that the evaluation makes certain. For the drop
+    it is compared with the same bound of the champion, so a noisier evaluation passes no more easily, and the
+    same model passes always. A metric the evaluation does not have fails its check.
     """
     checks = []
     for metric, limit in sorted(params.min_metric.items()):
-        value = metrics.get(metric)
-        checks.append(Check(metric, "at least", value, limit, value is not None and value >= limit))
-    for metric, drop in sorted(params.max_drop.items()):
-        if champion is not None and metric in champion:
-            limit, value = champion[metric] - drop, metrics.get(metric)
-            rule = "not below the champion by more than allowed, at least"
-            checks.append(Check(metric, rule, value, limit, value is not None and value >= limit))
+        checks.append(_check(metric, "lower bound at least", scores.get(metric), limit))
+    for metric, limit in sorted(params.max_metric.items()):
+        checks.append(_check(metric, "upper bound at most", scores.get(metric), limit))
+    for metric, drop in sorted(params.max_drop.items() if champion is not None else ()):
+        checks.append(_drop_check(metric, scores.get(metric), (champion or {}).get(metric), drop))
     return checks
 
 
-def champion_metrics(
+def _drop_check(metric: str, score: Score | None, before: Score | None, drop: float) -> Check:
+    if before is None:
+        return Check(metric, "the champion was not measured by it", score, None, score is not None)
+    if score is None or score.higher_is_better:
+        rule, limit = f"lower bound at least the champion's less {drop:g}", before.low - drop
+    else:
+        rule, limit = f"upper bound at most the champion's plus {drop:g}", before.high + drop
+    return _check(metric, rule, score, limit)
+
+
+def _check(metric: str, rule: str, score: Score | None, limit: float) -> Check:
+    if score is None:
+        return Check(metric, rule, None, limit, False)
+    passed = score.low >= limit if score.higher_is_better else score.high <= limit
+    return Check(metric, rule, score, limit, passed)
+
+
+def champion_scores(
     candidate: tracking.Version, champion: tracking.Version | None
-) -> dict[str, float] | None:
-    """The champion's metrics, as tagged when it was registered; None where it is the candidate itself."""
+) -> dict[str, Score] | None:
+    """The champion's scores, as tagged when it was registered; None where it is the candidate itself.
+
+    Raises StageError where a tag holds something else.
+    """
     if champion is None or champion.number == candidate.number:
         return None
     return {
-        name.removeprefix(METRIC_TAG): float(value)
-        for name, value in champion.tags.items()
+        name.removeprefix(METRIC_TAG): _tagged(champion, name, text)
+        for name, text in champion.tags.items()
         if name.startswith(METRIC_TAG)
     }
 
 
+def _tagged(version: tracking.Version, name: str, text: str) -> Score:
+    try:
+        value, low, high = (float(number) for number in json.loads(text))
+    except (TypeError, ValueError):
+        raise StageError(
+            f"promote: {version.name} version {version.number} has the tag {name} = {text!r}, "
+            "expected [value, low, high]"
+        ) from None
+    return Score(value, low, high, 0)
+
+
 def _register(
-    ctx: StageContext, metrics: dict[str, float]
+    ctx: StageContext, scores: Mapping[str, Score]
 ) -> tuple[tracking.Version, tracking.Version | None]:
     where = ctx.params.tracking
     champion = tracking.version_by_alias(where, where.model_name, tracking.CHAMPION)
+    # What a later candidate is compared with; a version registered before may have been evaluated again.
+    measured = {f"{METRIC_TAG}{n}": json.dumps([s.value, s.low, s.high]) for n, s in scores.items()}
     for name, stage in ((where.tokenizer_name, "train_tokenizer"), (where.model_name, "finetune")):
         manifest: Manifest = ctx.inputs[stage]
         source = f"{ctx.store.root_uri}/{model_key(manifest)}"
         tags = {"stage": stage, "manifest": manifest.digest, "fingerprint": manifest.fingerprint}
-        if stage == "finetune":
-            wanted = {*ctx.section.min_metric, *ctx.section.max_drop}
-            tags |= {f"{METRIC_TAG}{m}": repr(v) for m, v in metrics.items() if m in wanted}
+        tags |= measured if stage == "finetune" else {}
         version = tracking.register(where, name, source, manifest.digest, None, tags)
+    changed = {tag: text for tag, text in measured.items() if version.tags.get(tag) != text}
+    tracking.tag_version(where, version, changed)
     return version, champion
 
 
@@ -116,7 +180,7 @@ def _commit(ctx: StageContext, candidate: tracking.Version, verdict: str, checks
         "model": candidate.name,
         "digest": candidate.tags["digest"],
         "verdict": verdict,
-        "checks": [check.row() for check in checks],
+        "checks": [dict(zip(CHECK_HEADER, check.row(), strict=True)) for check in checks],
     }
     try:
         path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass
@@ -13,7 +14,8 @@ class Report:
 
     `metrics` are flat `name: number`; `curves` map a name to [[step, value], ...]; `pictures` map a title to
     a PNG path and `pages` a title to an HTML path, both relative to the workspace; `tables` map a title to
-    rows, the first being the header. `work_seconds` is the time in the stage's own work, `seconds` all of it.
+    rows, the first being the header. `scores` has the evaluation's metrics with interval and controls
+    (`Score.to_dict`). `work_seconds` is the time in the stage's own work, `seconds` all of it.
     """
 
     stage: str
@@ -23,6 +25,7 @@ class Report:
     work_seconds: float = 0.0
     skipped: bool = False
     metrics: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     rejects: dict[str, int] = field(default_factory=dict)
     curves: dict[str, list[list[float]]] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from pipelines.report import Report
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 
+_NOT_IN_NAMES = re.compile(r"[^\w\-./ :]")  # MLflow refuses these in a metric's name
+MAX_BATCH = 1000  # metrics that MLflow takes at once
 DIGEST_CHARS = 32  # MLflow allows 36 characters for a dataset digest; the full one goes into a tag
 CHAMPION, CANDIDATE = "champion", "candidate"
 
@@ -107,7 +110,8 @@ def log_stage(
     ]
     if datasets:
         mlflow_client.log_inputs(run_id, datasets)
-    _log_metrics(mlflow_client, run_id, report.metrics | {"seconds": report.seconds})
+    bounds = {f"{name}/{end}": score[end] for name, score in report.scores.items() for end in ("low", "high")}
+    _log_metrics(mlflow_client, run_id, report.metrics | bounds | {"seconds": report.seconds})
     _log_curves(mlflow_client, run_id, report.curves)
     for folder, files in (("pictures", report.pictures), ("pages", report.pages)):
         for path in files.values():
@@ -192,9 +196,13 @@ def _log_metrics(mlflow_client: Any, run_id: str, metrics: dict[str, float]) -> 
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    batch = [Metric(name, float(value), now, 0) for name, value in metrics.items()]
-    if batch:
-        mlflow_client.log_batch(run_id, metrics=batch)
+    named = [Metric(_NOT_IN_NAMES.sub("_", name), float(value), now, 0) for name, value in metrics.items()]
+    _log_batches(mlflow_client, run_id, named)
+
+
+def _log_batches(mlflow_client: Any, run_id: str, points: list[Any]) -> None:
+    for start in range(0, len(points), MAX_BATCH):
+        mlflow_client.log_batch(run_id, metrics=points[start : start + MAX_BATCH])
 
 
 def _log_curves(mlflow_client: Any, run_id: str, curves: dict[str, list[list[float]]]) -> None:
@@ -202,8 +210,7 @@ def _log_curves(mlflow_client: Any, run_id: str, curves: dict[str, list[list[flo
 
     now = int(time.time() * 1000)
     points = [Metric(name, float(v), now, int(s)) for name, curve in curves.items() for s, v in curve]
-    for start in range(0, len(points), 1000):
-        mlflow_client.log_batch(run_id, metrics=points[start : start + 1000])
+    _log_batches(mlflow_client, run_id, points)
 
 
 def _flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -10,18 +10,24 @@ from typing import Any
 import numpy as np
 
 from ddt.eval.benchmark import Row, Score
+from ddt.eval.compare import Line, differs, official_text, own_text
+from ddt.eval.paper import OURS, Table
+from ddt.eval.plots import bar, legend, strip
 from ddt.eval.results import HEADER, Result, row_text, score_table
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c1e21 }
-body { margin: 2rem auto; max-width: 72rem; padding: 0 1rem }
+body { margin: 2rem auto; max-width: 84rem; padding: 0 1rem }
 h2 { margin-top: 2.5rem; border-bottom: 1px solid #d5d8dc; padding-bottom: .2rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 14px }
 td, th { padding: .2rem .7rem .2rem 0; text-align: left; vertical-align: middle }
 tr + tr td { border-top: 1px solid #eceef0 }
-td:nth-child(2) { font-weight: 600 }
-.paper { color: #6b7075 }
+th { font-weight: 600; font-size: 13px; color: #4a4e53 }
+.scores td:nth-child(2), .beside td:nth-child(5) { font-weight: 600 }
+.own { color: #9a5511 } .none { color: #9aa0a6; font-weight: 400 }
+.differs { color: #6b7075; font-size: 12.5px; max-width: 24rem; overflow-wrap: anywhere }
 .protocol { color: #4a4e53; max-width: 60rem }
+.key span { margin-right: 1.4rem; white-space: nowrap } .key svg { vertical-align: -2px }
 .examples { display: flex; flex-wrap: wrap; gap: .8rem }
 figure { margin: 0; max-width: 20rem; padding: .5rem; border: 1px solid #dfe2e5; border-radius: 4px }
 figure.wrong { border-color: #d08a84 } figure.right { border-color: #8abf95 }
@@ -29,22 +35,36 @@ figure img { width: 6rem; image-rendering: pixelated; margin-right: .25rem }
 figcaption { font-size: 13px; overflow-wrap: anywhere }
 """
 _LEGEND = (
-    "Bar: from floor to ceiling; dot: the score; line: its 95 % bootstrap interval. The floor is the best of "
-    "the baselines named beside it. Numbers of the paper are on other pictures and another scale: they say "
-    "what the same task gives at full size, not what to compare with."
+    "Bar: from floor to ceiling; dot: the score; line: its 95 % bootstrap interval. The ceiling is what "
+    "ground truth scores through the same scorer, the floor the best of the baselines named beside it."
+)
+_BESIDE = (
+    "A number of this model can be set against the paper's only where it was measured on the benchmark's "
+    "official files. The same task on this run's own data is on another scale: it says whether the model can "
+    "do the task at all. The last column tells every difference known, of scorer, setting or data."
 )
 _PICTURES = {"source": "input", "image": "output", "target": "ground truth"}
 
 
 def to_html(
-    results: Sequence[Result], settings: Mapping[str, Any], left_out: Mapping[str, str] | None = None
+    tables: Sequence[tuple[Table, Sequence[Line]]],
+    results: Sequence[Result],
+    settings: Mapping[str, Any],
+    left_out: Mapping[str, str] | None = None,
 ) -> str:
-    """The whole page. `settings`: seeds, sampling, digests; `left_out`: benchmarks with the reason."""
+    """The whole page.
+
+    `tables`: what the paper's hold and this model has; `results`: each benchmark's scores and pictures;
+    `settings`: seeds, sampling, digests; `left_out`: benchmarks with the reason.
+    """
     parts = [
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Evaluation</title>",
         f"<style>{_STYLE}</style></head><body><h1>Evaluation</h1>",
-        f"<p class='protocol'>{html.escape(_LEGEND)}</p>",
         _settings(settings),
+        "<h2>Beside the paper</h2>",
+        f"<p class='protocol'>{html.escape(_BESIDE)}</p>{_key()}",
+        *(_beside(table, lines) for table, lines in tables),
+        f"<h2>Each benchmark</h2><p class='protocol'>{html.escape(_LEGEND)}</p>",
         *(_section(result) for result in results),
     ]
     if left_out:
@@ -58,48 +78,73 @@ def _settings(settings: Mapping[str, Any]) -> str:
         f"<tr><td>{html.escape(str(key))}</td><td>{html.escape(str(value))}</td></tr>"
         for key, value in settings.items()
     )
-    return f"<details><summary>Settings</summary><table>{rows}</table></details>" if rows else ""
+    return f"<details open><summary>Measured on</summary><table>{rows}</table></details>" if rows else ""
+
+
+def _key() -> str:
+    marks = "".join(f"<span>{svg} {html.escape(text)}</span>" for text, svg in legend().items())
+    return f"<p class='key'>{marks}</p>"
+
+
+def _beside(table: Table, lines: Sequence[Line]) -> str:
+    names = (
+        "", "", "DDT-LLaMA, paper", "best other in the paper", "this model, official files",
+        "this model, own data (another scale)", "differs",
+    )  # fmt: skip
+    header = "".join(f"<th>{name}</th>" for name in names)
+    return (
+        f"<h3>Table {table.number}: {html.escape(table.title)}</h3>"
+        f"<table class='beside'><tr>{header}</tr>{''.join(map(_beside_row, lines))}</table>{_whole(table)}"
+    )
+
+
+def _beside_row(line: Line) -> str:
+    arrow = "↓" if line.column.lower_is_better else "↑"
+    official, own = official_text(line), own_text(line)
+    return (
+        f"<tr><td>{html.escape(line.column.title)} {arrow}</td><td>{strip(line)}</td>"
+        f"<td>{line.number(line.paper)}</td><td>{html.escape(line.best_other)}</td>"
+        f"<td{'' if line.official else _NONE}>{html.escape(official)}</td>"
+        f"<td{_OWN if line.own else _NONE}>{html.escape(own)}</td>"
+        f"<td class='differs'>{html.escape(differs(line))}</td></tr>"
+    )
+
+
+_NONE, _OWN = " class='none'", " class='own'"
+
+
+def _whole(table: Table) -> str:
+    """The table as the paper prints it."""
+    header = "".join(f"<th>{html.escape(column.title)}</th>" for column in table.columns)
+    rows = "".join(
+        f"<tr><td>{html.escape(name)}</td>"
+        + "".join(f"<td>{'-' if value is None else f'{value:g}'}</td>" for value in values)
+        + "</tr>"
+        for name, values in table.rows.items()
+    )
+    summary = f"The paper's whole table ({len(table.rows)} methods, {OURS} last)"
+    return f"<details><summary>{summary}</summary><table><tr><th></th>{header}</tr>{rows}</table></details>"
 
 
 def _section(result: Result) -> str:
     scores = list(result.scores.values())
     header = "".join(f"<th>{html.escape(name)}</th>" for name in [*HEADER[:2], "", *HEADER[2:]])
     body = "".join(
-        _table_row(cells, score) for cells, score in zip(score_table(result)[1:], scores, strict=True)
+        _table_row(cells, score) for cells, score in zip(score_table(result.scores)[1:], scores, strict=True)
     )
     examples = [(row, "right") for row in result.successes] + [(row, "wrong") for row in result.failures]
+    figures = "".join(_figure(row, verdict) for row, verdict in examples)
     return (
-        f"<h2>{html.escape(result.title)}</h2><p class='protocol'>{html.escape(result.protocol)}</p>"
-        f"<table><tr>{header}</tr>{body}</table><h3>Examples</h3>"
-        f"<div class='examples'>{''.join(_figure(row, verdict) for row, verdict in examples)}</div>"
+        f"<h3>{html.escape(result.title)}</h3><p class='protocol'>{html.escape(result.protocol)}</p>"
+        f"<table class='scores'><tr>{header}</tr>{body}</table>"
+        f"<h4>Examples</h4><div class='examples'>{figures}</div>"
     )
 
 
 def _table_row(cells: list[str], score: Score) -> str:
-    name, value, *others, paper = (html.escape(cell) for cell in cells)
+    name, value, *others = (html.escape(cell) for cell in cells)
     rest = "".join(f"<td>{cell}</td>" for cell in others)
-    return (
-        f"<tr><td>{name}</td><td>{value}</td><td>{_bar(score)}</td>{rest}<td class='paper'>{paper}</td></tr>"
-    )
-
-
-def _bar(score: Score, width: int = 150) -> str:
-    """An inline SVG of floor, interval, score and ceiling; empty without both ends."""
-    if score.floor is None or score.ceiling is None or score.floor == score.ceiling:
-        return ""
-    ends = (score.floor, score.ceiling, score.low, score.high)
-    low, high = min(ends), max(ends)
-
-    def x(value: float) -> float:
-        return 6 + (value - low) / (high - low) * (width - 12)
-
-    left, right = sorted((x(score.floor), x(score.ceiling)))
-    return (
-        f"<svg width='{width}' height='14' role='img' aria-label='floor, score and ceiling'>"
-        f"<rect x='{left:.1f}' y='5' width='{right - left:.1f}' height='4' fill='#e3e6e9'/>"
-        f"<line x1='{x(score.low):.1f}' x2='{x(score.high):.1f}' y1='7' y2='7' stroke='#3b6fb5'/>"
-        f"<circle cx='{x(score.value):.1f}' cy='7' r='4' fill='#1f4e91'/></svg>"
-    )
+    return f"<tr><td>{name}</td><td>{value}</td><td>{bar(score)}</td>{rest}</tr>"
 
 
 def _figure(row: Row, verdict: str) -> str:

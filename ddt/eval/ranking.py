@@ -16,6 +16,13 @@ IGNORED = -100
 
 def option_losses(model: Any, codes_T: np.ndarray, question: str, options: Sequence[str]) -> list[float]:
     """Mean loss per token of each option as the answer, [EOS] left out."""
+    return [loss for loss, _ in judge_options(model, codes_T, question, options)]
+
+
+def judge_options(
+    model: Any, codes_T: np.ndarray, question: str, options: Sequence[str]
+) -> list[tuple[float, bool]]:
+    """`option_losses`, each with whether the option is what the model would write greedily."""
     examples: list[Example] = [
         (ANSWER, {"image": codes_T, "instruction": question, "answer": option}) for option in options
     ]
@@ -33,5 +40,9 @@ def option_losses(model: Any, codes_T: np.ndarray, question: str, options: Seque
     with torch.no_grad():
         # Padding stands behind the text, where causal attention never looks.
         logits_BLV = model.model(input_ids=torch.from_numpy(ids_BL).to(device)).logits.float().cpu()
-    parts = [token_nll(x, y, IGNORED) for x, y in zip(logits_BLV, targets_BL, strict=True)]
-    return [total / count for total, count in parts]
+    judged = []
+    for logits_LV, targets_L in zip(logits_BLV, targets_BL, strict=True):
+        total, count = token_nll(logits_LV, targets_L, IGNORED)
+        written = logits_LV.argmax(-1).numpy()[targets_L != IGNORED]
+        judged.append((total / count, bool((written == targets_L[targets_L != IGNORED]).all())))
+    return judged

@@ -27,6 +27,7 @@ from ddt.eval.benchmark import (
 )
 from ddt.eval.metrics import psnr, psnr_pooled, ssim
 from ddt.eval.pictures import png_bytes, rgb_array
+from ddt.eval.placement import Wanted, center, placed
 from ddt.eval.statistics import bootstrap, shuffled_partners
 from ddt.mllm.pictures import to_images, to_pixels
 from ddt.scenes.detect import Detection, detect
@@ -35,7 +36,7 @@ from ddt.scenes.sample import sample_scene
 from ddt.scenes.world import EVALUATION_PARTS
 
 PSNR_OF_EQUAL = 60.0  # dB; equal pictures have infinite PSNR, which no mean survives
-IN_PLACE = 0.1  # an object's centre may move by less than this, in image sides, on each axis
+IN_PLACE = 0.1  # an object's centre may move by this much, in image sides, on each axis
 
 
 class Reconstruct(Benchmark):
@@ -139,9 +140,8 @@ class Reconstruct(Benchmark):
         others = [found[other] for other in shuffled_partners(len(rows), self.seed)]
 
         def kept(finds: Sequence[list[Detection]], with_shape: bool) -> np.ndarray:
-            reach_px = IN_PLACE * self.image_size
             pairs = zip(asked, finds, strict=True)
-            return np.array([_share_kept(a, f, reach_px, with_shape) for a, f in pairs])
+            return np.array([_share_kept(a, f, self.image_size, with_shape) for a, f in pairs])
 
         scores: dict[str, Score] = {}
         for name, with_shape in (("objects_placed", False), ("objects_kept", True)):
@@ -179,12 +179,10 @@ class Reconstruct(Benchmark):
 
 
 def _share_kept(
-    asked: Sequence[Detection], found: Sequence[Detection], reach_px: float, with_shape: bool
+    asked: Sequence[Detection], found: Sequence[Detection], side_px: int, with_shape: bool
 ) -> float:
     """Share of the objects asked for that were found in colour and place, and in shape where it counts."""
-
-    def same(a: Detection, b: Detection) -> bool:
-        moved = [abs(a.box[i] + a.box[i + 2] - b.box[i] - b.box[i + 2]) / 2 for i in (0, 1)]
-        return a.color == b.color and max(moved) < reach_px and (a.shape == b.shape or not with_shape)
-
-    return sum(any(same(a, b) for b in found) for a in asked) / max(len(asked), 1)
+    wanted = [
+        Wanted(item.color, item.shape if with_shape else None, *center(item, side_px)) for item in asked
+    ]
+    return sum(placed(wanted, found, side_px, IN_PLACE)) / max(len(wanted), 1)

@@ -1,12 +1,10 @@
-"""Results of a suite as JSON, as flat metrics, as a table, as contact sheets; the page is in
-`report_html.py`.
-"""
+"""Results of a benchmark as a table and as contact sheets; the page is in `page.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
@@ -16,28 +14,7 @@ from ddt.eval.pictures import grid, rgb_array
 
 EXAMPLES = 8  # of successes, and of failures
 
-# What the paper reports for the benchmark that ours is modelled on. Another scale: other pictures, another
-# detector, another range; a number to know, not one to compare with.
-PAPER: dict[str, str] = {
-    "reconstruct/psnr": "21.7 dB (ImageNet val, 256 px)",
-    "geneval/single_object": "0.99",
-    "geneval/two_object": "0.64",
-    "geneval/counting": "0.56",
-    "geneval/colors": "0.87",
-    "geneval/position": "0.39",
-    "geneval/color_attr": "0.48",
-    "geneval/overall": "0.66",
-    "t2i/color": "0.728",
-    "t2i/shape": "0.514",
-    "t2i/texture": "0.642",
-    "t2i/spatial": "0.176",
-    "choice/accuracy": "0.679 (SEED-Bench)",
-    "edit/l1": "0.071 (MagicBrush), 0.145 (EVR), 0.142 (MA5K)",
-    "caption/cider": "1.242 (NoCaps), 0.885 (Flickr30K)",
-    "vqa/accuracy": "0.764 (VQAv2), 0.663 (GQA), 0.659 (OKVQA), 0.573 (VizWiz)",
-    "pope/f1": "0.869 (COCO)",
-    "mme/perception": "1378.9 of 2000, ten categories",
-}
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -52,75 +29,51 @@ class Result:
     failures: list[Row] = field(default_factory=list)
 
     @classmethod
-    def of(cls, benchmark: Benchmark, rows: Sequence[Row], scores: dict[str, Score] | None = None) -> Result:
-        """The scores (by default the benchmark's summary of the rows), and some rows to look at."""
+    def of(cls, benchmark: Benchmark, rows: Sequence[Row]) -> Result:
+        """The benchmark's summary of the rows, and some rows to look at."""
         rows = ordered(rows)
         if np.isnan([row["correct"] for row in rows]).all():
-            right, wrong = spread(rows), []
+            right, wrong = spread(rows, task_of), []
         else:
-            right = spread([row for row in rows if row["correct"] == 1])
-            wrong = spread([row for row in rows if row["correct"] < 1])
-        return cls(
-            benchmark.name, benchmark.title, benchmark.protocol, benchmark.summarize(rows), right, wrong
-        )
+            right = spread([row for row in rows if row["correct"] == 1], task_of)
+            wrong = spread([row for row in rows if row["correct"] < 1], task_of)
+        scores = benchmark.summarize(rows)
+        return cls(benchmark.name, benchmark.title, benchmark.protocol, scores, right, wrong)
 
 
-def spread(rows: Sequence[Row], count: int = EXAMPLES) -> list[Row]:
-    """At most `count` rows, taking turns between the tasks so that each is seen."""
-    by_task: dict[str, list[Row]] = {}
-    for row in rows:
-        by_task.setdefault(row["task"], []).append(row)
+def task_of(row: Row) -> str:
+    """What examples take turns between."""
+    return str(row["task"])
+
+
+def spread(items: Iterable[T], task: Callable[[T], str], count: int = EXAMPLES) -> list[T]:
+    """At most `count` items, the first of each task first, so that each is seen; task by task."""
+    by_task: dict[str, list[T]] = {}
+    for item in items:
+        by_task.setdefault(task(item), []).append(item)
     turns = max((len(members) for members in by_task.values()), default=0)
     mixed = [members[turn] for turn in range(turns) for members in by_task.values() if turn < len(members)]
-    return sorted(mixed[:count], key=lambda row: str(row["case_id"]))
+    return sorted(mixed[:count], key=lambda item: list(by_task).index(task(item)))
 
 
-def scores_to_json(scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
-    """Each score's number with its controls, and the paper's where there is one."""
-    return {
-        name: score.to_dict() | {"paper_on_another_scale": PAPER.get(name)} for name, score in scores.items()
-    }
+HEADER = ["score", "value", "95 % interval", "n", "floor", "ceiling"]
 
 
-def flat_metrics(results: Sequence[Result], controls: bool = False) -> dict[str, float]:
-    """`family/metric: value`; with `controls` also `.../low`, `.../high`, `.../floor`, `.../ceiling`."""
-    metrics: dict[str, float] = {}
-    for result in results:
-        for name, score in result.scores.items():
-            metrics[name] = score.value
-            if controls:
-                beside = {
-                    "low": score.low,
-                    "high": score.high,
-                    "floor": score.floor,
-                    "ceiling": score.ceiling,
-                }
-                metrics |= {f"{name}/{key}": value for key, value in beside.items() if value is not None}
-    return metrics
-
-
-HEADER = ["score", "value", "95 % interval", "n", "floor", "ceiling", "paper (another scale)"]
-
-
-def score_table(result: Result) -> list[list[str]]:
-    """The scores as text, the first row being the header."""
+def score_table(scores: Mapping[str, Score]) -> list[list[str]]:
+    """The scores with their controls as text, the first row being the header."""
     rows = [HEADER]
-    for name, score in result.scores.items():
+    for name, score in scores.items():
         floor = number(score.floor) + (f" ({score.floor_is})" if score.floor_is else "")
-        rows.append(
-            [
-                name, number(score.value), f"{number(score.low)} to {number(score.high)}", str(score.n),
-                floor, number(score.ceiling), PAPER.get(name, ""),
-            ]
-        )  # fmt: skip
+        interval = f"{number(score.low)} to {number(score.high)}"
+        rows.append([name, number(score.value), interval, str(score.n), floor, number(score.ceiling)])
     return rows
 
 
 def number(value: float | None) -> str:
-    """Three significant decimals for shares, one for large numbers, nothing for None."""
+    """Three decimals, one for large numbers, nothing for None."""
     if value is None:
         return ""
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
+    return f"{value:.1f}" if abs(value) >= 100 else f"{value:.3f}"
 
 
 def row_pictures(row: Row) -> list[Image.Image]:

@@ -27,14 +27,15 @@ from ddt.eval.benchmark import (
 )
 from ddt.eval.metrics import image_l1, psnr
 from ddt.eval.pictures import png_bytes, rgb_array
+from ddt.eval.placement import Wanted, placed
 from ddt.eval.statistics import shuffled_partners
-from ddt.scenes.detect import Detection, read
+from ddt.scenes.detect import read
 from ddt.scenes.edits import EDIT_KINDS, sample_edit
 from ddt.scenes.render import render
-from ddt.scenes.world import EVALUATION_PARTS, Object, Scene, scene_from_dict
+from ddt.scenes.world import EVALUATION_PARTS, Scene, scene_from_dict
 
 MIN_SCORE = 0.3  # of a detection, as in GenEval
-MAX_OFFSET = 0.125  # of an object's centre from where it should be, in image sides: 4 px of 32
+MAX_OFFSET = 0.125  # of an object's centre on each axis, in image sides: 4 px of 32
 PSNR_OF_EQUAL = 60.0  # dB; equal pictures have infinite PSNR, which no mean survives
 
 
@@ -50,20 +51,15 @@ def edit_faults(image_HWC: np.ndarray, target: Scene) -> list[str]:
     faults += [f"missing {count} {' '.join(kind)}" for kind, count in (wanted - seen).items()]
     faults += [f"unexpected {count} {' '.join(kind)}" for kind, count in (seen - wanted).items()]
     if not faults:
-        side_px = image_HWC.shape[0]
+        places = [Wanted(item.color, item.shape, item.x, item.y) for item in target.objects]
         faults = [
             f"{item.color} {item.shape} is not at its place"
-            for item in target.objects
-            if not any(_at_place(item, other, side_px) for other in found)
+            for item, is_there in zip(
+                places, placed(places, found, image_HWC.shape[0], MAX_OFFSET), strict=True
+            )
+            if not is_there
         ]
     return faults
-
-
-def _at_place(item: Object, found: Detection, side_px: int) -> bool:
-    x = (found.box[0] + found.box[2]) / 2 / side_px
-    y = (found.box[1] + found.box[3]) / 2 / side_px
-    same = (found.color, found.shape) == item.kind
-    return same and (x - item.x) ** 2 + (y - item.y) ** 2 <= MAX_OFFSET**2
 
 
 def _decibel(a: np.ndarray, b: np.ndarray) -> float:

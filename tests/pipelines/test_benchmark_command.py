@@ -57,6 +57,7 @@ def arguments(data, *more):
     return ["benchmark", "geneval", "--data", str(data), "--outputs", str(folder / "out"), *more]
 
 
+@pytest.mark.ray
 def test_generates_and_scores(data, model_folder, capsys):
     found = f"detections={data.parent / 'found.json'}"
     main(arguments(data, "--model", str(model_folder), "--precomputed", found, "--batch-size", "4"))

@@ -5,19 +5,30 @@ import numpy as np
 ROWS_AT_ONCE = 4096  # 4096 x 2048 float64 is 64 MiB: the working set stays small next to the features
 
 
-def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
-    """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)), float64, covariances divided by n - 1.
+Moments = tuple[np.ndarray, np.ndarray]  # mean [d] and covariance [d, d] of features, float64
 
-    Features are [n, d]. The trace of the root is taken from the eigenvalues of S_a^(1/2) S_b S_a^(1/2), which
-    is symmetric, so it needs no general matrix root (7e-8 from the published implementations). A covariance
-    of fewer samples than dimensions is singular and the distance then biased: use n well above d.
+
+def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
+    """The Frechet distance of two sets of features [n, d]; covariances are divided by n - 1, in float64.
+
+    A covariance of fewer samples than dimensions is singular, the distance then biased: use n well above d.
     """
     if features_a.ndim != 2 or features_b.ndim != 2 or features_a.shape[1] != features_b.shape[1]:
         raise ValueError(
             f"frechet_distance: shapes {features_a.shape} and {features_b.shape}, needs [n, d] twice"
         )
-    mean_a, covariance_a = _moments(features_a)
-    mean_b, covariance_b = _moments(features_b)
+    return frechet_of_moments(moments(features_a), moments(features_b))
+
+
+def frechet_of_moments(a: Moments, b: Moments) -> float:
+    """|mu_a - mu_b|^2 + tr(S_a + S_b - 2 (S_a S_b)^(1/2)).
+
+    The trace of the root is taken from the eigenvalues of S_a^(1/2) S_b S_a^(1/2), which is symmetric, so it
+    needs no general matrix root (7e-8 from the published implementations).
+    """
+    (mean_a, covariance_a), (mean_b, covariance_b) = a, b
+    if covariance_a.shape != covariance_b.shape or mean_a.shape != mean_b.shape:
+        raise ValueError(f"frechet_distance: {mean_a.shape[0]} and {mean_b.shape[0]} dimensions")
     values, vectors = np.linalg.eigh(covariance_a)
     root_a = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
     product = root_a @ covariance_b @ root_a
@@ -26,7 +37,8 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
     return float(offset @ offset + np.trace(covariance_a) + np.trace(covariance_b) - 2 * root_trace)
 
 
-def _moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def moments(features: np.ndarray) -> Moments:
+    """Mean and covariance of features [n, d]; ValueError for fewer than two."""
     count, width = features.shape
     if count < 2:
         raise ValueError(f"frechet_distance: {count} samples, needs at least 2")

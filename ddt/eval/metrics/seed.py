@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 LETTERS = "ABCD"
 
 
@@ -11,8 +13,10 @@ def seed_letter(prediction: str) -> str:
 
 
 def seed_rank(losses: Sequence[float]) -> str:
-    """Letter of the option with the lowest loss (answer ranking, the official way); the first on a tie."""
-    values = [float(loss) for loss in losses]
-    if not 1 <= len(values) <= len(LETTERS):
-        raise ValueError(f"seed_rank: {len(values)} losses, allowed: 1 to {len(LETTERS)}")
-    return LETTERS[values.index(min(values))]
+    """Letter of the option with the lowest loss (answer ranking, the official way).
+
+    The first on a tie; a loss that is no number comes last, as the official argsort puts it.
+    """
+    if not 1 <= len(losses) <= len(LETTERS):
+        raise ValueError(f"seed_rank: {len(losses)} losses, allowed: 1 to {len(LETTERS)}")
+    return LETTERS[int(np.argsort(np.asarray(losses, dtype=np.float64), kind="stable")[0])]

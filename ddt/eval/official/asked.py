@@ -7,28 +7,27 @@ where it stopped; the official results file is written once all are there.
 from __future__ import annotations
 
 import json
+import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ddt.data.decode import read_image
-from ddt.eval.benchmark import batches
-from ddt.eval.official.case import Case, Official
+from ddt.eval.official.case import Case, Made, Official
 from ddt.eval.official.files import json_lines, one_line
 from ddt.eval.official.problems import Problems
 
 JOURNAL = "answers.jsonl"
+Prediction = tuple[str, str, Any]  # where it stands, its case's id, and what should be a text
 
 
 class Asked(Official):
     """Each case has one text; `read_results` and `write_results` know the official file."""
 
     @abstractmethod
-    def read_results(self, outputs: Path, problems: Problems) -> list[tuple[str, str, str]]:
-        """(where, case id, text) of everything in the official results."""
+    def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
+        """Everything in the official results."""
 
     @abstractmethod
     def write_results(self, outputs: Path, texts: Mapping[str, str]) -> None:
@@ -51,6 +50,8 @@ class Asked(Official):
                 problems.add("prediction for an unknown id, not scored", f"{where}: {key!r}", blocks=False)
             elif key in found:
                 problems.add("second prediction for an id", f"{where}: {key!r}")
+            elif not isinstance(text, str):
+                problems.add("prediction that is no text", f"{where}: {text!r}")
             else:
                 found[key] = text
                 if one_line(text) != text:
@@ -60,20 +61,29 @@ class Asked(Official):
                 problems.add("missing prediction", f"{outputs} for {case.where}: {key!r}")
         return found
 
-    def generate(self, model: Any, outputs: Path, batch_size: int) -> int:
+    def missing(self, outputs: Path) -> list[Case]:
+        texts = _journal(outputs)
+        return [case for case in self.cases if case.id not in texts]
+
+    def make(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Made]:
+        return [one_line(text).strip() for text in self.answer(model, cases)]
+
+    def place(self, outputs: Path, made: Mapping[str, Made]) -> None:
         outputs.mkdir(parents=True, exist_ok=True)
-        journal = outputs / JOURNAL
-        texts = {}
-        if journal.exists():
-            texts = {item["id"]: item["text"] for _, item in json_lines(journal, Problems(), ("id", "text"))}
-        missing = [case for case in self.cases if case.id not in texts]
-        with journal.open("a", encoding="utf-8") as file:
-            if missing and texts:
-                file.write("\n")  # ends a line that a kill cut; blank lines are skipped
-            for batch in tqdm(list(batches(missing, batch_size)), desc=self.name, unit="batch", disable=None):
-                for case, text in zip(batch, self.answer(model, batch), strict=True):
-                    texts[case.id] = one_line(text).strip()
-                    file.write(json.dumps({"id": case.id, "text": texts[case.id]}) + "\n")
-                file.flush()
-        self.write_results(outputs, texts)
-        return len(missing)
+        lines = "".join(json.dumps({"id": key, "text": text}) + "\n" for key, text in made.items())
+        with (outputs / JOURNAL).open("a+b") as file:
+            file.seek(0, os.SEEK_END)
+            if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
+                file.write(b"\n")  # ends a line that a kill cut; it is no JSON, so its case is missing
+            file.write(lines.encode())
+
+    def finish(self, outputs: Path) -> None:
+        self.write_results(outputs, _journal(outputs))
+
+
+def _journal(outputs: Path) -> dict[str, str]:
+    """Texts by case; a line that a kill cut counts for nothing."""
+    path = outputs / JOURNAL
+    if not path.exists():
+        return {}
+    return {item["id"]: item["text"] for _, item in json_lines(path, Problems(), ("id", "text"))}

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ddt.data.decode import read_image
-from ddt.eval.benchmark import Score, mean_score
+from ddt.eval.benchmark import mean_score
 from ddt.eval.metrics import cider
-from ddt.eval.official.asked import Asked
-from ddt.eval.official.case import Case
+from ddt.eval.official.asked import Asked, Prediction
+from ddt.eval.official.case import Case, Judged, Scored, halves
 from ddt.eval.official.files import json_of, one_line, records_of, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import Scorers
@@ -62,10 +62,10 @@ class Captions(Asked):
     def answer(self, model: Any, cases: Sequence[Case]) -> list[str]:
         return model.caption([read_image(self.image_path(case.image)) for case in cases])
 
-    def read_results(self, outputs: Path, problems: Problems) -> list[tuple[str, str, str]]:
+    def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
         path = outputs / RESULTS
         items = records_of(path, json_of(path), problems, ("image_id", "caption"))
-        return [(where, str(item["image_id"]), str(item["caption"])) for where, item in items]
+        return [(where, str(item["image_id"]), item["caption"]) for where, item in items]
 
     def write_results(self, outputs: Path, texts: Mapping[str, str]) -> None:
         rows = [
@@ -74,7 +74,7 @@ class Captions(Asked):
         ]
         write_whole(outputs / RESULTS, json.dumps(rows))
 
-    def score(self, found: Mapping[str, str], scorers: Scorers) -> dict[str, Score]:
+    def score(self, found: Mapping[str, str], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
         references = {case.id: case.data["references"] for case in cases}
         captions = {case.id: one_line(found[case.id]) for case in cases}
@@ -87,7 +87,16 @@ class Captions(Asked):
         ids = [case.id for case in cases]
         value = np.array([values[key] for key in ids])
         floor = np.array([shuffled[key] for key in ids])
-        return {f"{self.name}/cider": mean_score(value, floors={"shuffled captions": floor})}
+        judged = [
+            Judged(
+                each.case,
+                each.value,
+                each.right,
+                f"{each.reason}; a reference: {each.case.data['references'][0]}",
+            )
+            for each in halves(cases, value.tolist(), "CIDEr")
+        ]
+        return Scored({f"{self.name}/cider": mean_score(value, floors={"shuffled captions": floor})}, judged)
 
 
 class NoCaps(Captions):

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ddt.data.decode import read_image
-from ddt.eval.benchmark import Score, mean_score
-from ddt.eval.official.case import Case
+from ddt.eval.benchmark import mean_score
+from ddt.eval.official.case import Case, Scored, halves
 from ddt.eval.official.drawn import Drawn
 from ddt.eval.official.files import csv_rows
 from ddt.eval.scorers import Scorers
@@ -47,17 +47,24 @@ class DrawBench(Drawn):
         self.published = DrawBench.published * count
         return cases
 
-    def score(self, found: Mapping[str, Path], scorers: Scorers) -> dict[str, Score]:
+    def measure(self, case: Case, output: Path, scorers: Scorers) -> None:
+        self._embedded(case, output, scorers)
+
+    def _embedded(self, case: Case, output: Path, scorers: Scorers) -> np.ndarray:
+        embed = scorers.clip(CLIP).embed_images
+        return scorers.once((self.name, str(output)), lambda: embed([read_image(output)])[0].numpy())
+
+    def score(self, found: Mapping[str, Path], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
-        clip = scorers.clip(CLIP)
-        images = np.stack([clip.embed_images([read_image(found[case.id])])[0].numpy() for case in cases])
-        texts = clip.embed_texts([case.text for case in cases]).numpy()
+        images = np.stack([self._embedded(case, found[case.id], scorers) for case in cases])
+        texts = scorers.clip(CLIP).embed_texts([case.text for case in cases]).numpy()
         values = (images * texts).sum(1)
         floor = (images[shuffled_partners(len(cases))] * texts).sum(1)
         groups = np.array([case.group for case in cases])
         chosen = {"drawbench/clip": np.ones(len(cases), bool)}
         chosen |= {f"drawbench/clip_{group}": groups == group for group in dict.fromkeys(groups.tolist())}
-        return {
+        scores = {
             name: mean_score(values[mask], floors={"shuffled images": floor[mask]})
             for name, mask in chosen.items()
         }
+        return Scored(scores, halves(cases, values.tolist(), "cosine"))

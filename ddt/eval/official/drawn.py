@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from tqdm import tqdm
 
 from ddt.data.decode import read_image
-from ddt.eval.benchmark import batches
-from ddt.eval.official.case import Case, Official
+from ddt.eval.official.case import Case, Made, Official
 from ddt.eval.official.files import write_whole
 from ddt.eval.official.problems import Problems
+from ddt.eval.pictures import png_bytes
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 
@@ -32,11 +30,7 @@ class Drawn(Official):
             if path not in there:
                 problems.add("missing image", f"{path} for {case.where}")
                 continue
-            try:
-                read_image(path)
-            except ValueError as error:
-                problems.add("unreadable image", str(error))
-            else:
+            if is_picture(path, problems):
                 found[case.id] = path
         return found
 
@@ -44,28 +38,27 @@ class Drawn(Official):
         """All files that the official script would take for pictures."""
         return (path for path in outputs.rglob("*") if path.suffix.lower() in SUFFIXES)
 
-    def generate(self, model: Any, outputs: Path, batch_size: int) -> int:
-        missing = [case for case in self.cases if not _readable(outputs / case.output)]
-        self.prepare(outputs)
-        for batch in tqdm(list(batches(missing, batch_size)), desc=self.name, unit="batch", disable=None):
-            for case, image in zip(batch, self.draw(model, batch), strict=True):
-                buffer = io.BytesIO()
-                image.save(buffer, "PNG")
-                write_whole(outputs / case.output, buffer.getvalue())
-        return len(missing)
+    def missing(self, outputs: Path) -> list[Case]:
+        return [case for case in self.cases if not is_picture(outputs / case.output, Problems())]
 
-    def prepare(self, outputs: Path) -> None:
-        """What the layout needs beside the pictures."""
+    def make(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Made]:
+        return [png_bytes(image) for image in self.draw(model, cases, outputs)]
 
-    def draw(self, model: Any, cases: Sequence[Case]) -> list[Image.Image]:
-        """The model's pictures for some cases."""
+    def place(self, outputs: Path, made: Mapping[str, Made]) -> None:
+        names = {case.id: case.output for case in self.cases}
+        for key, png in made.items():
+            assert isinstance(png, bytes)
+            write_whole(outputs / names[key], png)
+
+    def draw(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Image.Image]:
+        """The model's pictures for some cases; `outputs` has those of the rounds before."""
         return model.generate_image([case.text for case in cases], seed=[case.seed for case in cases])
 
 
 class Edited(Drawn):
     """Pictures made by editing `case.image` as `case.text` says, to be compared with `case.target`."""
 
-    def draw(self, model: Any, cases: Sequence[Case]) -> list[Image.Image]:
+    def draw(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Image.Image]:
         sources = [read_image(self.image_path(case.image)) for case in cases]
         return model.edit_image(sources, [case.text for case in cases], seed=[case.seed for case in cases])
 
@@ -75,9 +68,11 @@ def pictures_of(found: Mapping[str, Path], cases: Sequence[Case]) -> list[Image.
     return [read_image(found[case.id]) for case in cases]
 
 
-def _readable(path: Path) -> bool:
+def is_picture(path: Path, problems: Problems) -> bool:
+    """Whether the file is readable to its end; a problem where it is not."""
     try:
         read_image(path)
-    except ValueError:
+    except ValueError as error:
+        problems.add("unreadable image", str(error))
         return False
     return True

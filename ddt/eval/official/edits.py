@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,45 +11,45 @@ from PIL import Image
 from ddt.data.decode import read_image
 from ddt.eval.benchmark import Score, mean_score
 from ddt.eval.metrics import image_l1
-from ddt.eval.official.case import Case
+from ddt.eval.official.case import Case, Scored, halves
 from ddt.eval.official.drawn import Edited
 from ddt.eval.official.files import json_of, records_of
 from ddt.eval.scorers import Scorers
 
 CLIP = "openai/clip-vit-base-patch32"
+Pair = tuple[Path, Path, Path | None]  # output, target, source
 
 
-def l1_scores(pairs: Sequence[tuple[Path, Path, Path | None]]) -> np.ndarray:
-    """Mean absolute difference of output and target [n, 2]; the second column has the source as output."""
-    rows = []
-    for output, target, source in pairs:
-        wanted = read_image(target)
-        rows.append(
-            [
-                image_l1(read_image(output), wanted),
-                np.nan if source is None else image_l1(read_image(source), wanted),
-            ]
-        )
-    return np.array(rows)
+def both(pair: Pair, measure: Callable[[Image.Image, Image.Image], float]) -> tuple[float, float]:
+    """`measure` of output and target, and of source and target (nan where there is no source)."""
+    output, target, source = pair
+    wanted = read_image(target)
+    return measure(read_image(output), wanted), (
+        np.nan if source is None else measure(read_image(source), wanted)
+    )
 
 
-def cvs_scores(pairs: Sequence[tuple[Path, Path, Path | None]], scorers: Scorers) -> np.ndarray:
-    """Cosine of CLIP's embeddings of output and target [n, 2]; the second column as in `l1_scores`."""
-    clip = scorers.clip(CLIP)
-
-    def embedded(path: Path) -> np.ndarray:
-        return clip.embed_images([read_image(path)])[0].numpy()
-
-    rows = []
-    for output, target, source in pairs:
-        wanted = embedded(target)
-        unedited = np.nan if source is None else embedded(source) @ wanted
-        rows.append([embedded(output) @ wanted, unedited])
-    return np.array(rows)
+def l1(pair: Pair) -> tuple[float, float]:
+    """Mean absolute difference, 0..1."""
+    return both(pair, image_l1)
 
 
-def edit_score(values_N2: np.ndarray, higher_is_better: bool) -> Score:
-    """The mean, with the unedited source as the floor where there is one."""
+def cvs(pair: Pair, scorers: Scorers) -> tuple[float, float]:
+    """Cosine of CLIP's embeddings, of output and target, and of source and target."""
+    images = [read_image(path) for path in pair if path is not None]
+    output, target, *source = scorers.clip(CLIP).embed_images(images).numpy()
+    return float(output @ target), float(source[0] @ target) if source else np.nan
+
+
+def lpips(pair: Pair, scorers: Scorers) -> tuple[float, float]:
+    """LPIPS after resizing to the target."""
+    distance = scorers.lpips()
+    return both(pair, lambda a, b: distance(_fitted(a, b), b))
+
+
+def edit_score(values: Sequence[tuple[float, float]], higher_is_better: bool) -> Score:
+    """The mean of the first numbers; the floor is that of the second ones, of the unedited sources."""
+    values_N2 = np.array(values)
     known = ~np.isnan(values_N2[:, 1])
     floors = {"unedited source": values_N2[known, 1]} if known.any() else {}
     ceiling = np.full(len(values_N2), 1.0 if higher_is_better else 0.0)
@@ -59,9 +59,26 @@ def edit_score(values_N2: np.ndarray, higher_is_better: bool) -> Score:
 class Requests(Edited):
     """A picture, a request and the picture a person made; outputs: `<id>.png`."""
 
-    def pairs(self, found: Mapping[str, Path], cases: Sequence[Case]) -> list[tuple[Path, Path, Path | None]]:
-        """(output, target, source) of each case."""
-        return [(found[case.id], self.image_path(case.target), self.image_path(case.image)) for case in cases]
+    def measures(self, case: Case, output: Path, scorers: Scorers) -> dict[str, tuple[float, float]]:
+        """Each metric's numbers of the output and of the unedited source."""
+        pair = (output, self.image_path(case.target), self.image_path(case.image))
+        return scorers.once((self.name, case.id, str(output)), lambda: self.compare(pair, scorers))
+
+    def compare(self, pair: Pair, scorers: Scorers) -> dict[str, tuple[float, float]]:
+        """The metrics of one edit."""
+        raise NotImplementedError
+
+    def measure(self, case: Case, output: Path, scorers: Scorers) -> None:
+        self.measures(case, output, scorers)
+
+    def score(self, found: Mapping[str, Path], scorers: Scorers) -> Scored:
+        cases = self.with_output(found)
+        every = [self.measures(case, found[case.id], scorers) for case in cases]
+        scores = {
+            f"{self.name}/{name}": edit_score([each[name] for each in every], name == "cvs")
+            for name in every[0]
+        }
+        return Scored(scores, halves(cases, [each["l1"][0] for each in every], "L1", higher_is_better=False))
 
 
 class EVR(Requests):
@@ -89,12 +106,8 @@ class EVR(Requests):
         self.published = PAIRS_EVR * (REQUESTS_EVR if self.settings["requests"] == "all" else 1)
         return cases
 
-    def score(self, found: Mapping[str, Path], scorers: Scorers) -> dict[str, Score]:
-        pairs = self.pairs(found, self.with_output(found))
-        return {
-            "evr/l1": edit_score(l1_scores(pairs), higher_is_better=False),
-            "evr/cvs": edit_score(cvs_scores(pairs, scorers), higher_is_better=True),
-        }
+    def compare(self, pair: Pair, scorers: Scorers) -> dict[str, tuple[float, float]]:
+        return {"l1": l1(pair), "cvs": cvs(pair, scorers)}
 
 
 PAIRS_EVR, REQUESTS_EVR = 495, 3
@@ -117,27 +130,9 @@ class MA5K(Requests):
             )
         ]  # fmt: skip
 
-    def score(self, found: Mapping[str, Path], scorers: Scorers) -> dict[str, Score]:
-        pairs = self.pairs(found, self.with_output(found))
-        scores = {"ma5k/l1": edit_score(l1_scores(pairs), higher_is_better=False)}
-        if "lpips" in scorers.models:
-            scores["ma5k/lpips"] = edit_score(lpips_scores(pairs, scorers), higher_is_better=False)
-        return scores
-
-
-def lpips_scores(pairs: Sequence[tuple[Path, Path, Path | None]], scorers: Scorers) -> np.ndarray:
-    """LPIPS of output and target [n, 2]; the second column as in `l1_scores`."""
-    lpips = scorers.lpips()
-    rows = []
-    for output, target, source in pairs:
-        wanted = read_image(target)
-        rows.append(
-            [
-                lpips(_fitted(read_image(output), wanted), wanted),
-                np.nan if source is None else lpips(_fitted(read_image(source), wanted), wanted),
-            ]
-        )
-    return np.array(rows)
+    def compare(self, pair: Pair, scorers: Scorers) -> dict[str, tuple[float, float]]:
+        found = {"l1": l1(pair)}
+        return found | {"lpips": lpips(pair, scorers)} if "lpips" in scorers.models else found
 
 
 def _fitted(image: Image.Image, target: Image.Image) -> Image.Image:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ddt.eval.official.problems import Problems
+from ddt.store import folder_digest
 
 CONTROL = dict.fromkeys([*range(32), 127, 0x85, 0x2028, 0x2029], " ")
 
@@ -86,7 +87,9 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def digest_of(path: Path) -> str:
-    """Hex sha256 of the file."""
+    """Hex sha256 of the file, or the digest of a folder's files."""
+    if path.is_dir():
+        return folder_digest(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -14,7 +14,7 @@ from ddt.data.decode import read_image
 from ddt.eval.benchmark import Score, mean_score
 from ddt.eval.metrics import geneval_evaluate
 from ddt.eval.metrics.geneval import COUNTING_THRESHOLD, THRESHOLD
-from ddt.eval.official.case import Case
+from ddt.eval.official.case import Case, Judged, Scored
 from ddt.eval.official.drawn import Drawn
 from ddt.eval.official.files import json_lines, json_of, write_whole
 from ddt.eval.official.problems import Problems
@@ -26,6 +26,7 @@ IMAGES_A_PROMPT = 4
 DETECTOR = "facebook/mask2former-swin-small-coco-instance"
 CLIP = "openai/clip-vit-large-patch14"
 Detections = list[list[Any]]  # [class, x1, y1, x2, y2, score, colour]
+Verdict = tuple[bool, str]  # whether it is right, and why not
 
 
 class GenEval(Drawn):
@@ -54,7 +55,7 @@ class GenEval(Drawn):
             if path.parts[-3].isdigit() and re.match(r"\d+\.png", path.name)
         )
 
-    def prepare(self, outputs: Path) -> None:
+    def finish(self, outputs: Path) -> None:
         for case in self.cases:
             path = outputs / case.output
             write_whole(path.parent.parent / "metadata.jsonl", json.dumps(case.data) + "\n")
@@ -66,29 +67,45 @@ class GenEval(Drawn):
                 problems.add("metadata of another prompt, or none", f"{beside} for {case.where}")
         return super().found(outputs, problems)
 
-    def score(self, found: Mapping[str, Path], scorers: Scorers) -> dict[str, Score]:
+    def measure(self, case: Case, output: Path, scorers: Scorers) -> None:
+        if not {"verdicts", "detections"} & scorers.precomputed.keys():
+            self._detected(case, output, scorers)
+
+    def _detected(self, case: Case, output: Path, scorers: Scorers) -> Detections:
+        detector, clip = scorers.detector(DETECTOR), scorers.clip(CLIP)
+        colors = scorers.once((self.name, "colors"), lambda: ColorClassifier(clip))
+        return scorers.once(
+            (self.name, case.id, str(output)), lambda: detections_of(case.data, output, detector, colors)
+        )
+
+    def score(self, found: Mapping[str, Path], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
-        verdicts = scorers.file("verdicts")
-        if verdicts is not None:
-            correct, floor = _read_verdicts(verdicts, [found[case.id] for case in cases]), None
+        path = scorers.file("verdicts")
+        if path is not None:
+            verdicts, floor = _read_verdicts(path, [found[case.id] for case in cases]), None
         else:
             seen = self._detections(found, cases, scorers)
-            correct = _judge(cases, seen)
-            floor = _judge(cases, [seen[i] for i in shuffled_partners(len(cases))])
-        return _scores([case.group for case in cases], correct, floor)
+            verdicts = _judge(cases, seen)
+            shuffled = _judge(cases, [seen[i] for i in shuffled_partners(len(cases))])
+            floor = np.array([float(right) for right, _ in shuffled])
+        correct = np.array([float(right) for right, _ in verdicts])
+        judged = [
+            Judged(case, float(right), right, reason.replace("\n", "; "))
+            for case, (right, reason) in zip(cases, verdicts, strict=True)
+        ]
+        return Scored(_scores([case.group for case in cases], correct, floor), judged)
 
     def _detections(
         self, found: Mapping[str, Path], cases: Sequence[Case], scorers: Scorers
     ) -> list[Detections]:
         path = scorers.file("detections")
-        if path is not None:
-            stored = json_of(path)
-            missing = [case.output for case in cases if case.output not in stored]
-            if missing:
-                raise ValueError(f"{path}: no detections of {len(missing)} images, first {missing[0]}")
-            return [stored[case.output] for case in cases]
-        detector, colors = scorers.detector(DETECTOR), ColorClassifier(scorers.clip(CLIP))
-        return [detections_of(case.data, found[case.id], detector, colors) for case in cases]
+        if path is None:
+            return [self._detected(case, found[case.id], scorers) for case in cases]
+        stored = json_of(path)
+        missing = [case.output for case in cases if case.output not in stored]
+        if missing:
+            raise ValueError(f"{path}: no detections of {len(missing)} images, first {missing[0]}")
+        return [stored[case.output] for case in cases]
 
 
 def detections_of(
@@ -112,23 +129,22 @@ def _case(number: int, k: int, where: str, item: Mapping[str, Any]) -> Case:
     )  # fmt: skip
 
 
-def _judge(cases: Sequence[Case], seen: Sequence[Detections]) -> np.ndarray:
-    pairs = zip(cases, seen, strict=True)
-    return np.array([float(geneval_evaluate(case.data, found)[0]) for case, found in pairs])
+def _judge(cases: Sequence[Case], seen: Sequence[Detections]) -> list[Verdict]:
+    return [geneval_evaluate(case.data, found) for case, found in zip(cases, seen, strict=True)]
 
 
-def _read_verdicts(path: Path, images: Sequence[Path]) -> np.ndarray:
+def _read_verdicts(path: Path, images: Sequence[Path]) -> list[Verdict]:
     """The verdicts of the official evaluate_images.py (results.jsonl), by folder and name of the image."""
     problems = Problems()
     stored = {
-        _tail(item["filename"]): float(item["correct"])
+        _tail(item["filename"]): (bool(item["correct"]), str(item.get("reason", "")))
         for _, item in json_lines(path, problems, ("filename", "correct"))
     }
     missing = [image for image in images if _tail(str(image)) not in stored]
     if missing:
         raise ValueError(f"{path}: no verdict on {len(missing)} images, first {missing[0]}")
     problems.refuse("run the official script again")
-    return np.array([stored[_tail(str(image))] for image in images])
+    return [stored[_tail(str(image))] for image in images]
 
 
 def _tail(filename: str) -> tuple[str, ...]:

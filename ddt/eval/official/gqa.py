@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ddt.eval.benchmark import Score, mean_score
+from ddt.eval.benchmark import mean_score
 from ddt.eval.metrics import gqa_accuracy
-from ddt.eval.official.asked import Asked
-from ddt.eval.official.case import Case
+from ddt.eval.official.asked import Asked, Prediction
+from ddt.eval.official.case import Case, Judged, Scored
 from ddt.eval.official.files import json_of, records_of, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.official.vqa import SHORT, most_common
@@ -51,10 +51,10 @@ class GQA(Asked):
     def prompt(self, case: Case) -> str:
         return self.settings["prompt"].format(question=case.text)
 
-    def read_results(self, outputs: Path, problems: Problems) -> list[tuple[str, str, str]]:
+    def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
         path = outputs / RESULTS
         items = records_of(path, json_of(path), problems, ("questionId", "prediction"))
-        return [(where, str(item["questionId"]), str(item["prediction"])) for where, item in items]
+        return [(where, str(item["questionId"]), item["prediction"]) for where, item in items]
 
     def write_results(self, outputs: Path, texts: Mapping[str, str]) -> None:
         rows = [
@@ -62,13 +62,17 @@ class GQA(Asked):
         ]
         write_whole(outputs / RESULTS, json.dumps(rows))
 
-    def score(self, found: Mapping[str, str], scorers: Scorers) -> dict[str, Score]:
+    def score(self, found: Mapping[str, str], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
         common = most_common(case.data["answer"] for case in cases)
         values = np.array([float(found[case.id] == case.data["answer"]) for case in cases])
         floor = np.array([float(common == case.data["answer"]) for case in cases])
-        score = mean_score(values, floors={f"always {common!r}": floor})
+        score = mean_score(values, np.ones(len(cases)), {f"always {common!r}": floor})
         predictions = [{"questionId": case.id, "prediction": found[case.id]} for case in cases]
         official = gqa_accuracy({case.id: case.data for case in cases}, predictions) / 100
         assert abs(official - score.value) < 1e-9
-        return {"gqa/accuracy": score}
+        judged = [
+            Judged(case, value, value == 1, "" if value else f"expected {case.data['answer']!r}")
+            for case, value in zip(cases, values.tolist(), strict=True)
+        ]
+        return Scored({"gqa/accuracy": score}, judged)

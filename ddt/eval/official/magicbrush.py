@@ -10,9 +10,9 @@ from PIL import Image
 
 from ddt.data.decode import read_image
 from ddt.eval.benchmark import Score
-from ddt.eval.official.case import Case
+from ddt.eval.official.case import Case, Judged, Scored, halves
 from ddt.eval.official.drawn import Edited
-from ddt.eval.official.edits import cvs_scores, edit_score, l1_scores
+from ddt.eval.official.edits import cvs, edit_score, l1
 from ddt.eval.official.files import json_of, records_of
 from ddt.eval.scorers import Scorers
 
@@ -36,44 +36,44 @@ class MagicBrush(Edited):
         for key, turns in sessions.items():
             items = records_of(path, turns, self.problems, ("input", "output", "instruction"))
             cases += _session(key, [item for _, item in items], f"{path}: {key}")
-        # By turn, so that an iterative edit is made after the one it starts from.
-        return sorted(cases, key=lambda case: case.data["turn"])
+        return cases
 
-    def draw(self, model: Any, cases: Sequence[Case]) -> list[Image.Image]:
-        sources = [self._source(case) for case in cases]
+    def draw(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Image.Image]:
+        sources = [
+            read_image(outputs / case.data["before"] if case.data["before"] else self.image_path(case.image))
+            for case in cases
+        ]
         return model.edit_image(sources, [case.text for case in cases], seed=[0] * len(cases))
 
-    def generate(self, model: Any, outputs: Path, batch_size: int) -> int:
-        self._outputs = outputs
-        every = self.cases
-        made = 0
-        try:
-            for turn in sorted({case.data["turn"] for case in every}):
-                self.cases = [case for case in every if case.data["turn"] == turn]
-                made += super().generate(model, outputs, batch_size)
-        finally:
-            self.cases = every
-        return made
+    def rounds(self) -> list[list[Case]]:
+        """By turn, since an iterative edit starts from the one before."""
+        turns = sorted({case.data["turn"] for case in self.cases})
+        return [[case for case in self.cases if case.data["turn"] == turn] for turn in turns]
 
-    def _source(self, case: Case) -> Image.Image:
-        before = case.data["before"]
-        return read_image(self._outputs / before if before else self.image_path(case.image))
+    def measures(self, case: Case, output: Path, scorers: Scorers) -> dict[str, tuple[float, float]]:
+        """L1 and CVS, each of the output and of the unedited source."""
+        pair = (output, self.image_path(case.target), self.image_path(case.data["unedited"]))
+        return scorers.once(
+            (self.name, case.id, str(output)), lambda: {"l1": l1(pair), "cvs": cvs(pair, scorers)}
+        )
 
-    def score(self, found: Mapping[str, Path], scorers: Scorers) -> dict[str, Score]:
-        scores = {}
+    def measure(self, case: Case, output: Path, scorers: Scorers) -> None:
+        if case.data["settings"]:
+            self.measures(case, output, scorers)
+
+    def score(self, found: Mapping[str, Path], scorers: Scorers) -> Scored:
+        scores: dict[str, Score] = {}
+        judged: list[Judged] = []
         for setting in ("all_turn", "final_turn"):
             cases = [case for case in self.with_output(found) if setting in case.data["settings"]]
             if not cases:
                 continue
-            pairs = [
-                (found[case.id], self.image_path(case.target), self.image_path(case.data["unedited"]))
-                for case in cases
-            ]
-            scores[f"magicbrush/{setting}/l1"] = edit_score(l1_scores(pairs), higher_is_better=False)
-            scores[f"magicbrush/{setting}/cvs"] = edit_score(
-                cvs_scores(pairs, scorers), higher_is_better=True
-            )
-        return scores
+            every = [self.measures(case, found[case.id], scorers) for case in cases]
+            for name in ("l1", "cvs"):
+                values = [each[name] for each in every]
+                scores[f"magicbrush/{setting}/{name}"] = edit_score(values, name == "cvs")
+            judged = judged or halves(cases, [each["l1"][0] for each in every], "L1", higher_is_better=False)
+        return Scored(scores, judged)
 
 
 def _session(key: str, turns: Sequence[Mapping[str, Any]], where: str) -> list[Case]:

@@ -10,8 +10,8 @@ import numpy as np
 from ddt.eval.benchmark import Score
 from ddt.eval.metrics import mme, mme_parse
 from ddt.eval.metrics.mme import COGNITION, PERCEPTION
-from ddt.eval.official.asked import Asked
-from ddt.eval.official.case import Case
+from ddt.eval.official.asked import Asked, Prediction
+from ddt.eval.official.case import Case, Scored, judged_as
 from ddt.eval.official.files import lines_of, one_line, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import Scorers
@@ -57,7 +57,7 @@ class MME(Asked):
         deeper = path.parent / "images" / path.name
         return deeper if deeper.is_file() else path
 
-    def read_results(self, outputs: Path, problems: Problems) -> list[tuple[str, str, str]]:
+    def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
         rows = []
         for category in dict.fromkeys(case.group for case in self.cases):
             path = outputs / f"{category}.txt"
@@ -80,7 +80,7 @@ class MME(Asked):
             lines = [_line(case, texts[case.id]) for case in cases]
             write_whole(outputs / f"{category}.txt", "\n".join(lines) + "\n")
 
-    def score(self, found: Mapping[str, str], scorers: Scorers) -> dict[str, Score]:
+    def score(self, found: Mapping[str, str], scorers: Scorers) -> Scored:
         pairs = self._pairs(self.with_output(found))
         lines = {
             name: [_line(case, found[case.id]) for pair in part for case in pair]
@@ -90,6 +90,7 @@ class MME(Asked):
             name: [_line(case, "Yes") for pair in part for case in pair] for name, part in pairs.items()
         }
         values, floors = mme(lines), mme(always_yes)
+        best = 200.0  # of a category: every answer and every pair right
         right = {
             name: np.array(
                 [[mme_parse(found[c.id]) == c.data["label"].lower() for c in pair] for pair in part]
@@ -101,15 +102,18 @@ class MME(Asked):
             title: [name for name in names if name in pairs]
             for title, names in (("perception", PERCEPTION), ("cognition", COGNITION))
         }
-        return {
+        scores = {
             f"mme/{title}": _score(
                 [right[name] for name in names],
                 values[title] if title in values else values["per_category"][title],
                 floors[title] if title in floors else floors["per_category"][title],
+                best * len(names),
             )
             for title, names in groups.items()
             if names
         }
+        asked = [case for part in pairs.values() for pair in part for case in pair]
+        return Scored(scores, judged_as(asked, [mme_parse(found[case.id]) for case in asked]))
 
     def _pairs(self, cases: list[Case]) -> dict[str, list[tuple[Case, Case]]]:
         """Two consecutive lines of a category are one picture; half a pair (a partial set) is left out."""
@@ -125,7 +129,7 @@ class MME(Asked):
         return pairs
 
 
-def _score(right: list[np.ndarray], value: float, floor: float) -> Score:
+def _score(right: list[np.ndarray], value: float, floor: float, ceiling: float) -> Score:
     """The sum over categories, pictures resampled within each."""
     together = np.concatenate(right)
     bounds = np.cumsum([len(part) for part in right])
@@ -136,7 +140,7 @@ def _score(right: list[np.ndarray], value: float, floor: float) -> Score:
 
     strata = np.split(np.arange(len(together)), bounds[:-1])
     low, high = bootstrap(total, strata)
-    return Score(value, low, high, 2 * len(together), floor=floor, floor_is="always yes")
+    return Score(value, low, high, 2 * len(together), ceiling, floor, "always yes")
 
 
 def _line(case: Case, text: str) -> str:

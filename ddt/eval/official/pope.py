@@ -11,8 +11,8 @@ import numpy as np
 
 from ddt.eval.benchmark import Score
 from ddt.eval.metrics import pope, pope_parse
-from ddt.eval.official.asked import Asked
-from ddt.eval.official.case import Case
+from ddt.eval.official.asked import Asked, Prediction
+from ddt.eval.official.case import Case, Scored, judged_as
 from ddt.eval.official.files import json_lines, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.official.vqa import SHORT
@@ -48,7 +48,7 @@ class POPE(Asked):
     def prompt(self, case: Case) -> str:
         return self.settings["prompt"].format(question=case.text)
 
-    def read_results(self, outputs: Path, problems: Problems) -> list[tuple[str, str, str]]:
+    def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
         rows = []
         for path in self.files:
             answers = list(json_lines(_answers(outputs, path), problems, ("answer",)))
@@ -68,7 +68,7 @@ class POPE(Asked):
             rows = [json.dumps({"question": case.text, "answer": texts[case.id]}) for case in cases]
             write_whole(_answers(outputs, path), "\n".join(rows) + "\n")
 
-    def score(self, found: Mapping[str, str], scorers: Scorers) -> dict[str, Score]:
+    def score(self, found: Mapping[str, str], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
         scores: dict[str, Score] = {}
         for group in dict.fromkeys(case.group for case in cases):
@@ -81,14 +81,14 @@ class POPE(Asked):
         low, high = (float(np.mean([getattr(score, end) for score in f1])) for end in ("low", "high"))
         # The customary single number; the mean of the files' bounds is a little wider than its interval.
         floor = float(np.mean([score.floor for score in f1]))
-        scores["pope/f1"] = Score(mean, low, high, len(cases), floor=floor, floor_is="always yes")
-        return scores
+        scores["pope/f1"] = Score(mean, low, high, len(cases), 1.0, floor, "always yes")
+        return Scored(scores, judged_as(cases, [pope_parse(found[case.id]) for case in cases]))
 
 
 def _scores(prefix: str, cases: Sequence[Case], found: Mapping[str, str]) -> dict[str, Score]:
     labels = [case.data["label"] for case in cases]
     answers = [found[case.id] for case in cases]
-    values, floor = pope(answers, labels), pope(["yes"] * len(cases), labels)
+    values, floor, ceiling = (pope(each, labels) for each in (answers, ["yes"] * len(cases), labels))
     said = np.array([pope_parse(answer) == "yes" for answer in answers])
     true = np.array([label == "yes" for label in labels])
     scores = {}
@@ -96,7 +96,7 @@ def _scores(prefix: str, cases: Sequence[Case], found: Mapping[str, str]) -> dic
         statistic = partial(_resampled, name, said, true)
         low, high = bootstrap(statistic, len(cases))
         scores[f"{prefix}/{name}"] = Score(
-            value, low, high, len(cases), floor=floor[name], floor_is="always yes"
+            value, low, high, len(cases), ceiling[name], floor[name], "always yes"
         )
     return scores
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ddt.eval.official.captions import Flickr30K, NoCaps
 from ddt.eval.official.case import Official
+from ddt.eval.official.class_fid import ClassFID
 from ddt.eval.official.drawbench import DrawBench
 from ddt.eval.official.edits import EVR, MA5K
 from ddt.eval.official.geneval import GenEval
@@ -14,6 +15,7 @@ from ddt.eval.official.gqa import GQA
 from ddt.eval.official.magicbrush import MagicBrush
 from ddt.eval.official.mme import MME
 from ddt.eval.official.pope import POPE
+from ddt.eval.official.reconstruction import Reconstruction
 from ddt.eval.official.seed import SEEDBench
 from ddt.eval.official.t2i import Color, Complex, NonSpatial, Shape, Spatial, Texture
 from ddt.eval.official.vqa import OKVQA, VizWiz, VQAv2
@@ -22,7 +24,7 @@ OFFICIAL: dict[str, type[Official]] = {
     cls.name: cls
     for cls in (
         GenEval, Color, Shape, Texture, Spatial, NonSpatial, Complex, DrawBench, EVR, MA5K, MagicBrush,
-        NoCaps, Flickr30K, VQAv2, GQA, OKVQA, VizWiz, MME, SEEDBench, POPE,
+        NoCaps, Flickr30K, VQAv2, GQA, OKVQA, VizWiz, MME, SEEDBench, POPE, Reconstruction, ClassFID,
     )
 }  # fmt: skip
 

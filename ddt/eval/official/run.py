@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ddt.eval.official.case import Official
+from tqdm import tqdm
+
+from ddt.eval.benchmark import batches
+from ddt.eval.official.case import Judged, Official
 from ddt.eval.official.files import digest_of
 from ddt.eval.official.problems import Problems
+from ddt.eval.results import spread
 from ddt.eval.scorers import Scorers
 
+COMPLETE_FILES = "generate from complete files"
 PARTIAL = "--partial scores what is there and prints the coverage"
 
 
@@ -18,8 +24,19 @@ def generate(benchmark: Official, model: Any, outputs: Path, batch_size: int) ->
 
     Raises IncompleteError where the data files themselves are not complete.
     """
-    benchmark.problems.refuse("generate from complete files")
-    return benchmark.generate(model, outputs, batch_size)
+    benchmark.problems.refuse(COMPLETE_FILES)
+    made = 0
+    for part in benchmark.rounds():
+        wanted = {case.id for case in part}
+        missing = [case for case in benchmark.missing(outputs) if case.id in wanted]
+        for batch in tqdm(
+            list(batches(missing, batch_size)), desc=benchmark.name, unit="batch", disable=None
+        ):
+            texts = benchmark.make(model, batch, outputs)
+            benchmark.place(outputs, {case.id: text for case, text in zip(batch, texts, strict=True)})
+        made += len(missing)
+    benchmark.finish(outputs)
+    return made
 
 
 def evaluate(benchmark: Official, outputs: Path, scorers: Scorers, partial: bool = False) -> dict[str, Any]:
@@ -34,14 +51,45 @@ def evaluate(benchmark: Official, outputs: Path, scorers: Scorers, partial: bool
     problems = benchmark.problems.merged(found_problems)
     if not partial:
         problems.refuse(PARTIAL)
-    scores = benchmark.score(found, scorers)
+    scored = benchmark.score(found, scorers)
     cases = benchmark.published or len(benchmark.cases)
     return {
         "benchmark": benchmark.name,
-        "scores": {name: score.to_dict() for name, score in scores.items()},
+        "scores": {name: score.to_dict() for name, score in scored.scores.items()},
         "coverage": {"scored": len(found), "cases": cases, "share": len(found) / cases},
         "problems": problems.to_dict(),
         "settings": dict(benchmark.settings),
         "scorers": scorers.used,
         "data": {str(path): digest_of(path) for path in benchmark.files},
+        "examples": _examples(benchmark, found, scored.judged),
     }
+
+
+def _examples(
+    benchmark: Official, found: Mapping[str, Any], judged: Sequence[Judged]
+) -> dict[str, list[dict[str, Any]]]:
+    """Some cases that are right and some that are wrong, for people, taking turns between the groups."""
+    return {
+        name: [_example(benchmark, found[each.case.id], each) for each in spread(chosen, by_group)]
+        for name, chosen in (
+            ("right", sorted((each for each in judged if each.right), key=lambda each: -each.value)),
+            ("wrong", sorted((each for each in judged if not each.right), key=lambda each: each.value)),
+        )
+    }
+
+
+def by_group(judged: Judged) -> str:
+    """What examples take turns between."""
+    return judged.case.group
+
+
+def _example(benchmark: Official, output: Any, judged: Judged) -> dict[str, Any]:
+    case = judged.case
+    images = {} if isinstance(output, str) else {"image": str(output)}
+    for key, name in (("source", case.image), ("target", case.target)):
+        if name and benchmark.images_folder is not None:
+            images[key] = str(benchmark.image_path(name))
+    return {
+        "case": case.id, "task": case.group, "prompt": case.text, "value": judged.value,
+        "output": output if isinstance(output, str) else "", "reason": judged.reason, "images": images,
+    }  # fmt: skip

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from ddt.data.decode import read_image
-from ddt.eval.benchmark import Score, mean_score
+from ddt.eval.benchmark import mean_score
 from ddt.eval.metrics import seed_letter, seed_rank
 from ddt.eval.metrics.seed import LETTERS
-from ddt.eval.official.asked import Asked
-from ddt.eval.official.case import Case
+from ddt.eval.official.asked import Asked, Prediction
+from ddt.eval.official.case import Case, Judged, Scored
 from ddt.eval.official.files import json_lines, json_of, records_of, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.official.vqa import most_common
@@ -75,13 +75,13 @@ class SEEDBench(Asked):
             for codes_T, case in zip(codes, cases, strict=True)
         ]
 
-    def read_results(self, outputs: Path, problems: Problems) -> list[tuple[str, str, str]]:
+    def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
         rows = []
         for where, item in json_lines(outputs / RESULTS, problems, ("question_id",)):
             if "losses" in item and len(item["losses"]) == len(OPTIONS):
                 rows.append((where, str(item["question_id"]), seed_rank(item["losses"])))
             elif "prediction" in item:
-                rows.append((where, str(item["question_id"]), str(item["prediction"])))
+                rows.append((where, str(item["question_id"]), item["prediction"]))
             else:
                 problems.add("line without a prediction or four losses", where)
         return rows
@@ -93,7 +93,7 @@ class SEEDBench(Asked):
         ]
         write_whole(outputs / RESULTS, "\n".join(rows) + "\n")
 
-    def score(self, found: Mapping[str, str], scorers: Scorers) -> dict[str, Score]:
+    def score(self, found: Mapping[str, str], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
         right = np.array([float(seed_letter(found[case.id]) == case.data["answer"]) for case in cases])
         common = most_common(case.data["answer"] for case in cases)
@@ -103,7 +103,12 @@ class SEEDBench(Asked):
             kinds = np.array([str(case.data.get(key, "")) for case in cases])
             prefix = "seed/" if key == "data_type" else "seed/dimension_"
             groups |= {prefix + kind: kinds == kind for kind in dict.fromkeys(kinds.tolist()) if kind}
-        return {
-            name: mean_score(right[mask], floors={f"always {common}": floor[mask]})
+        scores = {
+            name: mean_score(right[mask], np.ones(mask.sum()), {f"always {common}": floor[mask]})
             for name, mask in groups.items()
         }
+        judged = [
+            Judged(case, value, value == 1, "" if value else f"expected {case.data['answer']}")
+            for case, value in zip(cases, right.tolist(), strict=True)
+        ]
+        return Scored(scores, judged)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 from PIL import Image
 
+from ddt.data.clip_score import ClipScorer
 from ddt.data.decode import read_image
-from ddt.eval.benchmark import Score, mean_score
+from ddt.eval.benchmark import mean_score
 from ddt.eval.metrics import t2i_blip_vqa, t2i_spatial, t2i_three_in_one
 from ddt.eval.metrics.t2i import MAX_CHUNKS, SKIPPED_CHUNKS
-from ddt.eval.official.case import Case
+from ddt.eval.official.case import Case, Scored, halves
 from ddt.eval.official.drawn import Drawn
 from ddt.eval.official.files import json_of, lines_of, records_of
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import Scorers
-from ddt.eval.scorers.blip import question_of
+from ddt.eval.scorers.blip import BlipVQA, question_of
+from ddt.eval.statistics import shuffled_partners
 
 PROMPTS = 300
 IMAGES_A_PROMPT = 10
@@ -28,6 +32,21 @@ DETECTOR = "google/owlv2-base-patch16-ensemble"
 DETECTOR_THRESHOLD = 0.5
 UNIDET_SIDE_PX, UNIDET_LONGEST_PX = 479, 480
 PERSONS = ("girl", "boy", "man", "woman")
+STORED = ("attribute", "spatial", "action")  # scores of official scripts: there is none of another picture
+FLOOR_CASES = 300  # pictures scored for another prompt: enough for the floor, a tenth of the work
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture to be scored for a case's prompt; `drawn_for` is the case it was drawn for."""
+
+    case: Case
+    drawn_for: Case
+    path: Path
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.case.text, str(self.path)
 
 
 class T2ICompBench(Drawn):
@@ -53,11 +72,28 @@ class T2ICompBench(Drawn):
                 )  # fmt: skip
         return cases
 
-    def score(self, found: Mapping[str, Path], scorers: Scorers) -> dict[str, Score]:
-        values = self.values(found, self.with_output(found), scorers)
-        return {f"t2i/{self.category}": mean_score(values)}
+    def measure(self, case: Case, output: Path, scorers: Scorers) -> None:
+        if not set(STORED) & scorers.precomputed.keys():
+            self.values([Shown(case, case, output)], scorers)
 
-    def values(self, found: Mapping[str, Path], cases: Sequence[Case], scorers: Scorers) -> list[float]:
+    def score(self, found: Mapping[str, Path], scorers: Scorers) -> Scored:
+        cases = self.with_output(found)
+        values = self.values([Shown(case, case, found[case.id]) for case in cases], scorers)
+        score = mean_score(values, floors=self._floors(found, cases, scorers))
+        return Scored({f"t2i/{self.category}": score}, halves(cases, values, "score"))
+
+    def _floors(
+        self, found: Mapping[str, Path], cases: Sequence[Case], scorers: Scorers
+    ) -> dict[str, list[float]]:
+        """Pictures scored for another prompt, one of each prompt."""
+        if len(cases) < 2 or set(STORED) & scorers.precomputed.keys():
+            return {}
+        chosen = cases[:: max(1, len(cases) // FLOOR_CASES)]
+        others = [chosen[i] for i in shuffled_partners(len(chosen))]
+        shown = [Shown(case, other, found[other.id]) for case, other in zip(chosen, others, strict=True)]
+        return {"shuffled images": self.values(shown, scorers)}
+
+    def values(self, shown: Sequence[Shown], scorers: Scorers) -> list[float]:
         """The score of each picture."""
         raise NotImplementedError
 
@@ -65,8 +101,8 @@ class T2ICompBench(Drawn):
 class Attribute(T2ICompBench):
     """Colour, shape and texture: BLIP-VQA asked about each noun chunk."""
 
-    def values(self, found: Mapping[str, Path], cases: Sequence[Case], scorers: Scorers) -> list[float]:
-        return attribute_scores(found, cases, scorers)
+    def values(self, shown: Sequence[Shown], scorers: Scorers) -> list[float]:
+        return attribute_scores(shown, scorers)
 
 
 class Color(Attribute):
@@ -86,8 +122,8 @@ class Spatial(T2ICompBench):
 
     name, category, files_help = "t2i_spatial", "spatial", "spatial_val.txt"
 
-    def values(self, found: Mapping[str, Path], cases: Sequence[Case], scorers: Scorers) -> list[float]:
-        return spatial_scores(found, cases, scorers)
+    def values(self, shown: Sequence[Shown], scorers: Scorers) -> list[float]:
+        return spatial_scores(shown, scorers)
 
 
 class NonSpatial(T2ICompBench):
@@ -95,8 +131,8 @@ class NonSpatial(T2ICompBench):
 
     name, category, files_help = "t2i_non_spatial", "non_spatial", "non_spatial_val.txt"
 
-    def values(self, found: Mapping[str, Path], cases: Sequence[Case], scorers: Scorers) -> list[float]:
-        return action_scores(found, cases, scorers, without_adjectives=False)
+    def values(self, shown: Sequence[Shown], scorers: Scorers) -> list[float]:
+        return action_scores(shown, scorers, without_adjectives=False)
 
 
 class Complex(T2ICompBench):
@@ -113,70 +149,73 @@ class Complex(T2ICompBench):
         )
         return super().read()
 
-    def values(self, found: Mapping[str, Path], cases: Sequence[Case], scorers: Scorers) -> list[float]:
+    def values(self, shown: Sequence[Shown], scorers: Scorers) -> list[float]:
         return t2i_three_in_one(
-            [case.text for case in cases], self.spatial_prompts, self.action_prompts,
-            attribute_scores(found, cases, scorers),
-            spatial_scores(found, cases, scorers, complex_prompt=True),
-            action_scores(found, cases, scorers, without_adjectives=True),
+            [each.case.text for each in shown], self.spatial_prompts, self.action_prompts,
+            attribute_scores(shown, scorers),
+            spatial_scores(shown, scorers, complex_prompt=True),
+            action_scores(shown, scorers, without_adjectives=True),
         )  # fmt: skip
 
 
-def attribute_scores(found: Mapping[str, Path], cases: Sequence[Case], scorers: Scorers) -> list[float]:
-    """Product of P(yes) over the noun chunks of each case."""
-    stored = _stored(scorers.file("attribute"), cases)
+def attribute_scores(shown: Sequence[Shown], scorers: Scorers) -> list[float]:
+    """Product of P(yes) over the noun chunks of each prompt."""
+    stored = _stored(scorers.file("attribute"), shown)
     if stored is not None:
         return stored
     phrases, blip = scorers.phrases(SPACY), scorers.blip(BLIP)
-    chunks = [phrases(case.text).chunks for case in cases]
+    chunks = [phrases(each.case.text).chunks for each in shown]
     p_yes = []
-    for case, all_chunks in zip(cases, chunks, strict=True):
+    for each, all_chunks in zip(shown, chunks, strict=True):
         asked = [chunk for chunk in all_chunks if chunk not in SKIPPED_CHUNKS][:MAX_CHUNKS]
-        image = read_image(found[case.id])
-        answers = blip.p_yes([image] * len(asked), [question_of(chunk) for chunk in asked])
-        p_yes.append([f"{answer:.4f}" for answer in answers])
+        p_yes.append(scorers.once(("attribute", *each.key), partial(_p_yes, blip, each.path, asked)))
     return t2i_blip_vqa(chunks, p_yes)
 
 
-def spatial_scores(
-    found: Mapping[str, Path], cases: Sequence[Case], scorers: Scorers, complex_prompt: bool = False
-) -> list[float]:
-    """2D-spatial score of each case: from detections of a file (UniDet's form), or of a detector."""
-    stored = _stored(scorers.file("spatial"), cases)
+def _p_yes(blip: BlipVQA, path: Path, chunks: Sequence[str]) -> list[str]:
+    answers = blip.p_yes([read_image(path)] * len(chunks), [question_of(chunk) for chunk in chunks])
+    return [f"{answer:.4f}" for answer in answers]
+
+
+def spatial_scores(shown: Sequence[Shown], scorers: Scorers, complex_prompt: bool = False) -> list[float]:
+    """2D-spatial score of each picture: from detections of a file (UniDet's form), or of a detector."""
+    stored = _stored(scorers.file("spatial"), shown)
     if stored is not None:
         return stored
     phrases, path = scorers.phrases(SPACY), scorers.file("detections")
-    known = None if path is None else json_of(path)
+    known = None if path is None else scorers.once(("detections", str(path)), partial(json_of, path))
     scores = []
-    for case in cases:
-        tokens = phrases(case.text).tokens
-        name = Path(case.output).name
+    for each in shown:
+        tokens = phrases(each.case.text).tokens
+        name = Path(each.drawn_for.output).name
         if known is None:
-            detections = _detect(found[case.id], tokens, scorers)
+            detections = scorers.once(("spatial", *each.key), partial(_detect, each.path, tokens, scorers))
         elif name in known:
             detections = known[name]
         else:
             raise ValueError(f"{path}: no detections of {name}")
-        scores.append(t2i_spatial(case.text, tokens, detections, complex_prompt))
+        scores.append(t2i_spatial(each.case.text, tokens, detections, complex_prompt))
     return scores
 
 
-def action_scores(
-    found: Mapping[str, Path], cases: Sequence[Case], scorers: Scorers, without_adjectives: bool
-) -> list[float]:
-    """Cosine of each picture and its prompt; for complex prompts the adjectives are dropped first."""
-    stored = _stored(scorers.file("action"), cases)
+def action_scores(shown: Sequence[Shown], scorers: Scorers, without_adjectives: bool) -> list[float]:
+    """Cosine of each picture and the prompt; for complex prompts the adjectives are dropped first."""
+    stored = _stored(scorers.file("action"), shown)
     if stored is not None:
         return stored
     clip = scorers.clip(CLIP)
-    texts = [case.text for case in cases]
+    texts = [each.case.text for each in shown]
     if without_adjectives:
         phrases = scorers.phrases(SPACY)
         texts = [" ".join(t for t, part in phrases(text).tokens if part != "ADJ") for text in texts]
     return [
-        float(clip.score([read_image(found[case.id])], [text])[0])
-        for case, text in zip(cases, texts, strict=True)
+        scorers.once(("action", text, str(each.path)), partial(_cosine, clip, each.path, text))
+        for each, text in zip(shown, texts, strict=True)
     ]
+
+
+def _cosine(clip: ClipScorer, path: Path, text: str) -> float:
+    return float(clip.score([read_image(path)], [text])[0])
 
 
 def _detect(path: Path, tokens: Sequence[tuple[str, str]], scorers: Scorers) -> list[list]:
@@ -192,7 +231,7 @@ def _detect(path: Path, tokens: Sequence[tuple[str, str]], scorers: Scorers) -> 
     return [[item.name, *item.box, item.score] for item in found]
 
 
-def _stored(path: Path | None, cases: Sequence[Case]) -> list[float] | None:
+def _stored(path: Path | None, shown: Sequence[Shown]) -> list[float] | None:
     """Scores as the official scripts leave them (vqa_result.json: [{question_id, answer}])."""
     if path is None:
         return None
@@ -200,7 +239,8 @@ def _stored(path: Path | None, cases: Sequence[Case]) -> list[float] | None:
     items = records_of(path, json_of(path), problems, ("question_id", "answer"))
     scores = {int(item["question_id"]): float(item["answer"]) for _, item in items}
     problems.refuse("run the official script again")
-    missing = [case.id for case in cases if int(case.id) not in scores]
+    ids = [int(each.case.id) for each in shown]
+    missing = [key for key in ids if key not in scores]
     if missing:
-        raise ValueError(f"{path}: no score of {len(missing)} images, first {missing[0]}")
-    return [scores[int(case.id)] for case in cases]
+        raise ValueError(f"{path}: no score of {len(missing)} images, first {missing[0]:06d}")
+    return [scores[key] for key in ids]

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from ddt.eval.benchmark import Score, mean_score
+from ddt.eval.benchmark import mean_score
 from ddt.eval.metrics import vqa_accuracy, vqa_normalize
-from ddt.eval.official.asked import Asked
-from ddt.eval.official.case import Case
+from ddt.eval.official.asked import Asked, Prediction
+from ddt.eval.official.case import Case, Judged, Scored
 from ddt.eval.official.files import json_of, records_of, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import Scorers
@@ -72,10 +72,10 @@ class VQA(Asked):
     def defaults(cls) -> dict[str, str]:
         return {"prompt": SHORT}
 
-    def read_results(self, outputs: Path, problems: Problems) -> list[tuple[str, str, str]]:
+    def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
         path = outputs / RESULTS
         items = records_of(path, json_of(path), problems, ("question_id", "answer"))
-        return [(where, str(item["question_id"]), str(item["answer"])) for where, item in items]
+        return [(where, str(item["question_id"]), item["answer"]) for where, item in items]
 
     def write_results(self, outputs: Path, texts: Mapping[str, str]) -> None:
         rows = [{"question_id": int(case.id), "answer": texts[case.id]} for case in self.cases]
@@ -85,21 +85,28 @@ class VQA(Asked):
         """Percent."""
         return vqa_accuracy(case.data["answers"], prediction)
 
-    def score(self, found: Mapping[str, str], scorers: Scorers) -> dict[str, Score]:
+    def score(self, found: Mapping[str, str], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
         values = np.array([self.accuracy(case, found[case.id]) for case in cases]) / 100
         common = most_common(answer["answer"] for case in cases for answer in case.data["answers"])
         floor = np.array([self.accuracy(case, common) for case in cases]) / 100
+        # The best a single answer can do: people differ, so it is below 1.
+        ceiling = np.array([self.accuracy(case, _commonest(case)) for case in cases]) / 100
         groups = {f"{self.name}/accuracy": np.ones(len(cases), bool)}
         for key in ("answer_type", "question_type"):
             kinds = np.array([str(case.data.get(key, "")) for case in cases])
             groups |= {
                 f"{self.name}/{key}/{kind}": kinds == kind for kind in dict.fromkeys(kinds.tolist()) if kind
             }
-        return {
-            name: mean_score(values[mask], floors={f"always {common!r}": floor[mask]})
+        scores = {
+            name: mean_score(values[mask], ceiling[mask], {f"always {common!r}": floor[mask]})
             for name, mask in groups.items()
         }
+        judged = [
+            Judged(case, value, value == 1, "" if value == 1 else _given(case, value))
+            for case, value in zip(cases, values.tolist(), strict=True)
+        ]
+        return Scored(scores, judged)
 
 
 class VQAv2(VQA):
@@ -141,10 +148,10 @@ class VizWiz(VQA):
             for where, item in items
         ]
 
-    def read_results(self, outputs: Path, problems: Problems) -> list[tuple[str, str, str]]:
+    def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
         path = outputs / RESULTS
         items = records_of(path, json_of(path), problems, ("image", "answer"))
-        return [(where, item["image"], str(item["answer"])) for where, item in items]
+        return [(where, str(item["image"]), item["answer"]) for where, item in items]
 
     def write_results(self, outputs: Path, texts: Mapping[str, str]) -> None:
         rows = [{"image": case.id, "answer": texts[case.id]} for case in self.cases]
@@ -152,6 +159,16 @@ class VizWiz(VQA):
 
     def accuracy(self, case: Case, prediction: str) -> float:
         return vizwiz_accuracy([answer["answer"] for answer in case.data["answers"]], prediction)
+
+
+def _commonest(case: Case) -> str:
+    return most_common(answer["answer"] for answer in case.data["answers"])
+
+
+def _given(case: Case, value: float) -> str:
+    """What people answered, the most frequent first."""
+    counts = Counter(answer["answer"] for answer in case.data["answers"]).most_common(3)
+    return f"{value:.2f}; people: " + ", ".join(f"{answer!r} {count}x" for answer, count in counts)
 
 
 def vizwiz_accuracy(answers: Sequence[str], prediction: str) -> float:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ddt.data.clip_score import ClipScorer
 from ddt.data.refs import model_digest
 from ddt.eval.scorers.blip import BlipVQA
 from ddt.eval.scorers.detector import Detector, open_detector
+from ddt.eval.scorers.inception import Inception
 from ddt.eval.scorers.lpips import LPIPS
 from ddt.eval.scorers.phrases import Phrases, open_phrases
+from ddt.eval.scorers.vae import VAE
 
-KINDS = ("clip", "blip", "detector", "phrases", "lpips")
+T = TypeVar("T")
+KINDS = ("clip", "blip", "detector", "phrases", "lpips", "inception", "vae")
 PRECOMPUTED = ("detections", "verdicts", "attribute", "spatial", "action", "phrases")
 
 
@@ -37,6 +40,7 @@ class Scorers:
                     raise ValueError(f"scorers: unknown kind {kind!r}, allowed are {', '.join(allowed)}")
         self.used: dict[str, str] = {}
         self._loaded: dict[tuple[str, str], Any] = {}
+        self._found: dict[tuple[str, ...], Any] = {}
 
     def clip(self, default: str) -> ClipScorer:
         """A CLIP for cosines between pictures, or a picture and a text."""
@@ -56,6 +60,16 @@ class Scorers:
             raise ValueError("lpips: needs --scorer lpips=FOLDER with its backbone and heads")
         return self._model("lpips", self.models["lpips"], LPIPS)
 
+    def inception(self) -> Inception:
+        """FID's network; like LPIPS it has no published folder."""
+        if "inception" not in self.models:
+            raise ValueError("inception: needs --scorer inception=FOLDER with inception.safetensors")
+        return self._model("inception", self.models["inception"], Inception)
+
+    def vae(self) -> VAE | None:
+        """The VAE whose round trip is the ceiling of a tokenizer of its latents, where one was given."""
+        return self._model("vae", self.models["vae"], VAE) if "vae" in self.models else None
+
     def phrases(self, default: str) -> Phrases:
         """Tokens and noun chunks of prompts, from a file where one was given, else by spaCy."""
         path = self.file("phrases")
@@ -67,6 +81,12 @@ class Scorers:
         if path is not None:
             self.used[kind] = str(path)
         return path
+
+    def once(self, key: tuple[str, ...], make: Callable[[], T]) -> T:
+        """What `make` returns; made once for each key, which names the benchmark's part and the output."""
+        if key not in self._found:
+            self._found[key] = make()
+        return self._found[key]
 
     def _model(self, kind: str, default: str, load: Any) -> Any:
         name = self.models.get(kind, default)

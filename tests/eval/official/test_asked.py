@@ -176,6 +176,11 @@ def test_vqa_names_bad_predictions(vqa, images, tmp_path):
     assert result["coverage"]["share"] == 0.5
     assert result["problems"]["answer with control characters"]["count"] == 1
     assert result["problems"]["prediction for an unknown id, not scored"]["count"] == 1
+    (out / "results.json").write_text('[{"question_id": 1, "answer": null}]')
+    with pytest.raises(
+        IncompleteError, match=r"1 x prediction that is no text \(.*results.json item 1: None"
+    ):
+        evaluate(benchmark, out, SCORERS)
     (out / "results.json").write_text('[{"question_id": 1,\n "answer": "bla')
     with pytest.raises(ValueError, match=r"results.json:2: no JSON, or cut here"):
         evaluate(benchmark, out, SCORERS, partial=True)

@@ -172,11 +172,18 @@ def test_t2i_spatial_by_unidets_detections_and_by_a_detector(t2i, tmp_path):
     benchmark, out = t2i_outputs("t2i_spatial", [t2i], tmp_path)
     boxes = [["cat", 10, 10, 50, 50, 1.0], ["dog", 300, 10, 350, 50, 0.8]]
     stored = tmp_path / "unidet.json"
-    stored.write_text(json.dumps({path.name: boxes for path in (out / "samples").iterdir()}))
+    found = {path.name: boxes for path in (out / "samples").iterdir()}
+    stored.write_text(json.dumps(found))
     phrases = tmp_path / "phrases.json"
     result = evaluate(benchmark, out, Scorers(precomputed={"phrases": phrases, "detections": stored}))
     # 0.25 + 0.2 + 0.5 where the cat is on the left, 0.45 (below the cut) where no place is asked for.
     assert result["scores"]["t2i/spatial"]["value"] == pytest.approx(0.95 / 2, abs=1e-6)
+    # The floor scores pictures for the prompt of another one: with nothing found on the other prompt's, less.
+    stored.write_text(json.dumps({name: found[name] if "left" in name else [] for name in found}))
+    score = evaluate(benchmark, out, Scorers(precomputed={"phrases": phrases, "detections": stored}))
+    score = score["scores"]["t2i/spatial"]
+    assert score["value"] == pytest.approx(0.95 / 2, abs=1e-6) and score["floor_is"] == "shuffled images"
+    assert 0 < score["floor"] < score["value"]
     models = {"detector": tiny.owlv2(tmp_path / "owl")}
     result = evaluate(benchmark, out, Scorers(models, {"phrases": phrases}, "cpu"))
     assert 0 <= result["scores"]["t2i/spatial"]["value"] <= 1
@@ -194,6 +201,7 @@ def test_t2i_complex_from_official_results(t2i, tmp_path):
         precomputed[kind].write_text(json.dumps(rows))
     result = evaluate(benchmark, out, Scorers(precomputed=precomputed))
     assert result["scores"]["t2i/complex"]["value"] == pytest.approx(((0.9 + 0.6 + 0.3) / 3 + 0.75) / 2)
+    assert result["scores"]["t2i/complex"]["floor"] is None  # there are no scores of another prompt
     with pytest.raises(ValueError, match="expected complex_val.txt"):
         open_benchmark("t2i_complex", [t2i])
 

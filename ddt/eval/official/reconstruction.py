@@ -1,0 +1,147 @@
+"""Reconstruction of a folder of photographs: PSNR, SSIM, LPIPS, rFID, and the VAE's round trip as ceiling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ddt.data.decode import read_image
+from ddt.eval.benchmark import Score, batches, mean_score
+from ddt.eval.metrics import frechet_distance, psnr, psnr_pooled, ssim
+from ddt.eval.official.case import Case, Scored, halves
+from ddt.eval.official.drawn import SUFFIXES, Drawn
+from ddt.eval.pictures import rgb_array
+from ddt.eval.reconstruct import PSNR_OF_EQUAL
+from ddt.eval.scorers import Scorers
+from ddt.eval.statistics import shuffled_partners
+from ddt.mllm.pictures import to_images, to_pixels
+
+INCEPTION_BATCH = 32
+
+
+class Reconstruction(Drawn):
+    """Data: a folder of pictures (any depth); outputs: the same names as `.png`.
+
+    Pictures are cut to their centre square and resized to `side_px` (the paper's 256) before anything.
+    """
+
+    name = "reconstruction"
+    files_help = "a folder of pictures, such as ImageNet's validation images"
+    uses_tokenizer = True
+
+    @classmethod
+    def defaults(cls) -> dict[str, str]:
+        return {"side_px": "256"}
+
+    def read(self) -> list[Case]:
+        root = self.files[0]
+        if not root.is_dir():
+            raise ValueError(f"{root}: no such folder; expected {self.files_help}")
+        if not self.settings["side_px"].isdigit():
+            raise ValueError(f"{self.name}: side_px {self.settings['side_px']!r}, expected a number")
+        cases: dict[str, Case] = {}
+        for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES):
+            output = path.relative_to(root).with_suffix(".png").as_posix()
+            if output in cases:
+                self.problems.add("second picture of a name", f"{path}, first {cases[output].where}")
+            else:
+                cases[output] = Case(output, "", str(path), output=output)
+        return list(cases.values())
+
+    def original(self, case: Case) -> np.ndarray:
+        """The picture to be reconstructed, uint8 [side, side, 3]."""
+        (image,) = to_images(to_pixels([read_image(case.where)], int(self.settings["side_px"])))
+        return np.asarray(image)
+
+    def draw(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Image.Image]:
+        side_px = int(self.settings["side_px"])
+        if model.config.image_size != side_px:
+            raise ValueError(
+                f"{self.name}: the tokenizer is for {model.config.image_size} px, "
+                f"asked are {side_px}: give --setting side_px={model.config.image_size}"
+            )
+        pixels_BCHW = to_pixels([read_image(case.where) for case in cases], side_px)
+        noise = [torch.Generator().manual_seed(case.seed) for case in cases]
+        return to_images(model.decode(model.encode(pixels_BCHW), generator=noise))
+
+    def measure(self, case: Case, output: Path, scorers: Scorers) -> None:
+        self.measures(case, output, scorers)
+
+    def measures(self, case: Case, output: Path, scorers: Scorers) -> dict[str, float]:
+        """PSNR, SSIM, and where there are weights LPIPS, of one reconstruction."""
+        return scorers.once((self.name, str(output)), lambda: self._compare(case, output, scorers))
+
+    def _compare(self, case: Case, output: Path, scorers: Scorers) -> dict[str, float]:
+        wanted, made = self.original(case), rgb_array(read_image(output))
+        if made.shape != wanted.shape:
+            raise ValueError(f"{output}: is {made.shape[1]} x {made.shape[0]} px, expected {wanted.shape[0]}")
+        found = _similarity(made, wanted)
+        if "lpips" in scorers.models:
+            found["lpips"] = scorers.lpips()(Image.fromarray(made), Image.fromarray(wanted))
+        return found
+
+    def score(self, found: Mapping[str, Path], scorers: Scorers) -> Scored:
+        cases = self.with_output(found)
+        values = [self.measures(case, found[case.id], scorers) for case in cases]
+        floor = self._shuffled(found, cases)
+        ceiling = self._ceiling(cases, scorers)
+        scores = {
+            f"{self.name}/{name}": mean_score(
+                [each[name] for each in values],
+                ceiling.get(name),
+                {"other reconstructions": [each[name] for each in floor]} if name in floor[0] else None,
+                higher_is_better=name != "lpips",
+            )
+            for name in values[0]
+        }
+        pairs = ((rgb_array(read_image(found[case.id])), self.original(case)) for case in cases)
+        pooled = min(psnr_pooled(pairs), PSNR_OF_EQUAL)
+        scores[f"{self.name}/psnr_pooled"] = Score(pooled, pooled, pooled, len(cases))
+        if "inception" in scorers.models:
+            scores[f"{self.name}/rfid"] = self._rfid(found, cases, scorers)
+        return Scored(scores, halves(cases, [each["psnr"] for each in values], "PSNR"))
+
+    def _shuffled(self, found: Mapping[str, Path], cases: Sequence[Case]) -> list[dict[str, float]]:
+        others = shuffled_partners(len(cases))
+        return [
+            _similarity(rgb_array(read_image(found[cases[other].id])), self.original(case))
+            for case, other in zip(cases, others, strict=True)
+        ]
+
+    def _ceiling(self, cases: Sequence[Case], scorers: Scorers) -> dict[str, list[float]]:
+        """The VAE's own round trip, where one is given: a tokenizer of its latents can't be better."""
+        vae = scorers.vae()
+        if vae is None:
+            return {"psnr": [PSNR_OF_EQUAL] * len(cases), "ssim": [1.0] * len(cases)}
+        rows = []
+        for case in cases:
+            original = self.original(case)
+            rows.append(_similarity(np.asarray(vae(Image.fromarray(original))), original))
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+    def _rfid(self, found: Mapping[str, Path], cases: Sequence[Case], scorers: Scorers) -> Score:
+        made = inception_features([found[case.id] for case in cases], scorers)[0]
+        parts = [
+            scorers.inception()([Image.fromarray(self.original(case)) for case in batch])[0]
+            for batch in batches(cases, INCEPTION_BATCH)
+        ]
+        value = frechet_distance(made, np.concatenate(parts))
+        return Score(value, value, value, len(cases), ceiling=0.0, higher_is_better=False)
+
+
+def inception_features(paths: Sequence[Path], scorers: Scorers) -> tuple[np.ndarray, np.ndarray]:
+    """float32 features [n, 2048] and logits [n, 1008] of pictures at their own size."""
+    parts = [
+        scorers.inception()([read_image(path) for path in batch]) for batch in batches(paths, INCEPTION_BATCH)
+    ]
+    features, logits = zip(*parts, strict=True)
+    return np.concatenate(features), np.concatenate(logits)
+
+
+def _similarity(image: np.ndarray, target: np.ndarray) -> dict[str, float]:
+    return {"psnr": min(psnr(image, target), PSNR_OF_EQUAL), "ssim": ssim(image, target)}
