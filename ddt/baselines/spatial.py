@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -20,14 +19,12 @@ from torch import Tensor, nn
 
 from ddt.baselines.convolutions import ConvDecoder, ConvEncoder
 from ddt.config import Range, build
-from ddt.tokenizer import checks, folder
-from ddt.tokenizer.card import model_card
+from ddt.tokenizer import checks
 from ddt.tokenizer.config import Count, Fraction, Natural
 from ddt.tokenizer.flow import squared_error_per_image
 from ddt.tokenizer.quantizer import Quantized, Quantizer
+from ddt.tokenizer.saved import SavedModel
 from ddt.tokenizer.schedule import prefix_mask
-
-MODEL_TYPE = "spatial_tokenizer"
 
 
 @dataclass(frozen=True)
@@ -82,12 +79,21 @@ class SpatialConfig:
         return build(SpatialConfig, {**fields, **changes})
 
 
-class SpatialTokenizer(nn.Module):
+class SpatialTokenizer(SavedModel[SpatialConfig]):
     """`encode` and `decode` as the DDT tokenizer's; calling the module is one training pass."""
 
+    model_type = "spatial_tokenizer"
+    config_class = SpatialConfig
+    title = "Spatial tokenizer"
+    tags = ["image-tokenizer", "vector-quantization"]
+    summary = "A grid of codes between convolutions, the baseline of the DDT tokenizer."
+    usage = (
+        "from ddt.baselines.spatial import SpatialTokenizer\n\n"
+        "tokenizer = SpatialTokenizer.from_pretrained(folder)"
+    )
+
     def __init__(self, config: SpatialConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.encoder = ConvEncoder(config.channels, config.blocks, config.code_dim)
         self.quantizer = Quantizer(
             config.codebook_size,
@@ -98,15 +104,6 @@ class SpatialTokenizer(nn.Module):
             unquantized_steps=config.unquantized_steps,
         )
         self.decoder = ConvDecoder(config.channels, config.blocks, config.code_dim)
-
-    @property
-    def device(self) -> torch.device:
-        return self.quantizer.codebook_Kd.device
-
-    @property
-    def digest(self) -> str:
-        """Hex sha256 over configuration and weights: what token shards name as their maker."""
-        return folder.digest(self.config, self.state_dict())
 
     def forward(self, images_BCHW: Tensor, step: int) -> tuple[Tensor, Quantized]:
         """Reconstructions and what the quantizer gave; in training mode it also moves the codebook."""
@@ -152,39 +149,13 @@ class SpatialTokenizer(nn.Module):
         vectors_BTd = self.quantizer.codebook_Kd[codes_BT.to(self.device)] * visible_1T[..., None]
         return self._draw(vectors_BTd).float().clamp(-1, 1)
 
-    def save_pretrained(
-        self,
-        path: str | Path,
-        made_from: Mapping[str, str] | None = None,
-        metrics: Mapping[str, float] | None = None,
-    ) -> None:
-        """Writes the same files as the DDT tokenizer."""
-        facts: dict[str, object] = {
+    def facts(self) -> dict[str, object]:
+        return {
             "image": f"{self.config.image_size} x {self.config.image_size} px",
             "tokens an image": self.config.num_tokens,
             "bits an image": self.config.bits_per_image,
             "parameters": sum(p.numel() for p in self.parameters()),
-            "digest": self.digest,
         }
-        card = model_card(
-            "Spatial tokenizer",
-            ["image-tokenizer", "vector-quantization"],
-            "A grid of codes between convolutions, the baseline of the DDT tokenizer.",
-            "from ddt.baselines.spatial import SpatialTokenizer\n\n"
-            "tokenizer = SpatialTokenizer.from_pretrained(folder)",
-            facts,
-            metrics or {},
-            made_from or {},
-        )
-        folder.save(Path(path), MODEL_TYPE, self.config, self.state_dict(), made_from or {}, card)
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path) -> SpatialTokenizer:
-        """The tokenizer saved in a folder, in eval mode; ValueError as the DDT tokenizer's."""
-        config, tensors = folder.load(Path(path), MODEL_TYPE, SpatialConfig)
-        model = cls(config)
-        model.load_state_dict(tensors)
-        return model.eval()
 
 
 class SpatialLoss:
