@@ -21,7 +21,7 @@ from pipelines.report import Report
 from pipelines.runner import StageContext, StageResult
 from pipelines.units import Output, UnitWorker, digest_of, run_units
 
-MODULES = ("ddt.eval", "ddt.mllm", "ddt.tokenizer", "ddt.scenes", "pipelines.evaluate")
+MODULES = ("ddt.eval", "ddt.mllm", "ddt.tokenizer", "ddt.baselines", "ddt.scenes", "pipelines.evaluate")
 PICTURED = ("reconstruct", "geneval", "edit")
 ROW_SCHEMA = pa.schema(
     [
@@ -66,12 +66,12 @@ class EvaluateWorker(UnitWorker):
 
 def run(ctx: StageContext) -> StageResult:
     """Run every benchmark that applies; the rest is named with the reason."""
-    from ddt.tokenizer import DDTTokenizer
+    from ddt.baselines.kinds import load_image_tokenizer
 
     params: EvaluateParams = ctx.section
     shards = photograph_shards(ctx)
     held_out = load_photographs(ctx.store, shards, params.cases)
-    tokenizer = DDTTokenizer.from_pretrained(model_folder(ctx.store, ctx.inputs["train_tokenizer"]))
+    tokenizer = load_image_tokenizer(model_folder(ctx.store, ctx.inputs["train_tokenizer"]))
     benchmarks = suite(params, tokenizer.config.image_size, held_out)
     units = [
         unit for benchmark in benchmarks for unit in blocks(ctx.fingerprint, benchmark, params.batch_size)

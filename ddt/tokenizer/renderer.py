@@ -38,6 +38,20 @@ class RendererSizes:
     position_period: Positive
     tail_dropout: Fraction  # share of samples whose tokens are cut at a uniformly drawn length
 
+    @classmethod
+    def of_decoder(cls, config: DDTConfig) -> RendererSizes:
+        """As large as the tokenizer's own decoder, trained on as many cut prefixes."""
+        return cls(
+            patch=config.decoder_patch,
+            depth=config.decoder_depth,
+            width=config.decoder_width,
+            heads=config.decoder_heads,
+            mlp_ratio=config.mlp_ratio,
+            activation=config.activation,
+            position_period=config.position_period,
+            tail_dropout=config.tail_dropout,
+        )
+
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 4:
             raise ValueError(f"width = {self.width}: expected a multiple of 4 and of heads = {self.heads}")

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from ddt.baselines.load import load_image_tokenizer
-from ddt.baselines.spatial import SpatialConfig, SpatialLoss, SpatialTokenizer
+from ddt.baselines.config import SpatialConfig
+from ddt.baselines.kinds import load_image_tokenizer
+from ddt.baselines.spatial import SpatialLoss, SpatialTokenizer
 from ddt.config import ConfigError
 from ddt.tokenizer import DDTTokenizer, psnr_db
 from ddt.train.fit import fit
