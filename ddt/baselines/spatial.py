@@ -83,7 +83,7 @@ class SpatialTokenizer(SavedModel[SpatialConfig]):
         the first cells: they are zero, which training never showed.
         """
         config = self.config
-        checks.check_codes(codes_BT, config.num_tokens, config.codebook_size)
+        codes_BT = checks.check_codes(codes_BT, config.num_tokens, config.codebook_size)
         if num_steps is not None:
             checks.check_count("num_steps", num_steps, 1)
         count = config.num_tokens if num_tokens is None else num_tokens

@@ -172,7 +172,7 @@ class DDTTokenizer(SavedModel[DDTConfig]):
         another tokenizer.
         """
         config = self.config
-        checks.check_codes(codes_BT, config.num_tokens, config.codebook_size)
+        codes_BT = checks.check_codes(codes_BT, config.num_tokens, config.codebook_size)
         if renderer is not None:
             if num_steps is not None or guidance != 1:
                 raise ValueError("renderer: draws in one pass; expected neither num_steps nor guidance")
@@ -240,6 +240,10 @@ def _draw_noise(
     if generator is None or isinstance(generator, torch.Generator):
         one = torch.Generator().manual_seed(0) if generator is None else generator
         return torch.randn((count, *shape), generator=one, device=one.device)
+    if len(generator) != count:
+        raise ValueError(f"generator: a list of {len(generator)} for {count} images; expected one for each")
+    if count == 0:
+        return torch.empty((0, *shape))
     return torch.stack([torch.randn(shape, generator=each, device=each.device) for each in generator])
 
 
