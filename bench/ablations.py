@@ -158,13 +158,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     options.folder.mkdir(parents=True, exist_ok=True)
     for run in runs(options.only, options.seeds, options.steps):
-        if not run.file(options.folder).exists():
+        file = run.file(options.folder)  # before training: the code may be edited meanwhile
+        if not file.exists():
             print(f"{run.option} {run.value}, seed {run.seed}", flush=True)
             result = train_and_measure(run, options.device)
             print("  " + ", ".join(f"{name} {value:.4g}" for name, value in result.items()), flush=True)
-            unfinished = run.file(options.folder).with_suffix(".tmp")
+            unfinished = file.with_suffix(".tmp")
             unfinished.write_text(json.dumps(result))
-            unfinished.replace(run.file(options.folder))
+            unfinished.replace(file)
     every = runs(list(VARIANTS), options.seeds, options.steps)
     options.table.write_text(table(every, options.folder, options.steps))
     print(options.table)
