@@ -87,5 +87,6 @@ def run(params: Params, tokenizer: str, output: str) -> None:
     made = store.fetch_tree(commit.key.removesuffix(f"/{MARKER}"))
     shutil.copytree(made, target, ignore=shutil.ignore_patterns(MARKER))
     shutil.copyfile(made / MARKER, target / MARKER)  # last: without it no reader takes the folder
-    print(f"train/loss {report.metrics['train/loss']:.4g}")
+    if "train/loss" in report.metrics:  # there is no log here of a training from another workspace
+        print(f"train/loss {report.metrics['train/loss']:.4g}")
     print(target)
