@@ -1,4 +1,4 @@
-"""Decoding with the tokens read once: python bench/decoding.py [--steps 50] [--batch 4] [--threads 1].
+"""Decoding with the tokens read once: python bench/decoding.py [--steps 50] [--batch 4] [--json FILE].
 
 One decoder with `token_stream: separate`, decoded as it is, and decoded with the token stream read anew and
 the encoder run for its masks at each step, as the authors' follow-up does. The two give the same images bit
@@ -7,11 +7,8 @@ for bit. The joint stream is timed beside them. Sizes are those of the h200 prof
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Callable
-
 import torch
+from measure import arguments, report, seconds
 from torch import Tensor
 
 from ddt.params import load_params
@@ -19,24 +16,28 @@ from ddt.tokenizer import DDTTokenizer
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     config = load_params(profile="h200").train_tokenizer.model.replace(hidden_tokens="mask")
-    separate = DDTTokenizer(config.replace(token_stream="separate")).eval()
-    joint = DDTTokenizer(config).eval()
+    separate = DDTTokenizer(config.replace(token_stream="separate")).to(options.device).eval()
+    joint = DDTTokenizer(config).to(options.device).eval()
     codes_BT = torch.randint(config.codebook_size, (options.batch, config.num_tokens))
-    read_once, seconds = timed(lambda: separate.decode(codes_BT, options.steps))
-    read_each, seconds_each = timed(lambda: decode_reading_each_step(separate, codes_BT, options.steps))
-    assert torch.equal(read_once, read_each)
-    _, seconds_joint = timed(lambda: joint.decode(codes_BT, options.steps))
-    print(f"{options.steps} steps, {options.batch} images, {options.threads} threads")
-    print(f"tokens read once                         {seconds:8.2f} s")
-    print(f"tokens and encoder run at each step      {seconds_each:8.2f} s, {seconds_each / seconds:.2f}x")
-    print(f"joint token stream, no encoder           {seconds_joint:8.2f} s, {seconds_joint / seconds:.2f}x")
+    assert torch.equal(separate.decode(codes_BT, 3), decode_reading_each_step(separate, codes_BT, 3))
+    steps = options.steps
+    results = {
+        "tokens read once": seconds(lambda: separate.decode(codes_BT, steps)),
+        "tokens and encoder run at each step": seconds(
+            lambda: decode_reading_each_step(separate, codes_BT, steps)
+        ),
+        "joint token stream, no encoder": seconds(lambda: joint.decode(codes_BT, steps)),
+    }
+    print(f"{steps} steps, {options.batch} images")
+    for name, taken in results.items():
+        print(f"{name:36} {taken:8.2f} s, {taken / results['tokens read once']:.2f}x")
+    report(options, results)
 
 
 def decode_reading_each_step(tokenizer: DDTTokenizer, codes_BT: Tensor, steps: int) -> Tensor:
@@ -52,16 +53,6 @@ def decode_reading_each_step(tokenizer: DDTTokenizer, codes_BT: Tensor, steps: i
         return tokenizer.decode(codes_BT, steps)
     finally:
         tokenizer.decoder.forward = plain  # type: ignore[method-assign]
-
-
-def timed(run: Callable[[], Tensor]) -> tuple[Tensor, float]:
-    """The result, and the processor's seconds of the better of two runs: other work does not count."""
-    best = float("inf")
-    for _ in range(2):
-        begin = time.process_time()
-        result = run()
-        best = min(best, time.process_time() - begin)
-    return result, best
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
+from ddt.baselines.config import SpatialConfig, SpatialSizes
 from ddt.config import ConfigError, Range, build, merge
 from ddt.mllm.config import LanguageModelConfig, SamplingConfig
 from ddt.tokenizer.config import DDTConfig
@@ -135,11 +136,25 @@ class SelectParams:
 
 @dataclass(frozen=True)
 class TrainTokenizerParams:
-    """The DDT tokenizer and its training. `init`: SD3 weights for the decoder's image stream, or null."""
+    """The DDT tokenizer and its training. `init`: SD3 weights for the decoder's image stream, or null.
+
+    `spatial`: sizes of the baseline to train in its place, with the tokens, codes and quantizer of `model`.
+    """
 
     init: str | None
+    spatial: SpatialSizes | None
     model: DDTConfig
     fit: FitConfig
+
+    def __post_init__(self) -> None:
+        if self.spatial is not None and self.init is not None:
+            raise ValueError(f"init = {self.init!r}: expected null with spatial, which has nothing of SD3's")
+        _ = self.image_tokenizer  # the baseline's own checks
+
+    @property
+    def image_tokenizer(self) -> DDTConfig | SpatialConfig:
+        """The configuration of what is trained."""
+        return self.model if self.spatial is None else SpatialConfig.like(self.model, self.spatial)
 
 
 @dataclass(frozen=True)

@@ -139,7 +139,10 @@ def _add_uses(commands: argparse._SubParsersAction) -> None:
         "--num-tokens", default="all", help="prefix lengths to decode from, e.g. 1,4,16,all (default: all)"
     )
     reconstruct.add_argument("--steps", type=int, help="denoising steps (default: the tokenizer's)")
+    reconstruct.add_argument("--renderer", metavar="FOLDER", help="draw with this renderer, in one pass")
     reconstruct.add_argument("--scale", type=int, default=1, help="enlarge the picture by this factor")
+    train_renderer = use("train-renderer", "a one-pass decoder for a tokenizer's codes", _train_renderer)
+    train_renderer.add_argument("-o", "--output", required=True, help="folder to write; must not exist")
     interpolate = use("interpolate", "replace some of an image's tokens by another's", _interpolate)
     interpolate.add_argument("first")
     interpolate.add_argument("second")
@@ -213,6 +216,12 @@ def _reconstruct(arguments: argparse.Namespace) -> None:
     from pipelines import use
 
     use.reconstruct(_params(arguments), arguments)
+
+
+def _train_renderer(arguments: argparse.Namespace) -> None:
+    from pipelines import train_renderer
+
+    train_renderer.run(_params(arguments), arguments.model, arguments.output)
 
 
 def _interpolate(arguments: argparse.Namespace) -> None:

@@ -26,7 +26,7 @@ from pipelines.report import Report
 from pipelines.runner import StageContext, StageResult
 from pipelines.units import Output, UnitWorker, digest_of, run_units
 
-MODULES = ("ddt.eval", "ddt.mllm", "ddt.tokenizer", "ddt.scenes", "pipelines.evaluate")
+MODULES = ("ddt.eval", "ddt.mllm", "ddt.tokenizer", "ddt.baselines", "ddt.scenes", "pipelines.evaluate")
 ROW_SCHEMA = pa.schema(
     [
         *[
@@ -103,9 +103,9 @@ def evaluation_of(ctx: StageContext, made: Sequence[Commit]) -> Evaluation:
 
 def _suite(ctx: StageContext) -> tuple[int, Photographs | None, list[Benchmark]]:
     """The pictures' side, the photographs where the data are real, and the benchmarks that apply."""
-    from ddt.tokenizer import DDTTokenizer
+    from ddt.baselines.kinds import load_image_tokenizer
 
-    tokenizer = DDTTokenizer.from_pretrained(model_folder(ctx.store, ctx.inputs["train_tokenizer"]))
+    tokenizer = load_image_tokenizer(model_folder(ctx.store, ctx.inputs["train_tokenizer"]))
     side_px = tokenizer.config.image_size
     held_out = load_photographs(ctx.store, photograph_shards(ctx), ctx.section.cases)
     return side_px, held_out, suite(ctx.section, side_px, held_out)

@@ -72,16 +72,16 @@ def plan_sizes(params: Params) -> dict[str, int]:
     """Parameters, tokens and samples of the run; models are built on the meta device only."""
     import torch
 
+    from ddt.baselines.kinds import new_image_tokenizer
     from ddt.mllm.footprint import parameter_counts
-    from ddt.tokenizer.model import DDTTokenizer
 
     tokenizer, model = params.train_tokenizer, params.pretrain
     with torch.device("meta"):
         parts = {
             name: sum(p.numel() for p in module.parameters())
-            for name, module in DDTTokenizer(tokenizer.model).named_children()
+            for name, module in new_image_tokenizer(tokenizer.image_tokenizer).named_children()
         }
-    config = tokenizer.model
+    config = tokenizer.image_tokenizer
     sizes = {f"tokenizer {name} parameters": count for name, count in parts.items() if count}
     sizes |= {
         "tokenizer parameters": sum(parts.values()),

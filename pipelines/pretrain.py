@@ -37,6 +37,7 @@ class PretrainJob(LanguageModelJob):
     """Runs in every training worker."""
 
     def run(self, params: PretrainParams, tokenizer: str, shards: list[str]) -> None:  # type: ignore[override]
+        from ddt.baselines.kinds import load_image_tokenizer
         from ddt.data.refs import resolve
         from ddt.data.tokens import TokenDataset
         from ddt.mllm.batches import PretrainBatches, PretrainMix
@@ -44,10 +45,9 @@ class PretrainJob(LanguageModelJob):
         from ddt.mllm.model import DDTLlama
         from ddt.mllm.sequences import SequenceBuilder
         from ddt.mllm.vocabulary import extend_tokenizer
-        from ddt.tokenizer import DDTTokenizer
 
         check_init(params.init, params.model)
-        images = DDTTokenizer.from_pretrained(self.store.fetch_tree(tokenizer))
+        images = load_image_tokenizer(self.store.fetch_tree(tokenizer))
         pairs = TokenDataset([self.store.fetch(key) for key in shards], images.digest)
         text = load_tokenizer(resolve(params.text_tokenizer))
         vocabulary = extend_tokenizer(text, images.config.codebook_size)

@@ -23,7 +23,13 @@ from pipelines.report import Report
 from pipelines.runner import StageContext, StageResult
 from pipelines.units import Output, UnitWorker, digest_of, run_units
 
-MODULES = ("ddt.data.tokens", "ddt.data.decode", "ddt.tokenizer", "pipelines.tokenize_images")
+MODULES = (
+    "ddt.data.tokens",
+    "ddt.data.decode",
+    "ddt.tokenizer",
+    "ddt.baselines",
+    "pipelines.tokenize_images",
+)
 
 
 class TokenizeWorker(UnitWorker):
@@ -32,11 +38,11 @@ class TokenizeWorker(UnitWorker):
     def setup(self, tokenizer: str, params: TokenizeImagesParams) -> None:  # type: ignore[override]
         import torch
 
-        from ddt.tokenizer import DDTTokenizer
+        from ddt.baselines.kinds import load_image_tokenizer
 
         self.batch_size = params.batch_size
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.tokenizer = DDTTokenizer.from_pretrained(self.store.fetch_tree(tokenizer)).to(device).eval()
+        self.tokenizer = load_image_tokenizer(self.store.fetch_tree(tokenizer)).to(device).eval()
         config = self.tokenizer.config
         self.meta = TokenMeta(
             self.tokenizer.digest, config.num_tokens, config.codebook_size, config.token_order

@@ -1,4 +1,4 @@
-"""Stage `train_tokenizer`: the DDT tokenizer (paper section 3), on Ray Train."""
+"""Stage `train_tokenizer`: the DDT tokenizer (paper section 3) or its spatial baseline, on Ray Train."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ddt.manifest import Manifest
 from ddt.params import TrainTokenizerParams
 from pipelines.pictures import position_plot, usage_plot
 from pipelines.report import Report
@@ -15,11 +16,11 @@ from pipelines.training import Job, run_training
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ddt.baselines.kinds import ImageTokenizer
     from ddt.data.images import ImageDataset
-    from ddt.tokenizer import DDTTokenizer
 
 MODULES = (
-    "ddt.tokenizer", "ddt.train", "ddt.data.images", "ddt.data.decode", "ddt.data.order",
+    "ddt.tokenizer", "ddt.baselines", "ddt.train", "ddt.data.images", "ddt.data.decode", "ddt.data.order",
     "pipelines.train_tokenizer",
 )  # fmt: skip
 PICTURED, ENCODED = 8, 256  # training images of the first shard: in the grid, for the use of the codebook
@@ -31,7 +32,7 @@ def models(section: TrainTokenizerParams) -> dict[str, str]:
     """Digests of the checkpoints it starts from or works in."""
     from ddt.data.refs import model_digest
 
-    named = {"init": section.init, "vae": section.model.vae}
+    named = {"init": section.init, "vae": None if section.spatial else section.model.vae}
     return {key: model_digest(reference) for key, reference in named.items() if reference is not None}
 
 
@@ -53,19 +54,22 @@ class TokenizerJob(Job):
     def run(self, params: TrainTokenizerParams, shards: list[tuple[str, int]]) -> None:  # type: ignore[override]
         import torch
 
+        from ddt.baselines.kinds import loss_of, new_image_tokenizer
         from ddt.data.images import ImageDataset
-        from ddt.tokenizer import DDTTokenizer, TokenizerLoss
+        from ddt.tokenizer import DDTTokenizer
 
         torch.manual_seed(params.fit.seed)
-        model = DDTTokenizer(params.model)
+        config = params.image_tokenizer
+        model = new_image_tokenizer(config)
         if params.init is not None:
             from ddt.tokenizer.sd3 import init_from_sd3
 
+            assert isinstance(model, DDTTokenizer)  # TrainTokenizerParams checks
             init_from_sd3(model, params.init)
         keys, rows = zip(*shards, strict=True)
-        images = ImageDataset(keys, rows, params.model.image_size, params.fit.seed, fetch=self.store.fetch)
+        images = ImageDataset(keys, rows, config.image_size, params.fit.seed, fetch=self.store.fetch)
         batches = ImageBatches(images, params.fit.global_batch)
-        result = self.fit(model, TokenizerLoss(params.model), batches, params.fit)
+        result = self.fit(model, loss_of(config), batches, params.fit)
         if result.ema is not None:
             result.ema.copy_to(model)
         made_from = {"fingerprint": self.fingerprint}
@@ -77,7 +81,7 @@ class TokenizerJob(Job):
         self.publish(save, params.fit.steps)
 
 
-def training_psnr_db(tokenizer: DDTTokenizer, images_BCHW: Tensor) -> dict[str, float]:
+def training_psnr_db(tokenizer: ImageTokenizer, images_BCHW: Tensor) -> dict[str, float]:
     """For the model card. The evaluation measures held-out images."""
     from ddt.tokenizer import psnr_db
 
@@ -90,10 +94,14 @@ def training_psnr_db(tokenizer: DDTTokenizer, images_BCHW: Tensor) -> dict[str, 
     return metrics
 
 
+def image_shards(ingest: Manifest) -> list[tuple[str, int]]:
+    """Keys and rows of the ingested shards to train on."""
+    return [(c.key, c.rows) for c in ingest.commits if c.stats["role"] == "pairs" and c.rows]
+
+
 def run(ctx: StageContext) -> StageResult:
     """Train on every ingested training image; writes the tokenizer's folder."""
-    pairs = [c for c in ctx.inputs["ingest"].commits if c.stats["role"] == "pairs" and c.rows]
-    shards = [(c.key, c.rows) for c in pairs]
+    shards = image_shards(ctx.inputs["ingest"])
     commit, report = run_training(ctx, TokenizerJob, params=ctx.section, shards=shards)
     _plot_positions(ctx, report)
     folder = ctx.store.fetch_tree(commit.key.rpartition("/")[0])
@@ -120,9 +128,10 @@ def _picture(ctx: StageContext, report: Report, folder: Path, shard: str) -> Non
     """Training images beside their decodings from a few prefixes: the evaluation measures held-out ones."""
     import numpy as np
 
-    from ddt.tokenizer import DDTTokenizer, reconstruction_grid
+    from ddt.baselines.kinds import load_image_tokenizer
+    from ddt.tokenizer import reconstruction_grid
 
-    tokenizer = DDTTokenizer.from_pretrained(folder)
+    tokenizer = load_image_tokenizer(folder)
     config = tokenizer.config
     pixels = _first_images(ctx, shard, config.image_size)
     quarters = {config.num_tokens * i // 4 for i in (1, 2, 3, 4)}

@@ -15,9 +15,9 @@ from ddt.params import Params
 from pipelines.models import find_model
 
 if TYPE_CHECKING:
-    from ddt.baselines.spatial import SpatialTokenizer
+    from ddt.baselines.kinds import ImageTokenizer
     from ddt.mllm import DDTLlama
-    from ddt.tokenizer import DDTTokenizer
+    from ddt.tokenizer import Renderer
 
 
 def generate(params: Params, arguments: argparse.Namespace) -> None:
@@ -70,12 +70,15 @@ def reconstruct(params: Params, arguments: argparse.Namespace) -> None:
     output = writable_png(arguments.output)
     images = [read_image(path) for path in arguments.images]
     tokenizer = load_tokenizer(params, arguments.model)
+    options: dict[str, Any] = {}
+    if arguments.renderer is not None:
+        options["renderer"] = load_renderer(tokenizer, arguments.renderer)
     prefixes = parse_prefixes(arguments.num_tokens, tokenizer.config.num_tokens)
     pixels_BCHW = to_pixels(images, tokenizer.config.image_size)
     codes_BT = tokenizer.encode(pixels_BCHW)
     columns = [pixels_BCHW]
     for length in tqdm(prefixes, desc="decoding", unit="prefix", disable=None):
-        decoded = tokenizer.decode(codes_BT, num_steps=arguments.steps, num_tokens=length)
+        decoded = tokenizer.decode(codes_BT, num_steps=arguments.steps, num_tokens=length, **options)
         columns.append(decoded)
         psnr_B = psnr_db(decoded, pixels_BCHW).tolist()
         for path, psnr in zip(arguments.images, psnr_B, strict=True):
@@ -128,13 +131,29 @@ def parse_slices(text: str, num_tokens: int) -> list[tuple[int, int]]:
     return slices
 
 
-def load_tokenizer(params: Params, reference: str) -> DDTTokenizer | SpatialTokenizer:
-    """The image tokenizer of a folder or registry reference: itself, or the one inside a language model."""
-    from ddt.baselines.load import load_image_tokenizer
-
+def tokenizer_folder(params: Params, reference: str) -> Path:
+    """Where the image tokenizer of a folder or registry reference is: there, or inside a language model."""
     folder = find_model(reference, params)
     inner = folder / "image_tokenizer"
-    return load_image_tokenizer(inner if inner.is_dir() else folder)
+    return inner if inner.is_dir() else folder
+
+
+def load_tokenizer(params: Params, reference: str) -> ImageTokenizer:
+    """The image tokenizer of a folder or registry reference."""
+    from ddt.baselines.kinds import load_image_tokenizer
+
+    return load_image_tokenizer(tokenizer_folder(params, reference))
+
+
+def load_renderer(tokenizer: ImageTokenizer, folder: str) -> Renderer:
+    """The renderer in a folder; ValueError where it is not one of this tokenizer's codes."""
+    from ddt.tokenizer import DDTTokenizer, Renderer
+
+    if not isinstance(tokenizer, DDTTokenizer):
+        raise ValueError(f"--renderer {folder}: expected none with a {tokenizer.title.lower()}")
+    renderer = Renderer.from_pretrained(folder)
+    renderer.check_fits(tokenizer)
+    return renderer
 
 
 def parse_prefixes(text: str, num_tokens: int) -> list[int]:

@@ -8,86 +8,35 @@ Shapes: B batch, T tokens, d code dimensions; G cells a side, T = G²; images B 
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ddt.baselines.config import SpatialConfig
 from ddt.baselines.convolutions import ConvDecoder, ConvEncoder
-from ddt.config import Range, build
-from ddt.tokenizer import checks, folder
-from ddt.tokenizer.card import model_card
-from ddt.tokenizer.config import Count, Fraction, Natural
+from ddt.tokenizer import checks
 from ddt.tokenizer.flow import squared_error_per_image
 from ddt.tokenizer.quantizer import Quantized, Quantizer
+from ddt.tokenizer.saved import SavedModel
 from ddt.tokenizer.schedule import prefix_mask
 
-MODEL_TYPE = "spatial_tokenizer"
 
-
-@dataclass(frozen=True)
-class SpatialConfig:
-    """One spatial tokenizer. Fields named as in DDTConfig mean the same."""
-
-    image_size: Count
-    num_tokens: Count
-    codebook_size: Annotated[int, Range(2)]
-    code_dim: Count
-    width: Count  # channels at full resolution; they double with each halving, up to four times as many
-    blocks: Count  # residual blocks a resolution
-    position_norm: bool
-    unquantized_steps: Natural
-    ema_decay: Fraction
-    dead_threshold: Annotated[float, Range(0)]
-    commitment_weight: Annotated[float, Range(0)]
-    token_order: Literal["V_1..V_T", "V_T..V_1"]  # V_1..V_T is raster order
-
-    def __post_init__(self) -> None:
-        side = math.isqrt(self.num_tokens)
-        if side**2 != self.num_tokens:
-            raise ValueError(f"num_tokens = {self.num_tokens}: expected a square number, for a square grid")
-        halvings = math.log2(self.image_size / side)
-        if halvings < 0 or not halvings.is_integer():
-            raise ValueError(
-                f"image_size = {self.image_size}: expected {side} times a power of two, "
-                f"for a grid of {side} x {side} tokens"
-            )
-
-    @property
-    def grid_side(self) -> int:
-        return math.isqrt(self.num_tokens)
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Channels at each resolution, from the image's to the grid's."""
-        halvings = int(math.log2(self.image_size // self.grid_side))
-        return tuple(self.width * min(2**i, 4) for i in range(halvings + 1))
-
-    @property
-    def decode_steps(self) -> int:
-        return 1
-
-    @property
-    def bits_per_image(self) -> int:
-        return self.num_tokens * (self.codebook_size - 1).bit_length()
-
-    def replace(self, **changes: Any) -> SpatialConfig:
-        """The same configuration with some fields changed, checked as a whole."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return build(SpatialConfig, {**fields, **changes})
-
-
-class SpatialTokenizer(nn.Module):
+class SpatialTokenizer(SavedModel[SpatialConfig]):
     """`encode` and `decode` as the DDT tokenizer's; calling the module is one training pass."""
 
+    model_type = "spatial_tokenizer"
+    config_class = SpatialConfig
+    title = "Spatial tokenizer"
+    tags = ["image-tokenizer", "vector-quantization"]
+    summary = "A grid of codes between convolutions, the baseline of the DDT tokenizer."
+    usage = (
+        "from ddt.baselines.spatial import SpatialTokenizer\n\n"
+        "tokenizer = SpatialTokenizer.from_pretrained(folder)"
+    )
+
     def __init__(self, config: SpatialConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.encoder = ConvEncoder(config.channels, config.blocks, config.code_dim)
         self.quantizer = Quantizer(
             config.codebook_size,
@@ -98,15 +47,6 @@ class SpatialTokenizer(nn.Module):
             unquantized_steps=config.unquantized_steps,
         )
         self.decoder = ConvDecoder(config.channels, config.blocks, config.code_dim)
-
-    @property
-    def device(self) -> torch.device:
-        return self.quantizer.codebook_Kd.device
-
-    @property
-    def digest(self) -> str:
-        """Hex sha256 over configuration and weights: what token shards name as their maker."""
-        return folder.digest(self.config, self.state_dict())
 
     def forward(self, images_BCHW: Tensor, step: int) -> tuple[Tensor, Quantized]:
         """Reconstructions and what the quantizer gave; in training mode it also moves the codebook."""
@@ -143,7 +83,7 @@ class SpatialTokenizer(nn.Module):
         the first cells: they are zero, which training never showed.
         """
         config = self.config
-        checks.check_codes(codes_BT, config.num_tokens, config.codebook_size)
+        codes_BT = checks.check_codes(codes_BT, config.num_tokens, config.codebook_size)
         if num_steps is not None:
             checks.check_count("num_steps", num_steps, 1)
         count = config.num_tokens if num_tokens is None else num_tokens
@@ -152,39 +92,13 @@ class SpatialTokenizer(nn.Module):
         vectors_BTd = self.quantizer.codebook_Kd[codes_BT.to(self.device)] * visible_1T[..., None]
         return self._draw(vectors_BTd).float().clamp(-1, 1)
 
-    def save_pretrained(
-        self,
-        path: str | Path,
-        made_from: Mapping[str, str] | None = None,
-        metrics: Mapping[str, float] | None = None,
-    ) -> None:
-        """Writes the same files as the DDT tokenizer."""
-        facts: dict[str, object] = {
+    def facts(self) -> dict[str, object]:
+        return {
             "image": f"{self.config.image_size} x {self.config.image_size} px",
             "tokens an image": self.config.num_tokens,
             "bits an image": self.config.bits_per_image,
             "parameters": sum(p.numel() for p in self.parameters()),
-            "digest": self.digest,
         }
-        card = model_card(
-            "Spatial tokenizer",
-            ["image-tokenizer", "vector-quantization"],
-            "A grid of codes between convolutions, the baseline of the DDT tokenizer.",
-            "from ddt.baselines.spatial import SpatialTokenizer\n\n"
-            "tokenizer = SpatialTokenizer.from_pretrained(folder)",
-            facts,
-            metrics or {},
-            made_from or {},
-        )
-        folder.save(Path(path), MODEL_TYPE, self.config, self.state_dict(), made_from or {}, card)
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path) -> SpatialTokenizer:
-        """The tokenizer saved in a folder, in eval mode; ValueError as the DDT tokenizer's."""
-        config, tensors = folder.load(Path(path), MODEL_TYPE, SpatialConfig)
-        model = cls(config)
-        model.load_state_dict(tensors)
-        return model.eval()
 
 
 class SpatialLoss:

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ddt.baselines.kinds import ImageTokenizer, load_image_tokenizer
 from ddt.config import build as build_config
 from ddt.config import to_dict
 from ddt.mllm import sequences as S
@@ -28,7 +29,6 @@ from ddt.mllm.instructions import LONG_CAPTION, QUESTION, SHORT_CAPTION
 from ddt.mllm.pictures import to_images, to_pixels
 from ddt.mllm.sequences import SequenceBuilder
 from ddt.mllm.vocabulary import Vocabulary, embedding_rows, extend_tokenizer
-from ddt.tokenizer import DDTTokenizer
 
 SETTINGS, MARKER, IMAGE_TOKENIZER = "ddt.json", "_COMPLETE", "image_tokenizer"
 FORMAT_VERSION = 1
@@ -47,7 +47,7 @@ class DDTLlama:
         self,
         model: PreTrainedModel,
         text_tokenizer: PreTrainedTokenizerBase,
-        image_tokenizer: DDTTokenizer,
+        image_tokenizer: ImageTokenizer,
         sampling: SamplingConfig | None = None,
         made_from: dict[str, str] | None = None,
         batch_size: int = 64,
@@ -78,7 +78,7 @@ class DDTLlama:
         """
         folder = Path(path)
         settings = read_settings(folder)
-        image_tokenizer = DDTTokenizer.from_pretrained(folder / IMAGE_TOKENIZER).to(device)
+        image_tokenizer = load_image_tokenizer(folder / IMAGE_TOKENIZER).to(device)
         if image_tokenizer.digest != settings["tokenizer_digest"]:
             raise ValueError(
                 f"{folder}: was trained on codes of tokenizer {settings['tokenizer_digest'][:16]}, "

@@ -26,8 +26,8 @@ def check_images(images_BCHW: Tensor, image_size: int) -> None:
         raise ValueError(f"images have values from {low:g} to {high:g}: {wanted}")
 
 
-def check_codes(codes_BT: Tensor, num_tokens: int, codebook_size: int) -> None:
-    """Integer codes [B, T] in 0..K−1."""
+def check_codes(codes_BT: Tensor, num_tokens: int, codebook_size: int) -> Tensor:
+    """Integer codes [B, T] in 0..K−1, as int64: torch reads uint8 indices as a mask and refuses uint16."""
     wanted = f"expected whole numbers [batch, {num_tokens}] in 0..{codebook_size - 1}"
     if not isinstance(codes_BT, Tensor):
         raise ValueError(f"codes are a {type(codes_BT).__name__}: {wanted} as a torch tensor")
@@ -35,11 +35,13 @@ def check_codes(codes_BT: Tensor, num_tokens: int, codebook_size: int) -> None:
         raise ValueError(f"codes have shape {list(codes_BT.shape)}: {wanted}")
     if codes_BT.is_floating_point() or codes_BT.is_complex() or codes_BT.dtype == torch.bool:
         raise ValueError(f"codes have dtype {codes_BT.dtype}: {wanted}")
+    codes_BT = codes_BT.long()
     if codes_BT.numel() == 0:
-        return
+        return codes_BT
     low, high = int(codes_BT.min()), int(codes_BT.max())
     if low < 0 or high >= codebook_size:
         raise ValueError(f"codes run from {low} to {high}: {wanted}")
+    return codes_BT
 
 
 def check_count(name: str, value: int, low: int, high: int | None = None) -> None:

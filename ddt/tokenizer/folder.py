@@ -66,6 +66,9 @@ def load(path: Path, model_type: str, config_class: type[C]) -> tuple[C, dict[st
         raise ValueError(
             f"{path / CONFIG}: is {kind[0]} version {kind[1]}, expected {model_type} version {FORMAT_VERSION}"
         )
+    missing = sorted({"config", "digest"} - described.keys())
+    if missing:
+        raise ValueError(f"{path / CONFIG}: lacks {', '.join(missing)}; expected what save_pretrained writes")
     config = build(config_class, described["config"], "config")
     try:
         tensors = load_file(path / WEIGHTS)
@@ -86,6 +89,9 @@ def describe(path: Path) -> dict[str, Any]:
     if not (path / MARKER).exists():
         raise ValueError(f"{path}: has no {MARKER} marker, so it was not written to its end")
     try:
-        return json.loads((path / CONFIG).read_text())
+        described = json.loads((path / CONFIG).read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path / CONFIG}: cannot be read ({error})") from None
+    if not isinstance(described, dict):
+        raise ValueError(f"{path / CONFIG}: is a {type(described).__name__}; expected a mapping")
+    return described

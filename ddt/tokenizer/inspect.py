@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from ddt.tokenizer.model import DDTTokenizer
+if TYPE_CHECKING:
+    from ddt.baselines.kinds import ImageTokenizer
 
 GAP_PX = 2
 
 
 def reconstruction_grid(
-    tokenizer: DDTTokenizer,
+    tokenizer: ImageTokenizer,
     images_BCHW: Tensor,
     num_tokens_list: Sequence[int | None],
     num_steps: int | None = None,

@@ -6,28 +6,25 @@ Shapes: B batch, T tokens, d code dimensions; images B C H W in [-1, 1].
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ddt.tokenizer import checks, flow, folder
-from ddt.tokenizer.card import model_card
+from ddt.tokenizer import checks, flow
 from ddt.tokenizer.config import DDTConfig
 from ddt.tokenizer.decoder import Decoder
 from ddt.tokenizer.encoder import Encoder
 from ddt.tokenizer.quantizer import Quantized, Quantizer, perplexity
 from ddt.tokenizer.sampler import Predict, sample
+from ddt.tokenizer.saved import SavedModel
 from ddt.tokenizer.schedule import TokenSchedule, draw_cut, prefix_mask
 from ddt.tokenizer.space import LatentSpace, PixelSpace, Space
 
 if TYPE_CHECKING:
     from ddt.tokenizer.renderer import Renderer
-
-MODEL_TYPE = "ddt_tokenizer"
 
 
 @dataclass
@@ -41,12 +38,25 @@ class TrainingOutput:
     quantized: Quantized
 
 
-class DDTTokenizer(nn.Module):
+class DDTTokenizer(SavedModel[DDTConfig]):
     """`encode` and `decode` need no training mode; calling the module is one training pass."""
 
+    model_type = "ddt_tokenizer"
+    config_class = DDTConfig
+    title = "DDT tokenizer"
+    tags = ["image-tokenizer", "discrete-diffusion-timestep-tokens"]
+    summary = (
+        "Images as sequences of discrete diffusion timestep tokens, a prefix code over the times of a "
+        "rectified flow (arXiv 2504.14666)."
+    )
+    usage = (
+        "from ddt.tokenizer import DDTTokenizer\n\n"
+        "tokenizer = DDTTokenizer.from_pretrained(folder)  # huggingface_hub.snapshot_download\n"
+        "images = tokenizer.decode(tokenizer.encode(images))  # [B, 3, S, S] in [-1, 1]"
+    )
+
     def __init__(self, config: DDTConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.schedule = TokenSchedule(
             config.num_tokens, config.stage_ends, config.stage_tokens, config.prefix
         )
@@ -101,15 +111,6 @@ class DDTTokenizer(nn.Module):
         if self._space is None:
             self._space = _build_space(self.config)
         return self._space
-
-    @property
-    def device(self) -> torch.device:
-        return self.quantizer.codebook_Kd.device
-
-    @property
-    def digest(self) -> str:
-        """Hex sha256 over configuration and weights: what token shards name as their maker."""
-        return folder.digest(self.config, self.state_dict())
 
     def forward(
         self, images_BCHW: Tensor, step: int, generator: torch.Generator | None = None
@@ -171,7 +172,7 @@ class DDTTokenizer(nn.Module):
         another tokenizer.
         """
         config = self.config
-        checks.check_codes(codes_BT, config.num_tokens, config.codebook_size)
+        codes_BT = checks.check_codes(codes_BT, config.num_tokens, config.codebook_size)
         if renderer is not None:
             if num_steps is not None or guidance != 1:
                 raise ValueError("renderer: draws in one pass; expected neither num_steps nor guidance")
@@ -217,31 +218,7 @@ class DDTTokenizer(nn.Module):
 
         return predict
 
-    def save_pretrained(
-        self,
-        path: str | Path,
-        made_from: Mapping[str, str] | None = None,
-        metrics: Mapping[str, float] | None = None,
-    ) -> None:
-        """Writes model.safetensors, config.json (with `digest`, `made_from`), README.md, then `_COMPLETE`.
-
-        `metrics` are numbers for the model card in README.md; they are no part of the digest.
-        """
-        card = model_card(
-            "DDT tokenizer",
-            ["image-tokenizer", "discrete-diffusion-timestep-tokens"],
-            "Images as sequences of discrete diffusion timestep tokens, a prefix code over the times of a "
-            "rectified flow (arXiv 2504.14666).",
-            "from ddt.tokenizer import DDTTokenizer\n\n"
-            "tokenizer = DDTTokenizer.from_pretrained(folder)  # huggingface_hub.snapshot_download\n"
-            "images = tokenizer.decode(tokenizer.encode(images))  # [B, 3, S, S] in [-1, 1]",
-            self._facts(),
-            metrics or {},
-            made_from or {},
-        )
-        folder.save(Path(path), MODEL_TYPE, self.config, self.state_dict(), made_from or {}, card)
-
-    def _facts(self) -> dict[str, object]:
+    def facts(self) -> dict[str, object]:
         config, hits_K = self.config, self.quantizer.hits_K
         used = f"{perplexity(hits_K / hits_K.sum()):.1f}" if self.quantizer.ready else "not quantized yet"
         return {
@@ -254,19 +231,7 @@ class DDTTokenizer(nn.Module):
             "encoder parameters": sum(p.numel() for p in self.encoder.parameters()),
             "decoder parameters": sum(p.numel() for p in self.decoder.parameters()),
             "perplexity of the codebook in training": used,
-            "digest": self.digest,
         }
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path) -> DDTTokenizer:
-        """The tokenizer saved in a folder, in eval mode, bit for bit.
-
-        Raises ValueError for a folder that is missing, incomplete, damaged or of another version.
-        """
-        config, tensors = folder.load(Path(path), MODEL_TYPE, DDTConfig)
-        model = cls(config)
-        model.load_state_dict(tensors)
-        return model.eval()
 
 
 def _draw_noise(
@@ -275,6 +240,10 @@ def _draw_noise(
     if generator is None or isinstance(generator, torch.Generator):
         one = torch.Generator().manual_seed(0) if generator is None else generator
         return torch.randn((count, *shape), generator=one, device=one.device)
+    if len(generator) != count:
+        raise ValueError(f"generator: a list of {len(generator)} for {count} images; expected one for each")
+    if count == 0:
+        return torch.empty((0, *shape))
     return torch.stack([torch.randn(shape, generator=each, device=each.device) for each in generator])
 
 

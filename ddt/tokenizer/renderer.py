@@ -8,9 +8,7 @@ Shapes: B batch, T tokens, L image patches, D width, d code dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
@@ -18,15 +16,13 @@ from torch import Tensor, nn
 
 from ddt.config import Range
 from ddt.tokenizer import folder
-from ddt.tokenizer.card import model_card
 from ddt.tokenizer.config import Count, DDTConfig, Fraction, Positive
 from ddt.tokenizer.encoder import EncoderBlock
 from ddt.tokenizer.flow import squared_error_per_image
 from ddt.tokenizer.layers import compute_dtype, grid_points, sincos_1d, sincos_2d, unpatchify
 from ddt.tokenizer.model import DDTTokenizer
+from ddt.tokenizer.saved import SavedModel
 from ddt.tokenizer.schedule import draw_cut, prefix_mask
-
-MODEL_TYPE = "ddt_renderer"
 
 
 @dataclass(frozen=True)
@@ -41,6 +37,20 @@ class RendererSizes:
     activation: Literal["gelu_tanh", "gelu"]
     position_period: Positive
     tail_dropout: Fraction  # share of samples whose tokens are cut at a uniformly drawn length
+
+    @classmethod
+    def of_decoder(cls, config: DDTConfig) -> RendererSizes:
+        """As large as the tokenizer's own decoder, trained on as many cut prefixes."""
+        return cls(
+            patch=config.decoder_patch,
+            depth=config.decoder_depth,
+            width=config.decoder_width,
+            heads=config.decoder_heads,
+            mlp_ratio=config.mlp_ratio,
+            activation=config.activation,
+            position_period=config.position_period,
+            tail_dropout=config.tail_dropout,
+        )
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 4:
@@ -62,15 +72,24 @@ class RendererConfig:
             )
 
 
-class Renderer(nn.Module):
+class Renderer(SavedModel[RendererConfig]):
     """Code vectors of a tokenizer to x_0 in one pass. `DDTTokenizer.decode(..., renderer=...)` uses it."""
+
+    model_type = "ddt_renderer"
+    config_class = RendererConfig
+    title = "DDT renderer"
+    tags = ["image-tokenizer", "discrete-diffusion-timestep-tokens"]
+    summary = "Draws the images of one DDT tokenizer's tokens in a single pass."
+    usage = (
+        "from ddt.tokenizer import Renderer\n\n"
+        "images = tokenizer.decode(codes, renderer=Renderer.from_pretrained(folder))"
+    )
 
     image_positions: Tensor
     token_positions: Tensor
 
     def __init__(self, config: RendererConfig) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         sizes, tokenizer = config.sizes, config.tokenizer
         width, period = sizes.width, sizes.position_period
         grid = grid_points(tokenizer.grid_side // sizes.patch)
@@ -119,37 +138,11 @@ class Renderer(nn.Module):
         patches_BLP = self.project(self.norm(image_BLD)).float()
         return unpatchify(patches_BLP, self.config.sizes.patch, self.config.tokenizer.channels)
 
-    def save_pretrained(
-        self,
-        path: str | Path,
-        made_from: Mapping[str, str] | None = None,
-        metrics: Mapping[str, float] | None = None,
-    ) -> None:
-        """Writes the renderer's own folder: the same files as a tokenizer's."""
-        facts: dict[str, object] = {
+    def facts(self) -> dict[str, object]:
+        return {
             "parameters": sum(p.numel() for p in self.parameters()),
             "codebook": self.config.codebook_digest,
-            "digest": folder.digest(self.config, self.state_dict()),
         }
-        card = model_card(
-            "DDT renderer",
-            ["image-tokenizer", "discrete-diffusion-timestep-tokens"],
-            "Draws the images of one DDT tokenizer's tokens in a single pass.",
-            "from ddt.tokenizer import Renderer\n\n"
-            "images = tokenizer.decode(codes, renderer=Renderer.from_pretrained(folder))",
-            facts,
-            metrics or {},
-            made_from or {},
-        )
-        folder.save(Path(path), MODEL_TYPE, self.config, self.state_dict(), made_from or {}, card)
-
-    @classmethod
-    def from_pretrained(cls, path: str | Path) -> Renderer:
-        """The renderer saved in a folder, in eval mode; ValueError as for a tokenizer."""
-        config, tensors = folder.load(Path(path), MODEL_TYPE, RendererConfig)
-        model = cls(config)
-        model.load_state_dict(tensors)
-        return model.eval()
 
 
 def codebook_digest(tokenizer: DDTTokenizer) -> str:

@@ -5,11 +5,16 @@ import dataclasses
 import pytest
 import torch
 
-from ddt.baselines.load import load_image_tokenizer
-from ddt.baselines.spatial import SpatialConfig, SpatialLoss, SpatialTokenizer
+from ddt.baselines.config import SpatialConfig
+from ddt.baselines.kinds import load_image_tokenizer
+from ddt.baselines.spatial import SpatialLoss, SpatialTokenizer
 from ddt.config import ConfigError
+from ddt.mllm import DDTLlama
+from ddt.mllm.build import new_model
+from ddt.mllm.vocabulary import extend_tokenizer
 from ddt.tokenizer import DDTTokenizer, psnr_db
 from ddt.train.fit import fit
+from tests.mllm.mllm_tiny import TINY, make_tokenizer
 from tests.tokenizer.test_model import make, pictures
 from tests.train.test_fit import CONFIG
 
@@ -80,6 +85,17 @@ def test_interface_is_the_ddt_tokenizers(tmp_path):
     assert isinstance(load_image_tokenizer(tmp_path / "ddt"), DDTTokenizer)
     with pytest.raises(ValueError, match="is spatial_tokenizer version"):
         DDTTokenizer.from_pretrained(tmp_path / "spatial")
+
+
+def test_a_language_model_draws_with_it(tmp_path):
+    text = make_tokenizer()
+    vocabulary = extend_tokenizer(text, CONFIG_16.codebook_size)
+    DDTLlama(new_model(TINY, vocabulary, 0), text, spatial()).save_pretrained(tmp_path)
+    loaded = DDTLlama.from_pretrained(tmp_path)
+    assert isinstance(loaded.image_tokenizer, SpatialTokenizer)
+    [image] = loaded.generate_image(["a red circle"], cfg_scale=1.0)
+    assert image.size == (16, 16)
+    assert loaded.edit_image([image], ["turn it around"], cfg_scale=1.0)[0].size == (16, 16)
 
 
 def test_tokens_are_cells_in_raster_order():

@@ -54,6 +54,10 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["ingest", "--set", "paths.workspace=/proc/none"], "paths.workspace = /proc/none: can't be written"),
         (["generate", "a red circle", "-o", "x.jpg"], "--output x.jpg: expected a name that ends in .png"),
         (["generate", "a red circle", "-o", "/no/x.png"], "no such folder as /no"),
+        (
+            ["train-renderer", "-o", "/no/such/folder"],
+            "--output /no/such/folder: expected a folder that does",
+        ),
         (["caption", "/no/such.png"], "/no/such.png: no such file"),
         (["generate", "x", "-o", "x.png", "--model", "models:/ddt-llama@champion"], "no such alias"),
         (["generate", "x", "-o", "x.png", "--model", "models:/ddt-llama"], "expected models:/<name>@<alias>"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ddt.tokenizer import Renderer, RendererSizes
 from ddt.tokenizer.inspect import swap_codes
 from pipelines.cli import main
 from pipelines.use import parse_slices
@@ -42,6 +43,30 @@ def test_reconstruct_takes_either_tokenizer(build, images, tmp_path, capsys) -> 
     main([*arguments, "-o", str(tmp_path / "out.png"), "--params", PARAMS])
     assert capsys.readouterr().out.count(" dB\n") == 4  # two images, two prefixes
     assert Image.open(tmp_path / "out.png").size == (3 * 16 + 2 * 2, 2 * 16 + 2)
+
+
+def test_reconstruct_draws_with_a_renderer_and_refuses_any_other(images, tmp_path, capsys) -> None:
+    tokenizer = make()
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    Renderer.of(tokenizer, RendererSizes.of_decoder(tokenizer.config)).save_pretrained(tmp_path / "renderer")
+    spatial().save_pretrained(tmp_path / "spatial")
+    make(seed=1, codebook_size=64).save_pretrained(tmp_path / "other")
+
+    def reconstruct(model: str, *more: str) -> None:
+        renderer = ["--renderer", str(tmp_path / "renderer"), *more]
+        output = ["-o", str(tmp_path / "out.png"), "--params", PARAMS]
+        main(["reconstruct", *images, "--model", str(tmp_path / model), *renderer, *output])
+
+    reconstruct("tokenizer")
+    assert capsys.readouterr().out.count(" dB\n") == 2
+    for arguments, message in (
+        (("spatial",), "expected none with a spatial tokenizer"),
+        (("other",), "renderer: was trained on the codebook"),
+        (("tokenizer", "--steps", "2"), "renderer: draws in one pass"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            reconstruct(*arguments)
+        assert stopped.value.code == 2 and message in capsys.readouterr().err
 
 
 def test_swapped_codes_are_the_others_only_inside_the_slice() -> None:

@@ -122,6 +122,9 @@ def test_digest_covers_the_token_order():
             lambda folder: (folder / "model.safetensors").write_bytes(b"x"),
             "model.safetensors: cannot be read",
         ),
+        (lambda folder: (folder / "config.json").write_text("[1]"), "config.json: is a list"),
+        (lambda folder: _edit(folder, config=None), "config = None: expected a mapping"),
+        (lambda folder: _edit(folder, drop="digest"), "config.json: lacks digest"),
         (lambda folder: _edit(folder, format_version=1), "version 1, expected ddt_tokenizer version 2"),
         (lambda folder: _edit(folder, model_type="llama"), "is llama"),
         (lambda folder: _edit(folder, digest="0" * 64), "do not have the digest"),
@@ -134,9 +137,11 @@ def test_spoiled_folders_are_refused(tmp_path, spoil, message):
         DDTTokenizer.from_pretrained(tmp_path)
 
 
-def _edit(folder, **changes):
+def _edit(folder, drop="", **changes):
     path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    described = {**json.loads(path.read_text()), **changes}
+    described.pop(drop, None)
+    path.write_text(json.dumps(described))
 
 
 def test_missing_folder_is_refused(tmp_path):
@@ -154,6 +159,8 @@ def test_missing_folder_is_refused(tmp_path):
         (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), "dtype torch.uint8"),
         (torch.full((1, 3, 16, 16), 255.0), "values from 255 to 255"),
         (torch.full((1, 3, 16, 16), torch.nan), "values from nan to nan"),
+        (torch.full((1, 3, 16, 16), torch.inf), "values from inf to inf"),
+        (torch.zeros(1, 3, 16, 16, dtype=torch.complex64), "dtype torch.complex64"),
     ],
 )
 def test_bad_images_are_refused(images, message):
@@ -168,13 +175,32 @@ def test_bad_images_are_refused(images, message):
         (torch.zeros(1, 8), {}, "dtype torch.float32"),
         (torch.full((1, 8), 32), {}, r"from 32 to 32: expected whole numbers \[batch, 8\] in 0..31"),
         (torch.full((1, 8), -1), {}, "from -1 to -1"),
+        ([[0] * 8], {}, "codes are a list"),
+        (torch.zeros(8, dtype=torch.int64), {}, r"shape \[8\]"),
+        (torch.zeros(1, 8, dtype=torch.bool), {}, "dtype torch.bool"),
         (torch.zeros(1, 8, dtype=torch.int64), {"num_steps": 0}, "num_steps = 0"),
+        (
+            torch.zeros(1, 8, dtype=torch.int64),
+            {"num_steps": 2.0},
+            "num_steps = 2.0: expected a whole",
+        ),
+        (
+            torch.zeros(2, 8, dtype=torch.int64),
+            {"generator": [torch.Generator()]},
+            "a list of 1 for 2 images",
+        ),
         (torch.zeros(1, 8, dtype=torch.int64), {"num_tokens": 9}, "num_tokens = 9: .* 0..8"),
     ],
 )
 def test_bad_codes_are_refused(codes, options, message):
     with pytest.raises(ValueError, match=message):
         make().decode(codes, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32])
+def test_codes_of_any_integer_type_mean_the_same(dtype):
+    model, codes = make(), torch.arange(16).view(2, 8)
+    assert torch.equal(model.decode(codes.to(dtype)), model.decode(codes))
 
 
 def test_no_images_no_codes():
