@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 
 from ddt.config import ConfigError, Range, build, merge
-from ddt.mllm.config import LanguageModelConfig, SamplingConfig
+from ddt.mllm.config import TASKS, LanguageModelConfig, SamplingConfig
 from ddt.tokenizer.config import DDTConfig
 from ddt.train.config import FitConfig
 
@@ -79,10 +79,17 @@ class SceneSource:
 
 @dataclass(frozen=True)
 class IngestParams:
-    """Sources to checked records. `source` is `scenes`, or a folder, file or glob of tars or Parquet."""
+    """Sources to checked records. `source` is `scenes`, or a folder, file or glob of tars or Parquet.
+
+    `conversations` (JSON or JSON lines, their pictures below `conversation_images`) and `edits` (Parquet)
+    are data for instruction tuning beside it.
+    """
 
     source: str
     holdout: str | None
+    conversations: str | None
+    conversation_images: str | None
+    edits: str | None
     caption_column: str | None
     image_column: str | None
     min_side_px: Count
@@ -162,7 +169,7 @@ class PretrainParams:
 
 @dataclass(frozen=True)
 class FinetuneParams:
-    """Instruction tuning; `mix` weighs the tasks text_to_image, edit, caption and vqa.
+    """Instruction tuning; `mix` weighs the tasks text_to_image, edit, caption, vqa and chat.
 
     `sampling` is how the finished model draws and answers; it is saved with the model.
     """
@@ -174,6 +181,11 @@ class FinetuneParams:
     z_loss: Annotated[float, Range(0)]
     fit: FitConfig
     sampling: SamplingConfig
+
+    def __post_init__(self) -> None:
+        for task in self.mix:
+            if task not in TASKS:
+                raise ValueError(f"mix.{task}: unknown task; allowed here: {', '.join(TASKS)}")
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,13 @@ SCENE_TEXTS = 1_000_000
 
 
 def models(section: PretrainParams) -> dict[str, str]:
-    """Digests of the checkpoints it starts from."""
+    """Digests of the checkpoints it starts from and of the text it reads beside the pairs."""
     from ddt.data.refs import model_digest
+    from ddt.store import sha256_file
 
     found = {"text_tokenizer": model_digest(section.text_tokenizer)}
-    return found | ({"init": model_digest(section.init)} if section.init else {})
+    found |= {"init": model_digest(section.init)} if section.init else {}
+    return found | {f"text_source/{path.name}": sha256_file(path) for path in text_files(section)}
 
 
 class PretrainJob(LanguageModelJob):
@@ -83,8 +85,19 @@ def open_texts(params: PretrainParams) -> Any:
         from ddt.scenes.text import paragraph
 
         return DrawnText(paragraph, SCENE_TEXTS, params.fit.seed)
-    source = Path(params.text_source)
-    return JsonLines(sorted(source.glob("*.jsonl")) if source.is_dir() else [source])
+    return JsonLines(text_files(params))
+
+
+def text_files(params: PretrainParams) -> list[Path]:
+    """The JSON-lines files of `text_source`, none for scenes; ValueError where there is nothing to read."""
+    if params.text_source in (None, SCENES):
+        return []
+    source = Path(str(params.text_source))
+    files = sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
+    if not files or not files[0].is_file():
+        what = "no .jsonl file in it" if source.is_dir() else "no such file or folder"
+        raise ValueError(f"pretrain.text_source = {source}: {what}")
+    return files
 
 
 def token_shards(manifest: Manifest, role: str) -> list[str]:

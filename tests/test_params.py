@@ -72,6 +72,10 @@ def test_paper_plan_counts_without_allocating() -> None:
         ),
         (["select.keep"], "override 'select.keep': expected section.key=value"),
         (["pretrain.model.rope_theta=0"], "pretrain.model: rope_theta = 0.0: expected a positive number"),
+        (
+            ["finetune.mix.drawing=1"],
+            "finetune: mix.drawing: unknown task; allowed here: text_to_image, edit",
+        ),
         (["train_tokenizer.fit.warmup_steps=1000000"], "train_tokenizer.fit: warmup_steps"),
     ],
 )

@@ -10,6 +10,8 @@ from ddt.config import Range
 
 Count = Annotated[int, Range(1)]
 
+TASKS = ("text_to_image", "edit", "caption", "vqa", "chat")  # of instruction tuning
+
 
 @dataclass(frozen=True)
 class LanguageModelConfig:

@@ -45,11 +45,10 @@ def conversation(turns: Sequence[Mapping[str, str]], codes_nT: np.ndarray) -> Ex
     return " ".join(words), values
 
 
-def cut(document: Document, length: int, vocabulary: Vocabulary) -> Document:
+def cut(document: Document, length: int, vocabulary: Vocabulary) -> Document | None:
     """The part of `document` that fits `length` tokens: text is cut anywhere, conversations after an answer.
 
-    Never an image: one without its end would teach a wrong number of tokens. Raises ValueError where that
-    leaves nothing.
+    Never an image: one without its end would teach a wrong number of tokens. None where that leaves nothing.
     """
     if len(document) <= length:
         return document
@@ -60,5 +59,5 @@ def cut(document: Document, length: int, vocabulary: Vocabulary) -> Document:
     elif len(answers):
         end = int(answers[-1]) + 1
     else:
-        raise ValueError(f"a sequence of {len(document)} tokens does not fit row_length = {length}")
+        return None
     return Document(document.ids[:end], document.learned[:end])

@@ -68,7 +68,7 @@ def run_jobs(store: str, text: str, name: str, spread: bool) -> list[float]:
     mix = {"text_to_image": 0.6, "caption": 0.4}
     finetune = FinetuneParams(96, mix, 0.6, 0.1, 0.0, config, SamplingConfig())
     FinetuneJob("finetune", f"{name}-{'b' * 40}", store, resources, hooks).run(
-        finetune, key, ["shards/pairs.arrow"], []
+        finetune, key, ["shards/pairs.arrow"], [], [], mix
     )
     return losses
 
