@@ -23,6 +23,18 @@ def conversation(turns: Sequence[Mapping[str, str]], codes_nT: np.ndarray) -> Ex
     The paper shows one turn; one [EOS] a turn is ours: in use each answer has to end.
     Raises ValueError for a conversation without an answer, or with another number of images than marks.
     """
+    if not turns or turns[-1]["role"] != "assistant":
+        raise ValueError(f"a conversation of {len(turns)} turns without a last answer")
+    return _template(turns, codes_nT)
+
+
+def conversation_prompt(turns: Sequence[Mapping[str, str]], codes_nT: np.ndarray) -> Example:
+    """The same for turns that end in a question: up to where the answer begins."""
+    template, values = _template(turns, codes_nT)
+    return f"{template} {SPEAKER['assistant']}", values
+
+
+def _template(turns: Sequence[Mapping[str, str]], codes_nT: np.ndarray) -> Example:
     words, marks = ["[BOS]"], 0
     values: dict[str, Value] = {}
     for number, turn in enumerate(turns):
@@ -37,8 +49,6 @@ def conversation(turns: Sequence[Mapping[str, str]], codes_nT: np.ndarray) -> Ex
                 values[name] = text.strip()
         if turn["role"] == "assistant":
             words.append("[EOS]")
-    if not turns or turns[-1]["role"] != "assistant":
-        raise ValueError(f"a conversation of {len(turns)} turns without a last answer")
     if marks != len(codes_nT):
         raise ValueError(f"a conversation with {marks} {IMAGE} marks for {len(codes_nT)} images")
     values |= {f"image{i}": codes for i, codes in enumerate(codes_nT)}

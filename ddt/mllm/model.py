@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -167,6 +168,22 @@ class DDTLlama:
         side = self.image_tokenizer.config.image_size
         parts = [self.image_tokenizer.encode(to_pixels(part, side)).cpu() for part in self._parts(images)]
         return torch.cat(parts).numpy() if parts else np.zeros((0, self.builder.num_tokens), dtype=np.int64)
+
+    def preview(self, ids_Bt: Tensor) -> list[Image.Image]:
+        """Pictures of the ids drawn so far, as `on_token` gets them.
+
+        In the order V_1..V_T they are a prefix, which the tokenizer decodes as it is (Fig. 8). From the other
+        end the tokens still to come are those of a grey picture: it was trained on no other gaps.
+        """
+        config, drawn = self.image_tokenizer.config, ids_Bt.shape[1]
+        blank = torch.zeros(1, 3, config.image_size, config.image_size)
+        codes_BT = self.image_tokenizer.encode(blank).cpu().expand(len(ids_Bt), -1).clone()
+        ids_BT = torch.from_numpy(self.builder.codes(F.pad(ids_Bt, (0, config.num_tokens - drawn)).numpy()))
+        if config.token_order == "V_1..V_T":
+            codes_BT[:, :drawn] = ids_BT[:, :drawn]
+            return to_images(self.image_tokenizer.decode(codes_BT, 1, num_tokens=drawn))
+        codes_BT[:, -drawn:] = ids_BT[:, -drawn:]
+        return to_images(self.image_tokenizer.decode(codes_BT, 1))
 
     def draw_codes(
         self,
