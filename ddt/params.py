@@ -153,6 +153,7 @@ class PretrainParams:
     """Multimodal next-token training. `init`: a Hugging Face folder, or null for `model` from scratch.
 
     `z_loss` weighs the square of each token's log-sum-exp, which keeps logits from drifting (0: off).
+    `class_conditional` takes the native captions for names of classes and gives each a token of its own.
     """
 
     init: str | None
@@ -163,13 +164,14 @@ class PretrainParams:
     caption_drop_rate: Fraction
     text_rate: Fraction
     text_source: str | None
+    class_conditional: bool
     z_loss: Annotated[float, Range(0)]
     fit: FitConfig
 
 
 @dataclass(frozen=True)
 class FinetuneParams:
-    """Instruction tuning; `mix` weighs the tasks text_to_image, edit, caption, vqa and chat.
+    """Instruction tuning; `mix` weighs the tasks text_to_image, edit, caption, vqa, chat and class_to_image.
 
     `sampling` is how the finished model draws and answers; it is saved with the model.
     """

@@ -124,7 +124,8 @@ def _add_uses(commands: argparse._SubParsersAction) -> None:
         )
 
     generate = use("generate", "draw an image from a prompt", _generate)
-    generate.add_argument("prompt")
+    generate.add_argument("prompt", nargs="?")
+    generate.add_argument("--class", dest="class_name", metavar="NAME", help="draw a class, not a prompt")
     drawing(generate)
     edit = use("edit", "change an image by an instruction", _edit)
     edit.add_argument("image")

@@ -61,15 +61,22 @@ class FinetuneJob(LanguageModelJob):
         self.publish(whole.save_pretrained, params.fit.steps)
 
 
-def usable_mix(mix: dict[str, float], kinds: set[str], has_chats: bool) -> tuple[dict[str, float], list[str]]:
+def usable_mix(
+    mix: dict[str, float], kinds: set[str], has_chats: bool, has_classes: bool
+) -> tuple[dict[str, float], list[str]]:
     """`mix` without the tasks that the instruction data's `kinds` lack, and notes on what is not used.
 
-    Raises ValueError where conversations are asked for and there are none, or where no task is left: only
-    edits and questions are in the mix that everyone starts from.
+    Raises ValueError where conversations or classes are asked for and there are none, or where no task is
+    left: only edits and questions are in the mix that everyone starts from.
     """
     if mix.get("chat") and not has_chats:
         raise ValueError(
             f"finetune.mix.chat = {mix['chat']}: there are no conversations; set ingest.conversations"
+        )
+    if mix.get("class_to_image") and not has_classes:
+        raise ValueError(
+            f"finetune.mix.class_to_image = {mix['class_to_image']}: the model has no classes; "
+            "set pretrain.class_conditional"
         )
     left_out = [task for task, kind in KIND_OF_TASK.items() if mix.get(task) and kind not in kinds]
     usable = {task: weight for task, weight in mix.items() if task not in left_out}
@@ -86,7 +93,8 @@ def run(ctx: StageContext) -> StageResult:
     tokens = ctx.inputs["tokenize_images"]
     kinds = {kind for c in tokens.commits for kind in c.stats["kinds"]}
     chats = token_shards(tokens, "chat")
-    mix, notes = usable_mix(ctx.section.mix, kinds, bool(chats))
+    has_classes = ctx.params.pretrain.class_conditional
+    mix, notes = usable_mix(ctx.section.mix, kinds, bool(chats), has_classes)
     commit, report = run_training(
         ctx,
         FinetuneJob,

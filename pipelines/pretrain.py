@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddt.manifest import Manifest
 from ddt.params import PretrainParams
@@ -11,6 +11,9 @@ from pipelines.language_model import LanguageModelJob
 from pipelines.models import model_key
 from pipelines.runner import StageContext, StageResult
 from pipelines.training import run_training
+
+if TYPE_CHECKING:
+    from ddt.data.tokens import TokenDataset
 
 MODULES = (
     "ddt.mllm",
@@ -23,6 +26,7 @@ MODULES = (
 )
 SCENES = "scenes"
 SCENE_TEXTS = 1_000_000
+MAX_CLASSES = 1 << 15  # ImageNet-21k has 21,841
 
 
 def models(section: PretrainParams) -> dict[str, str]:
@@ -52,7 +56,8 @@ class PretrainJob(LanguageModelJob):
         images = DDTTokenizer.from_pretrained(self.store.fetch_tree(tokenizer))
         pairs = TokenDataset([self.store.fetch(key) for key in shards], images.digest)
         text = load_tokenizer(resolve(params.text_tokenizer))
-        vocabulary = extend_tokenizer(text, images.config.codebook_size)
+        classes = class_names(pairs) if params.class_conditional else []
+        vocabulary = extend_tokenizer(text, images.config.codebook_size, len(classes))
         if params.model is not None:
             model, loss = self.from_scratch(
                 params.model, vocabulary, images.quantizer.codebook_Kd, params.z_loss, params.fit
@@ -61,7 +66,8 @@ class PretrainJob(LanguageModelJob):
             init = resolve(str(params.init))
             model, loss = self.from_checkpoint(init, vocabulary, params.z_loss, params.fit)
         check_row_length(model, params.row_length)
-        builder = SequenceBuilder(text, vocabulary, images.config.num_tokens, images.config.token_order)
+        config = images.config
+        builder = SequenceBuilder(text, vocabulary, config.num_tokens, config.token_order, classes)
         mix = PretrainMix(params.long_caption_rate, params.caption_drop_rate, params.text_rate)
         texts = open_texts(params)
         batches = PretrainBatches(
@@ -71,8 +77,19 @@ class PretrainJob(LanguageModelJob):
         if result.ema is not None:
             result.ema.copy_to(model)
         made_from = {"pretrain": self.fingerprint, "image_tokenizer": images.digest}
-        whole = DDTLlama(model, text, images, made_from=made_from)
+        whole = DDTLlama(model, text, images, made_from=made_from, classes=classes)
         self.publish(whole.save_pretrained, params.fit.steps)
+
+
+def class_names(pairs: TokenDataset) -> list[str]:
+    """The classes of a labelled image set, which are its native captions; ValueError where those are none."""
+    names = pairs.distinct("short")
+    if not names or len(names) > MAX_CLASSES:
+        raise ValueError(
+            f"pretrain.class_conditional: {len(names)} different native captions, "
+            f"expected 1 to {MAX_CLASSES} names of classes; is ingest.caption_column the column of labels?"
+        )
+    return names
 
 
 def open_texts(params: PretrainParams) -> Any:

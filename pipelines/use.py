@@ -29,15 +29,16 @@ SHOWN_IMAGE = re.compile(r"<image ([^>]+)>")
 
 
 def generate(params: Params, arguments: argparse.Namespace) -> None:
-    """Draw `--num-images` images of the prompt, seeds counted from `--seed`."""
-    output = checked_drawing(arguments)
+    """Draw `--num-images` images of the prompt or of a class, seeds counted from `--seed`."""
+    output, prompt, name = checked_drawing(arguments), arguments.prompt, arguments.class_name
+    if (prompt is None) == (name is None):
+        raise ValueError("generate: expected a prompt or --class, one of the two")
     model = load(params, arguments.model)
     count = arguments.num_images
     seeds = list(range(arguments.seed, arguments.seed + count))
     with drawing(model, count, output, arguments) as on_token:
-        images = model.generate_image(
-            [arguments.prompt] * count, arguments.cfg_scale, seed=seeds, on_token=on_token
-        )
+        draw, asked = (model.generate_image, prompt) if name is None else (model.generate_class, name)
+        images = draw([asked] * count, arguments.cfg_scale, seed=seeds, on_token=on_token)
     save(arrange(images, arguments.scale, arguments.grid), output)
 
 

@@ -90,7 +90,10 @@ class PackedBatches:
 
 
 class PretrainBatches(PackedBatches):
-    """Image-text pairs `[BOS] caption [BOV] V_1..V_T [EOV] [EOS]` and, where `texts` is given, text alone."""
+    """Image-text pairs `[BOS] caption [BOV] V_1..V_T [EOV] [EOS]` and, where `texts` is given, text alone.
+
+    Of a class-conditional model the native caption is the class, and its token takes the caption's place.
+    """
 
     def __init__(
         self,
@@ -118,9 +121,14 @@ class PretrainBatches(PackedBatches):
             if is_text[i] and self.texts is not None:
                 examples.append((S.TEXT_ONLY, {"text": self.texts[int(places[i])]}))
             else:
-                caption = "" if dropped[i] else pair_caption(self.pairs, columns[i], rows[i])
-                examples.append((S.PRETRAIN, {"caption": caption, "image": self.pairs.codes(rows[i])}))
+                examples.append(self._pair(rows[i], columns[i], bool(dropped[i])))
         return examples
+
+    def _pair(self, row: int, column: str, dropped: bool) -> Example:
+        if self.builder.vocabulary.num_classes:
+            return class_example(self.pairs, row, dropped)
+        caption = "" if dropped else pair_caption(self.pairs, column, row)
+        return S.PRETRAIN, {"caption": caption, "image": self.pairs.codes(row)}
 
 
 class FinetuneBatches(PackedBatches):
@@ -167,7 +175,14 @@ class FinetuneBatches(PackedBatches):
         columns = caption_columns(self.seed, numbers, self.mix.long_caption_rate)
         dropped = uniform(self.seed, "drop", numbers) < self.mix.caption_drop_rate
         phrases = hashed(self.seed, "instruction", numbers)
-        makers = (self._text_to_image, self._edit, self._caption, self._vqa, self._chat)
+        makers = (
+            self._text_to_image,
+            self._edit,
+            self._caption,
+            self._vqa,
+            self._chat,
+            self._class_to_image,
+        )
         return [
             makers[tasks[i]](int(rows[i]), columns[i], bool(dropped[i]), int(phrases[i]))
             for i in range(len(numbers))
@@ -208,6 +223,15 @@ class FinetuneBatches(PackedBatches):
     def _chat(self, row: int, column: str, dropped: bool, phrase: int) -> Example:
         assert self.chats is not None
         return conversation(*self.chats.conversation(row))
+
+    def _class_to_image(self, row: int, column: str, dropped: bool, phrase: int) -> Example:
+        return class_example(self.pairs, row, dropped)
+
+
+def class_example(pairs: TokenDataset, row: int, dropped: bool) -> Example:
+    """An image after its class token, or after nothing."""
+    name = "" if dropped else pairs.text("short", row) or ""
+    return S.CLASS_TO_IMAGE, {"class": name, "image": pairs.codes(row)}
 
 
 def caption_columns(seed: int, numbers: np.ndarray, long_rate: float) -> list[str]:

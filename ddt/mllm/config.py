@@ -10,7 +10,7 @@ from ddt.config import Range
 
 Count = Annotated[int, Range(1)]
 
-TASKS = ("text_to_image", "edit", "caption", "vqa", "chat")  # of instruction tuning
+TASKS = ("text_to_image", "edit", "caption", "vqa", "chat", "class_to_image")  # of instruction tuning
 
 
 @dataclass(frozen=True)

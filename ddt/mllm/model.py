@@ -52,19 +52,23 @@ class DDTLlama:
         sampling: SamplingConfig | None = None,
         made_from: dict[str, str] | None = None,
         batch_size: int = 64,
+        classes: Sequence[str] = (),
     ) -> None:
         self.model, self.text_tokenizer, self.image_tokenizer = model, text_tokenizer, image_tokenizer
         self.sampling, self.made_from = sampling or SamplingConfig(), dict(made_from or {})
-        self.batch_size = batch_size
+        self.batch_size, self.classes = batch_size, tuple(classes)
         config = image_tokenizer.config
-        self.vocabulary = extend_tokenizer(text_tokenizer, config.codebook_size)
+        self.vocabulary = extend_tokenizer(text_tokenizer, config.codebook_size, len(classes))
         rows = embedding_rows(model)
         if rows != self.vocabulary.size:
             raise ValueError(
                 f"the model has {rows} embedding rows, its tokenizers need {self.vocabulary.size} "
-                f"({self.vocabulary.text_size} text ids, {config.codebook_size} codes, [BOV], [EOV])"
+                f"({self.vocabulary.text_size} text ids, {config.codebook_size} codes, [BOV], [EOV], "
+                f"{len(classes)} classes)"
             )
-        self.builder = SequenceBuilder(text_tokenizer, self.vocabulary, config.num_tokens, config.token_order)
+        self.builder = SequenceBuilder(
+            text_tokenizer, self.vocabulary, config.num_tokens, config.token_order, self.classes
+        )
 
     @classmethod
     def from_pretrained(
@@ -88,7 +92,14 @@ class DDTLlama:
         sampling = build_config(SamplingConfig, settings["sampling"], f"{folder / SETTINGS}: sampling")
         if model is None:
             model = load_model(folder, device).eval()
-        return cls(model, load_tokenizer(folder), image_tokenizer, sampling, settings["made_from"])
+        return cls(
+            model,
+            load_tokenizer(folder),
+            image_tokenizer,
+            sampling,
+            settings["made_from"],
+            classes=settings.get("classes", ()),
+        )
 
     def save_pretrained(self, path: str | Path) -> None:
         """Writes the folder; until it is whole it has no marker, and no reader takes it.
@@ -112,6 +123,8 @@ class DDTLlama:
             "sampling": to_dict(self.sampling),
             "made_from": self.made_from,
         }
+        if self.classes:
+            settings["classes"] = list(self.classes)
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
         (folder / MARKER).touch()
 
@@ -130,6 +143,22 @@ class DDTLlama:
         examples = [(S.TEXT_TO_IMAGE, {"caption": prompt}) for prompt in prompts]
         sampling = self._sampling(cfg_scale, top_k, top_p)
         return self._draw(examples, "caption", sampling, seed, num_steps, on_token)
+
+    def generate_class(
+        self,
+        classes: Sequence[str],
+        cfg_scale: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: Seeds = 0,
+        *,
+        num_steps: int | None = None,
+        on_token: OnToken | None = None,
+    ) -> list[Image.Image]:
+        """One picture of each class (Table 4); ValueError for a name that the model has no token for."""
+        examples = [(S.CLASS_TO_IMAGE, {"class": name}) for name in classes]
+        sampling = self._sampling(cfg_scale, top_k, top_p)
+        return self._draw(examples, "class", sampling, seed, num_steps, on_token)
 
     def edit_image(
         self,
@@ -250,7 +279,10 @@ class DDTLlama:
 
 def folder_vocabulary(folder: Path) -> Vocabulary:
     """The vocabulary of a model folder, from its tokenizer and settings alone."""
-    return extend_tokenizer(load_tokenizer(folder), read_settings(folder)["codebook_size"])
+    settings = read_settings(folder)
+    return extend_tokenizer(
+        load_tokenizer(folder), settings["codebook_size"], len(settings.get("classes", ()))
+    )
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

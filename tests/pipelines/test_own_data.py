@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 
 from ddt.data.schemas import PAIR_SCHEMA
 from ddt.data.tokens import TokenDataset
@@ -25,6 +26,7 @@ from ddt.records import read_shard, write_shard
 from ddt.store import Store, open_store
 from ddt.tokenizer import DDTTokenizer, presets
 from pipelines import finetune, ingest, pretrain, tokenize_images
+from pipelines.cli import main
 from pipelines.models import publish_model
 from pipelines.runner import StageContext, StageError
 from tests.data.test_instruction_readers import png, said
@@ -33,6 +35,7 @@ from tests.pipelines.ray_support import RESOURCES
 from tests.pipelines.test_language_model_jobs import FIT_SHORT, SHAPE
 
 ROOT = Path(__file__).resolve().parents[2]
+PARAMS = str(ROOT / "params.yaml")
 CHATS = [
     {"id": "a", "image": "coco/red.png", "conversations": said("<image>\nColour?", "Red.", "Sure?", "Yes.")},
     {"id": "b", "image": ["coco/red.png", "b.png"], "conversations": said("<image> or <image>?", "Both.")},
@@ -176,6 +179,55 @@ def test_a_model_is_tuned_on_own_files_by_params_alone(files, tmp_path, monkeypa
     assert report.model.caption(report.model.generate_image(["a picture 1"], cfg_scale=1.0))
 
 
+def test_a_labelled_set_becomes_a_model_that_draws_by_class(files, tmp_path, monkeypatch, capsys):
+    images = [{"bytes": png(colour), "path": None} for colour in ("red", "blue", "green", "white")]
+    pq.write_table(pa.table({"image": images, "label": [1, 7, 1, 7]}), files / "pairs.parquet")
+    overrides = (
+        "ingest.caption_column=label",
+        "pretrain.class_conditional=true",
+        "ingest.conversations=null",
+    )
+    stages = Stages(own_params(files, *overrides, "ingest.edits=null"), tmp_path, monkeypatch)
+    stages.run(ingest, "ingest")
+    select_all(stages)
+    publish_tokenizer(stages)
+    stages.run(tokenize_images, "tokenize_images")
+    make_tokenizer().save_pretrained(tmp_path / "text")
+    section = dataclasses.replace(
+        stages.params.pretrain, text_tokenizer=str(tmp_path / "text"), model=SHAPE, row_length=96,
+        text_rate=0.0, text_source=None, fit=FIT_SHORT,
+    )  # fmt: skip
+    shards = pretrain.token_shards(stages.inputs["tokenize_images"], "pairs")
+    images_key = finetune.model_key(stages.inputs["train_tokenizer"])
+    trained = stages.train(
+        pretrain.PretrainJob, "pretrain", params=section, tokenizer=images_key, shards=shards
+    )
+    assert trained.classes == ("1", "7")
+    tuned = dataclasses.replace(
+        stages.params.finetune, mix={"class_to_image": 1.0}, row_length=96, fit=FIT_SHORT
+    )
+    key = finetune.model_key(stages.inputs["pretrain"])
+    arguments = {"params": tuned, "pairs": shards, "instructions": [], "chats": [], "mix": tuned.mix}
+    assert stages.train(finetune.FinetuneJob, "finetune", model=key, **arguments).classes == ("1", "7")
+
+    folder = stages.store.fetch_tree(finetune.model_key(stages.inputs["finetune"]))
+    draw = ["generate", "--model", str(folder), "-o", str(tmp_path / "out.png"), "--params", PARAMS]
+    main([*draw, "--class", "7"])
+    assert Image.open(tmp_path / "out.png").size == (16, 16)
+    for wrong, message in ((["--class", "8"], "class '8': not among"), ([], "a prompt or --class"),
+                           (["x", "--class", "7"], "a prompt or --class")):  # fmt: skip
+        with pytest.raises(SystemExit):
+            main([*draw, *wrong])
+        assert message in capsys.readouterr().err
+
+
+def test_captions_are_not_classes(monkeypatch):
+    monkeypatch.setattr(pretrain, "MAX_CLASSES", 3)
+    pairs: Any = SimpleNamespace(distinct=lambda column: ["a", "b", "c", "d"])
+    with pytest.raises(ValueError, match="4 different native captions, expected 1 to 3 names"):
+        pretrain.class_names(pairs)
+
+
 def test_a_changed_picture_is_read_again_and_another_part_is_not(files, monkeypatch):
     monkeypatch.setattr(ingest, "CONVERSATIONS_PER_UNIT", 2)
     params = own_params(files).ingest
@@ -229,13 +281,15 @@ def test_text_is_part_of_what_a_model_is_and_missing_text_is_named(files, tmp_pa
 
 def test_a_mix_without_its_data_is_named():
     mix = {"text_to_image": 0.5, "edit": 0.5, "vqa": 0.0}
-    assert finetune.usable_mix(mix, set(), False) == (
+    assert finetune.usable_mix(mix, set(), False, False) == (
         {"text_to_image": 0.5, "vqa": 0.0},
         ["No data in the source for edit: left out of the mix."],
     )
-    assert finetune.usable_mix(mix, {"edit", "qa"}, False) == (mix, [])
-    assert "not used" in finetune.usable_mix(mix, {"edit"}, True)[1][0]
+    assert finetune.usable_mix(mix, {"edit", "qa"}, False, False) == (mix, [])
+    assert "not used" in finetune.usable_mix(mix, {"edit"}, True, False)[1][0]
     with pytest.raises(ValueError, match="finetune.mix.chat = 1: there are no conversations"):
-        finetune.usable_mix(mix | {"chat": 1}, {"edit"}, False)
+        finetune.usable_mix(mix | {"chat": 1}, {"edit"}, False, False)
+    with pytest.raises(ValueError, match="class_to_image = 1: the model has no classes"):
+        finetune.usable_mix({"class_to_image": 1}, set(), False, False)
     with pytest.raises(ValueError, match="no data for any of its tasks"):
-        finetune.usable_mix({"edit": 1.0}, {"qa"}, False)
+        finetune.usable_mix({"edit": 1.0}, {"qa"}, False, False)
