@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 
 from ddt.config import ConfigError, Range, build, merge
-from ddt.mllm.config import TASKS, LanguageModelConfig, SamplingConfig
+from ddt.mllm.config import TASKS, LanguageModelConfig, LoraConfig, SamplingConfig, check_init
 from ddt.tokenizer.config import DDTConfig
 from ddt.train.config import FitConfig
 
@@ -154,6 +154,7 @@ class PretrainParams:
 
     `z_loss` weighs the square of each token's log-sum-exp, which keeps logits from drifting (0: off).
     `class_conditional` takes the native captions for names of classes and gives each a token of its own.
+    `lora` freezes the checkpoint's weights and trains adapters beside them, and the new rows whole.
     """
 
     init: str | None
@@ -166,14 +167,20 @@ class PretrainParams:
     text_source: str | None
     class_conditional: bool
     z_loss: Annotated[float, Range(0)]
+    lora: LoraConfig | None
     fit: FitConfig
+
+    def __post_init__(self) -> None:
+        check_init(self.init, self.model)
+        if self.lora is not None and self.init is None:
+            raise ValueError("lora: adapts a checkpoint; expected one in init")
 
 
 @dataclass(frozen=True)
 class FinetuneParams:
     """Instruction tuning; `mix` weighs the tasks text_to_image, edit, caption, vqa, chat and class_to_image.
 
-    `sampling` is how the finished model draws and answers; it is saved with the model.
+    `lora` is as in pre-training. `sampling` is how the finished model draws and answers; it is saved with it.
     """
 
     row_length: Count
@@ -181,6 +188,7 @@ class FinetuneParams:
     long_caption_rate: Fraction
     caption_drop_rate: Fraction
     z_loss: Annotated[float, Range(0)]
+    lora: LoraConfig | None
     fit: FitConfig
     sampling: SamplingConfig
 

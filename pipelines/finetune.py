@@ -34,10 +34,13 @@ class FinetuneJob(LanguageModelJob):
     ) -> None:
         from ddt.data.tokens import TokenDataset
         from ddt.mllm.batches import FinetuneBatches, FinetuneMix
+        from ddt.mllm.lora import merge_lora
         from ddt.mllm.model import DDTLlama, folder_vocabulary
 
+        self.check_lora(params.lora)
         folder = self.store.fetch_tree(model)
-        trained, loss = self.from_checkpoint(folder, folder_vocabulary(folder), params.z_loss, params.fit)
+        vocabulary = folder_vocabulary(folder)
+        trained, loss = self.from_checkpoint(folder, vocabulary, params.z_loss, params.lora, params.fit)
         whole = DDTLlama.from_pretrained(folder, model=trained)
         digest = whole.image_tokenizer.digest
         shards = [[self.store.fetch(key) for key in keys] for keys in (pairs, instructions, chats)]
@@ -56,6 +59,8 @@ class FinetuneJob(LanguageModelJob):
         result = self.fit(whole.model, loss, batches, params.fit)
         if result.ema is not None:
             result.ema.copy_to(whole.model)
+        if params.lora is not None:
+            merge_lora(whole.model)
         whole.sampling = params.sampling
         whole.made_from = {**whole.made_from, "finetune": self.fingerprint}
         self.publish(whole.save_pretrained, params.fit.steps)

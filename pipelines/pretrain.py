@@ -46,13 +46,14 @@ class PretrainJob(LanguageModelJob):
         from ddt.data.refs import resolve
         from ddt.data.tokens import TokenDataset
         from ddt.mllm.batches import PretrainBatches, PretrainMix
-        from ddt.mllm.build import check_init, check_row_length, load_tokenizer
+        from ddt.mllm.build import check_row_length, load_tokenizer
+        from ddt.mllm.lora import merge_lora
         from ddt.mllm.model import DDTLlama
         from ddt.mllm.sequences import SequenceBuilder
         from ddt.mllm.vocabulary import extend_tokenizer
         from ddt.tokenizer import DDTTokenizer
 
-        check_init(params.init, params.model)
+        self.check_lora(params.lora)
         images = DDTTokenizer.from_pretrained(self.store.fetch_tree(tokenizer))
         pairs = TokenDataset([self.store.fetch(key) for key in shards], images.digest)
         text = load_tokenizer(resolve(params.text_tokenizer))
@@ -64,7 +65,7 @@ class PretrainJob(LanguageModelJob):
             )
         else:
             init = resolve(str(params.init))
-            model, loss = self.from_checkpoint(init, vocabulary, params.z_loss, params.fit)
+            model, loss = self.from_checkpoint(init, vocabulary, params.z_loss, params.lora, params.fit)
         check_row_length(model, params.row_length)
         config = images.config
         builder = SequenceBuilder(text, vocabulary, config.num_tokens, config.token_order, classes)
@@ -76,6 +77,8 @@ class PretrainJob(LanguageModelJob):
         result = self.fit(model, loss, batches, params.fit)
         if result.ema is not None:
             result.ema.copy_to(model)
+        if params.lora is not None:
+            merge_lora(model)
         made_from = {"pretrain": self.fingerprint, "image_tokenizer": images.digest}
         whole = DDTLlama(model, text, images, made_from=made_from, classes=classes)
         self.publish(whole.save_pretrained, params.fit.steps)

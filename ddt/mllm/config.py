@@ -39,6 +39,22 @@ class LanguageModelConfig:
             raise ValueError(f"kv_heads = {self.kv_heads}: expected a divisor of heads = {self.heads}")
 
 
+def check_init(init: str | None, model: LanguageModelConfig | None) -> None:
+    """ValueError unless exactly one of a checkpoint and a shape is given."""
+    if (init is None) == (model is None):
+        given = "both are" if init is not None else "neither is"
+        raise ValueError(f"init and model: expected exactly one of them, {given} set")
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Adapters of low rank beside frozen weights: their output is scaled by `alpha` / `rank`."""
+
+    rank: Count
+    alpha: Count
+    dropout: Annotated[float, Range(0, 0.99)]
+
+
 @dataclass(frozen=True)
 class SamplingConfig:
     """How the next token is drawn in each modality; the defaults are the paper's.

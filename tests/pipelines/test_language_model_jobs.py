@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from ddt.data.tokens import TokenMeta, write_shard
 from ddt.mllm import DDTLlama
-from ddt.mllm.config import LanguageModelConfig, SamplingConfig
+from ddt.mllm.config import LanguageModelConfig, LoraConfig, SamplingConfig
 from ddt.params import FinetuneParams, PretrainParams
 from ddt.store import mark_complete, open_store
 from ddt.tokenizer import DDTTokenizer, presets
@@ -60,13 +60,13 @@ def run_jobs(store: str, text: str, name: str, spread: bool) -> list[float]:
     hooks = [lambda step, metrics: losses.append(metrics["train/loss"])]
     resources = SPREAD if spread else RESOURCES
     config = dataclasses.replace(FIT_SHORT, log_every=1)
-    pretrain = PretrainParams(None, text, SHAPE, 96, 0.6, 0.1, 0.0, None, False, 1e-4, config)
+    pretrain = PretrainParams(None, text, SHAPE, 96, 0.6, 0.1, 0.0, None, False, 1e-4, None, config)
     PretrainJob("pretrain", f"{name}-{'a' * 40}", store, resources, hooks).run(
         pretrain, "shards/train_tokenizer/model", ["shards/pairs.arrow"]
     )
     key = published(store, "pretrain", name).relative_to(store).as_posix()
     mix = {"text_to_image": 0.6, "caption": 0.4}
-    finetune = FinetuneParams(96, mix, 0.6, 0.1, 0.0, config, SamplingConfig())
+    finetune = FinetuneParams(96, mix, 0.6, 0.1, 0.0, None, config, SamplingConfig())
     FinetuneJob("finetune", f"{name}-{'b' * 40}", store, resources, hooks).run(
         finetune, key, ["shards/pairs.arrow"], [], [], mix
     )
@@ -96,6 +96,12 @@ def test_spread_jobs_publish_what_one_process_does(inputs):
         assert {"config.json", "model.safetensors", "ddt.json", "tokenizer.json"} <= set(marker["files"])
     assert not open_store(inputs["store"]).list("checkpoints/")  # gone once the model is published
     assert DDTLlama.from_pretrained(second).generate_image(["a red circle"], cfg_scale=1.0)
+
+
+def test_adapters_beside_spread_weights_are_refused(tmp_path):
+    job = FinetuneJob("finetune", "c" * 64, str(tmp_path), SPREAD, [])
+    with pytest.raises(ValueError, match="finetune.lora: .* expected resources.tensor_parallel = 1"):
+        job.check_lora(LoraConfig(2, 4, 0.0))
 
 
 def test_one_process_publishes_a_whole_model(inputs):

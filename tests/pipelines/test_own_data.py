@@ -21,6 +21,7 @@ from ddt.data.schemas import PAIR_SCHEMA
 from ddt.data.tokens import TokenDataset
 from ddt.manifest import Commit, Manifest, commits
 from ddt.mllm import DDTLlama
+from ddt.mllm.config import LoraConfig
 from ddt.params import Params, load_params
 from ddt.records import read_shard, write_shard
 from ddt.store import Store, open_store
@@ -204,8 +205,9 @@ def test_a_labelled_set_becomes_a_model_that_draws_by_class(files, tmp_path, mon
     )
     assert trained.classes == ("1", "7")
     tuned = dataclasses.replace(
-        stages.params.finetune, mix={"class_to_image": 1.0}, row_length=96, fit=FIT_SHORT
-    )
+        stages.params.finetune, mix={"class_to_image": 1.0}, row_length=96, fit=FIT_SHORT,
+        lora=LoraConfig(2, 4, 0.0),
+    )  # fmt: skip
     key = finetune.model_key(stages.inputs["pretrain"])
     arguments = {"params": tuned, "pairs": shards, "instructions": [], "chats": [], "mix": tuned.mix}
     assert stages.train(finetune.FinetuneJob, "finetune", model=key, **arguments).classes == ("1", "7")
