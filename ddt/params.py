@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import yaml
 
 from ddt.config import ConfigError, Range, build, merge
-from ddt.mllm.config import TASKS, LanguageModelConfig, LoraConfig, SamplingConfig, check_init
+from ddt.mllm.config import TASKS, LanguageModelConfig, LoraConfig, NewRowsKind, SamplingConfig, check_init
 from ddt.tokenizer.config import DDTConfig
 from ddt.train.config import FitConfig
 
@@ -152,12 +152,14 @@ class TokenizeImagesParams:
 class PretrainParams:
     """Multimodal next-token training. `init`: a Hugging Face folder, or null for `model` from scratch.
 
+    The rows that `init` lacks begin at the mean of its text rows, or `new_rows` draws them around it.
     `z_loss` weighs the square of each token's log-sum-exp, which keeps logits from drifting (0: off).
     `class_conditional` takes the native captions for names of classes and gives each a token of its own.
     `lora` freezes the checkpoint's weights and trains adapters beside them, and the new rows whole.
     """
 
     init: str | None
+    new_rows: NewRowsKind
     text_tokenizer: str
     model: LanguageModelConfig | None
     row_length: Count

@@ -65,7 +65,9 @@ class PretrainJob(LanguageModelJob):
             )
         else:
             init = resolve(str(params.init))
-            model, loss = self.from_checkpoint(init, vocabulary, params.z_loss, params.lora, params.fit)
+            model, loss = self.from_checkpoint(
+                init, vocabulary, params.z_loss, params.lora, params.fit, params.new_rows
+            )
         check_row_length(model, params.row_length)
         config = images.config
         builder = SequenceBuilder(text, vocabulary, config.num_tokens, config.token_order, classes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from ddt.config import Range
 
@@ -44,6 +44,9 @@ def check_init(init: str | None, model: LanguageModelConfig | None) -> None:
     if (init is None) == (model is None):
         given = "both are" if init is not None else "neither is"
         raise ValueError(f"init and model: expected exactly one of them, {given} set")
+
+
+NewRowsKind = Literal["mean", "normal"]
 
 
 @dataclass(frozen=True)

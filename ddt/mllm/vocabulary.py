@@ -12,6 +12,9 @@ from tokenizers import AddedToken
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ddt.mllm.new_rows import NewRows
+
+EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")  # as Llama and Gemma-2 name them
 BOV = "[BOV]"
 EOV = "[EOV]"
 
@@ -128,24 +131,28 @@ def embedding_rows(model: PreTrainedModel) -> int:
 
 
 @torch.no_grad()
-def extend_embeddings(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
-    """Gives `model` (in place) a row for every id; rows past the text ids start at the mean of the text rows.
+def extend_embeddings(
+    model: PreTrainedModel, vocabulary: Vocabulary, new_rows: NewRows | None = None
+) -> None:
+    """Gives `model` (in place) a row for every id; rows past the text ids begin as `new_rows` says (mean).
 
     Both the input embedding and the head are resized. Raises ValueError where the model has fewer rows than
     the tokenizer has text ids.
     """
-    rows = embedding_rows(model)
+    rows, new_rows = embedding_rows(model), new_rows or NewRows()
     if rows < vocabulary.text_size:
         raise ValueError(
             f"the model has {rows} embedding rows, its tokenizer {vocabulary.text_size} text ids; "
             "they do not belong together"
         )
     model.resize_token_embeddings(vocabulary.size, mean_resizing=False)
-    layers = [model.get_input_embeddings()]
+    layers = {EMBEDDINGS[0]: model.get_input_embeddings()}
     if not model.config.tie_word_embeddings:
-        layers.append(model.get_output_embeddings())
-    for layer in layers:
+        layers[EMBEDDINGS[1]] = model.get_output_embeddings()
+    for name, layer in layers.items():
         weight_VD = layer.weight
         assert isinstance(weight_VD, Tensor)
-        weight_VD[vocabulary.text_size :] = weight_VD[: vocabulary.text_size].mean(dim=0)
+        known_VD = weight_VD[: vocabulary.text_size]
+        mean_D, std_D = known_VD.mean(dim=0), known_VD.std(dim=0, correction=0)
+        new_rows.fill(weight_VD[vocabulary.text_size :], vocabulary.text_size, mean_D, std_D, name)
     model.config.vocab_size = vocabulary.size

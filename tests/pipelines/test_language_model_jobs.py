@@ -60,7 +60,7 @@ def run_jobs(store: str, text: str, name: str, spread: bool) -> list[float]:
     hooks = [lambda step, metrics: losses.append(metrics["train/loss"])]
     resources = SPREAD if spread else RESOURCES
     config = dataclasses.replace(FIT_SHORT, log_every=1)
-    pretrain = PretrainParams(None, text, SHAPE, 96, 0.6, 0.1, 0.0, None, False, 1e-4, None, config)
+    pretrain = PretrainParams(None, "mean", text, SHAPE, 96, 0.6, 0.1, 0.0, None, False, 1e-4, None, config)
     PretrainJob("pretrain", f"{name}-{'a' * 40}", store, resources, hooks).run(
         pretrain, "shards/train_tokenizer/model", ["shards/pairs.arrow"]
     )
