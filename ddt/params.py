@@ -54,6 +54,13 @@ class Resources:
     shard_weights: bool
     checkpoint_activations: bool
 
+    def __post_init__(self) -> None:
+        if self.train_workers % self.tensor_parallel:
+            raise ValueError(
+                f"tensor_parallel = {self.tensor_parallel}: expected a divisor of "
+                f"train_workers = {self.train_workers}"
+            )
+
 
 @dataclass(frozen=True)
 class Tracking:

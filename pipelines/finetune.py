@@ -35,17 +35,17 @@ class FinetuneJob(LanguageModelJob):
         from ddt.data.tokens import TokenDataset
         from ddt.mllm.batches import FinetuneBatches, FinetuneMix
         from ddt.mllm.lora import merge_lora
-        from ddt.mllm.model import DDTLlama, folder_vocabulary
+        from ddt.mllm.model import DDTLlama, check_checkpoint, folder_vocabulary, read_settings
 
-        self.check_lora(params.lora)
+        self.check(params.lora, params.fit)
         folder = self.store.fetch_tree(model)
-        vocabulary = folder_vocabulary(folder)
-        trained, loss = self.from_checkpoint(folder, vocabulary, params.z_loss, params.lora, params.fit)
-        whole = DDTLlama.from_pretrained(folder, model=trained)
-        digest = whole.image_tokenizer.digest
+        vocabulary, digest = folder_vocabulary(folder), read_settings(folder)["tokenizer_digest"]
+        check_checkpoint(folder, vocabulary, digest)
         shards = [[self.store.fetch(key) for key in keys] for keys in (pairs, instructions, chats)]
         found = [TokenDataset(paths, digest) if paths else None for paths in shards]
         assert found[0] is not None  # `select` keeps at least one pair
+        trained, loss = self.from_checkpoint(folder, vocabulary, params.z_loss, params.lora, params.fit)
+        whole = DDTLlama.from_pretrained(folder, model=trained)
         batches = FinetuneBatches(
             found[0],
             found[1],

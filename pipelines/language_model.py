@@ -86,18 +86,19 @@ class LanguageModelJob(Job):
                 add_lora(model, lora, vocabulary, fit.seed)
         return self._recomputing(model), loss
 
-    def check_lora(self, lora: LoraConfig | None) -> None:
-        """ValueError where adapters are asked for and can't be had, before anything is loaded."""
+    def check(self, lora: LoraConfig | None, fit: FitConfig) -> None:
+        """ValueError where settings contradict `resources` or a package is missing; nothing is loaded yet."""
         from ddt.mllm.lora import check_peft
 
-        if lora is None:
-            return
-        if self.spread:
-            raise ValueError(
-                f"{self.stage}.lora: frozen weights stay whole on every worker; "
-                "expected resources.tensor_parallel = 1 and shard_weights = false"
-            )
-        check_peft()
+        if lora is not None:
+            if self.spread:
+                raise ValueError(
+                    f"{self.stage}.lora: frozen weights stay whole on every worker; "
+                    "expected resources.tensor_parallel = 1 and shard_weights = false"
+                )
+            check_peft()
+        if self.spread and fit.optimizer == "muon":
+            raise ValueError(f"{self.stage}.fit.optimizer = muon: wants whole matrices; expected adamw")
 
     def _recomputing(self, model: PreTrainedModel) -> PreTrainedModel:
         if self.resources.checkpoint_activations:

@@ -48,12 +48,12 @@ class PretrainJob(LanguageModelJob):
         from ddt.mllm.batches import PretrainBatches, PretrainMix
         from ddt.mllm.build import check_row_length, load_tokenizer
         from ddt.mllm.lora import merge_lora
-        from ddt.mllm.model import DDTLlama
+        from ddt.mllm.model import DDTLlama, check_checkpoint
         from ddt.mllm.sequences import SequenceBuilder
         from ddt.mllm.vocabulary import extend_tokenizer
         from ddt.tokenizer import DDTTokenizer
 
-        self.check_lora(params.lora)
+        self.check(params.lora, params.fit)
         images = DDTTokenizer.from_pretrained(self.store.fetch_tree(tokenizer))
         pairs = TokenDataset([self.store.fetch(key) for key in shards], images.digest)
         text = load_tokenizer(resolve(params.text_tokenizer))
@@ -65,6 +65,7 @@ class PretrainJob(LanguageModelJob):
             )
         else:
             init = resolve(str(params.init))
+            check_checkpoint(init, vocabulary, images.digest)
             model, loss = self.from_checkpoint(
                 init, vocabulary, params.z_loss, params.lora, params.fit, params.new_rows
             )

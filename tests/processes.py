@@ -15,9 +15,7 @@ PRELOAD = ["torch", "transformers", "ddt.mllm.sharding", "ddt.train.fit"]
 TIMEOUT_S = 110
 
 
-def run_processes(
-    function: Callable[..., Any], world: int, *arguments: Any, exit_code: int = 0
-) -> list[Any]:
+def run_processes(function: Callable[..., Any], world: int, *arguments: Any, exit_code: int = 0) -> list[Any]:
     """`function(*arguments)` in `world` processes of one group; what each returned, in the order of ranks.
 
     The function must be importable by name; what it returns is saved by torch. Processes that should end with

@@ -72,6 +72,10 @@ def test_paper_plan_counts_without_allocating() -> None:
         ),
         (["select.keep"], "override 'select.keep': expected section.key=value"),
         (["pretrain.model.rope_theta=0"], "pretrain.model: rope_theta = 0.0: expected a positive number"),
+        (
+            ["resources.tensor_parallel=2"],
+            "resources: tensor_parallel = 2: expected a divisor of train_workers = 1",
+        ),
         (["pretrain.model=null"], "pretrain: init and model: expected exactly one of them, neither is set"),
         (["pretrain.init=x"], "pretrain: init and model: expected exactly one of them, both are set"),
         (["pretrain.lora={rank: 4, alpha: 8, dropout: 0}"], "pretrain: lora: adapts a checkpoint"),

@@ -21,14 +21,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ddt.config import build as build_config
 from ddt.config import to_dict
 from ddt.mllm import sequences as S
-from ddt.mllm.build import load_model, load_tokenizer
+from ddt.mllm.build import load_config, load_model, load_tokenizer
 from ddt.mllm.config import SamplingConfig
 from ddt.mllm.export import save_model
 from ddt.mllm.generate import OnToken, generate_codes, generate_text
 from ddt.mllm.instructions import LONG_CAPTION, QUESTION, SHORT_CAPTION
 from ddt.mllm.pictures import to_images, to_pixels
 from ddt.mllm.sequences import SequenceBuilder
-from ddt.mllm.vocabulary import Vocabulary, embedding_rows, extend_tokenizer
+from ddt.mllm.vocabulary import Vocabulary, check_rows, embedding_rows, extend_tokenizer
 from ddt.tokenizer import DDTTokenizer
 
 SETTINGS, MARKER, IMAGE_TOKENIZER = "ddt.json", "_COMPLETE", "image_tokenizer"
@@ -299,6 +299,24 @@ def read_settings(folder: Path) -> dict[str, Any]:
         found = settings.get("format_version")
         raise ValueError(f"{folder / SETTINGS}: format_version = {found!r}, expected {FORMAT_VERSION}")
     return settings
+
+
+def check_checkpoint(path: str | Path, vocabulary: Vocabulary, tokenizer_digest: str) -> None:
+    """ValueError where training can't start from a checkpoint; only its config and settings are read.
+
+    That is another model class, too few embedding rows, or a model that knows the codes of another tokenizer.
+    """
+    rows = load_config(path).vocab_size
+    settings = read_settings(Path(path)) if (Path(path) / SETTINGS).is_file() else None
+    if settings is None:
+        check_rows(rows, vocabulary)
+    elif settings["tokenizer_digest"] != tokenizer_digest:
+        raise ValueError(
+            f"{path}: knows the codes of tokenizer {settings['tokenizer_digest'][:16]}, "
+            f"the data those of {tokenizer_digest[:16]}"
+        )
+    elif rows != vocabulary.size:
+        raise ValueError(f"{path}: has {rows} embedding rows, its tokenizers need {vocabulary.size}")
 
 
 def _seeds(seed: Seeds, count: int) -> list[int]:

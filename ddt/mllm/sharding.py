@@ -22,7 +22,7 @@ from ddt.mllm.build import attention_kind, load_config
 from ddt.mllm.loss import LanguageModelLoss
 from ddt.mllm.new_rows import NewRows
 from ddt.mllm.parallel_plan import split_layers
-from ddt.mllm.vocabulary import EMBEDDINGS, Vocabulary
+from ddt.mllm.vocabulary import EMBEDDINGS, Vocabulary, check_rows
 from ddt.train.parallel import TENSOR, ShardedLoss, local, shard
 
 ROWS_AT_ONCE = 1 << 12
@@ -61,11 +61,7 @@ def load_sharded(
         folder = Path(snapshot_download(str(path), allow_patterns=PATTERNS))
     files = weight_files(folder)
     stored_rows = _stored_rows(files)
-    if stored_rows != vocabulary.size and stored_rows < vocabulary.text_size:
-        raise ValueError(
-            f"{folder}: {stored_rows} embedding rows, its tokenizer has {vocabulary.text_size} text ids; "
-            "they do not belong together"
-        )
+    check_rows(stored_rows, vocabulary)
     config.vocab_size = vocabulary.size
     device = torch.device(mesh.device_type)
     with torch.device("meta"):

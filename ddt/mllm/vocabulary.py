@@ -130,6 +130,15 @@ def embedding_rows(model: PreTrainedModel) -> int:
     return weight.shape[0]
 
 
+def check_rows(rows: int, vocabulary: Vocabulary) -> None:
+    """ValueError where a model of so many embedding rows has none for some of the tokenizer's text ids."""
+    if rows < vocabulary.text_size:
+        raise ValueError(
+            f"the model has {rows} embedding rows, its tokenizer {vocabulary.text_size} text ids; "
+            "they do not belong together"
+        )
+
+
 @torch.no_grad()
 def extend_embeddings(
     model: PreTrainedModel, vocabulary: Vocabulary, new_rows: NewRows | None = None
@@ -139,12 +148,8 @@ def extend_embeddings(
     Both the input embedding and the head are resized. Raises ValueError where the model has fewer rows than
     the tokenizer has text ids.
     """
-    rows, new_rows = embedding_rows(model), new_rows or NewRows()
-    if rows < vocabulary.text_size:
-        raise ValueError(
-            f"the model has {rows} embedding rows, its tokenizer {vocabulary.text_size} text ids; "
-            "they do not belong together"
-        )
+    check_rows(embedding_rows(model), vocabulary)
+    new_rows = new_rows or NewRows()
     model.resize_token_embeddings(vocabulary.size, mean_resizing=False)
     layers = {EMBEDDINGS[0]: model.get_input_embeddings()}
     if not model.config.tie_word_embeddings:
