@@ -73,8 +73,8 @@ def test_paper_plan_counts_without_allocating() -> None:
         (["select.keep"], "override 'select.keep': expected section.key=value"),
         (["pretrain.model.rope_theta=0"], "pretrain.model: rope_theta = 0.0: expected a positive number"),
         (
-            ["resources.tensor_parallel=2"],
-            "resources: tensor_parallel = 2: expected a divisor of train_workers = 1",
+            ["resources.tensor_parallel=7"],
+            "resources: tensor_parallel = 7: expected a divisor of train_workers",
         ),
         (["pretrain.model=null"], "pretrain: init and model: expected exactly one of them, neither is set"),
         (["pretrain.init=x"], "pretrain: init and model: expected exactly one of them, both are set"),
