@@ -17,7 +17,7 @@ import yaml
 
 from ddt.baselines.config import SpatialConfig, SpatialSizes
 from ddt.config import ConfigError, Range, build, merge
-from ddt.mllm.config import LanguageModelConfig, SamplingConfig
+from ddt.mllm.config import TASKS, LanguageModelConfig, LoraConfig, NewRowsKind, SamplingConfig, check_init
 from ddt.tokenizer.config import DDTConfig
 from ddt.train.config import FitConfig
 
@@ -57,6 +57,13 @@ class Resources:
     shard_weights: bool
     checkpoint_activations: bool
 
+    def __post_init__(self) -> None:
+        if self.train_workers % self.tensor_parallel:
+            raise ValueError(
+                f"tensor_parallel = {self.tensor_parallel}: expected a divisor of "
+                f"train_workers = {self.train_workers}"
+            )
+
     def of_stage(self, stage: str) -> Resources:
         """What a training stage may use. The tokenizer's has cores of its own: curation runs beside it."""
         cpus = self.tokenizer_cpus_per_worker
@@ -89,10 +96,17 @@ class SceneSource:
 
 @dataclass(frozen=True)
 class IngestParams:
-    """Sources to checked records. `source` is `scenes`, or a folder, file or glob of tars or Parquet."""
+    """Sources to checked records. `source` is `scenes`, or a folder, file or glob of tars or Parquet.
+
+    `conversations` (JSON or JSON lines, their pictures below `conversation_images`) and `edits` (Parquet)
+    are data for instruction tuning beside it.
+    """
 
     source: str
     holdout: str | None
+    conversations: str | None
+    conversation_images: str | None
+    edits: str | None
     caption_column: str | None
     image_column: str | None
     min_side_px: Count
@@ -169,10 +183,14 @@ class TokenizeImagesParams:
 class PretrainParams:
     """Multimodal next-token training. `init`: a Hugging Face folder, or null for `model` from scratch.
 
+    The rows that `init` lacks begin at the mean of its text rows, or `new_rows` draws them around it.
     `z_loss` weighs the square of each token's log-sum-exp, which keeps logits from drifting (0: off).
+    `class_conditional` takes the native captions for names of classes and gives each a token of its own.
+    `lora` freezes the checkpoint's weights and trains adapters beside them, and the new rows whole.
     """
 
     init: str | None
+    new_rows: NewRowsKind
     text_tokenizer: str
     model: LanguageModelConfig | None
     row_length: Count
@@ -180,15 +198,22 @@ class PretrainParams:
     caption_drop_rate: Fraction
     text_rate: Fraction
     text_source: str | None
+    class_conditional: bool
     z_loss: Annotated[float, Range(0)]
+    lora: LoraConfig | None
     fit: FitConfig
+
+    def __post_init__(self) -> None:
+        check_init(self.init, self.model)
+        if self.lora is not None and self.init is None:
+            raise ValueError("lora: adapts a checkpoint; expected one in init")
 
 
 @dataclass(frozen=True)
 class FinetuneParams:
-    """Instruction tuning; `mix` weighs the tasks text_to_image, edit, caption and vqa.
+    """Instruction tuning; `mix` weighs the tasks text_to_image, edit, caption, vqa, chat and class_to_image.
 
-    `sampling` is how the finished model draws and answers; it is saved with the model.
+    `lora` is as in pre-training. `sampling` is how the finished model draws and answers; it is saved with it.
     """
 
     row_length: Count
@@ -196,8 +221,14 @@ class FinetuneParams:
     long_caption_rate: Fraction
     caption_drop_rate: Fraction
     z_loss: Annotated[float, Range(0)]
+    lora: LoraConfig | None
     fit: FitConfig
     sampling: SamplingConfig
+
+    def __post_init__(self) -> None:
+        for task in self.mix:
+            if task not in TASKS:
+                raise ValueError(f"mix.{task}: unknown task; allowed here: {', '.join(TASKS)}")
 
 
 @dataclass(frozen=True)

@@ -115,13 +115,20 @@ def _add_uses(commands: argparse._SubParsersAction) -> None:
         command.add_argument("-o", "--output", required=True, help="PNG to write")
         command.add_argument("--seed", type=int, default=0)
         command.add_argument(
-            "--cfg-scale", type=float, help="guidance (default: evaluate.sampling.cfg_scale)"
+            "--cfg-scale",
+            type=float,
+            help="guidance (default: as the model was saved, finetune.sampling.cfg_scale)",
         )
         command.add_argument("--scale", type=int, default=1, help="enlarge the picture by this factor")
+        command.add_argument("--num-images", type=int, default=1, help="how many (default: 1)")
+        command.add_argument("--grid", type=int, metavar="N", help="pictures in a row (default: all)")
+        command.add_argument(
+            "--watch", action="store_true", help="write the output again and again as the picture forms"
+        )
 
     generate = use("generate", "draw an image from a prompt", _generate)
-    generate.add_argument("prompt")
-    generate.add_argument("--num-images", type=int, default=1, help="how many, side by side (default: 1)")
+    generate.add_argument("prompt", nargs="?")
+    generate.add_argument("--class", dest="class_name", metavar="NAME", help="draw a class, not a prompt")
     drawing(generate)
     edit = use("edit", "change an image by an instruction", _edit)
     edit.add_argument("image")
@@ -132,6 +139,15 @@ def _add_uses(commands: argparse._SubParsersAction) -> None:
     ask = use("ask", "answer a question about an image", _ask)
     ask.add_argument("image")
     ask.add_argument("question")
+    chat = use("chat", "talk with the model, in text and pictures", _chat)
+    chat.add_argument(
+        "message",
+        nargs="?",
+        help="one message; without it each line of the input is one. <image FILE>: a picture",
+    )
+    chat.add_argument("-o", "--output", default=".", help="folder for pictures that it draws (default: .)")
+    chat.add_argument("--seed", type=int, default=0)
+    chat.add_argument("--scale", type=int, default=1, help="enlarge the pictures by this factor")
     reconstruct = use("reconstruct", "encode and decode images; prints PSNR", _reconstruct)
     reconstruct.add_argument("images", nargs="+")
     reconstruct.add_argument("-o", "--output", required=True, help="PNG with originals and reconstructions")
@@ -210,6 +226,12 @@ def _ask(arguments: argparse.Namespace) -> None:
     from pipelines import use
 
     use.ask(_params(arguments), arguments)
+
+
+def _chat(arguments: argparse.Namespace) -> None:
+    from pipelines import use
+
+    use.chat(_params(arguments), arguments)
 
 
 def _reconstruct(arguments: argparse.Namespace) -> None:

@@ -17,60 +17,98 @@ MODULES = (
     "pipelines.finetune",
     "pipelines.language_model",
 )
-INSTRUCT_TASKS = ("edit", "vqa")
+KIND_OF_TASK = {"edit": "edit", "vqa": "qa"}  # what each needs in the instruction shards
 
 
 class FinetuneJob(LanguageModelJob):
     """Runs in every training worker."""
 
     def run(  # type: ignore[override]
-        self, params: FinetuneParams, model: str, pairs: list[str], instructions: list[str]
+        self,
+        params: FinetuneParams,
+        model: str,
+        pairs: list[str],
+        instructions: list[str],
+        chats: list[str],
+        mix: dict[str, float],
     ) -> None:
         from ddt.data.tokens import TokenDataset
         from ddt.mllm.batches import FinetuneBatches, FinetuneMix
-        from ddt.mllm.model import DDTLlama, folder_vocabulary
+        from ddt.mllm.lora import merge_lora
+        from ddt.mllm.model import DDTLlama, check_checkpoint, folder_vocabulary, read_settings
 
+        self.check(params.lora, params.fit)
         folder = self.store.fetch_tree(model)
-        trained, loss = self.from_checkpoint(folder, folder_vocabulary(folder), params.z_loss, params.fit)
+        vocabulary, digest = folder_vocabulary(folder), read_settings(folder)["tokenizer_digest"]
+        check_checkpoint(folder, vocabulary, digest)
+        shards = [[self.store.fetch(key) for key in keys] for keys in (pairs, instructions, chats)]
+        found = [TokenDataset(paths, digest) if paths else None for paths in shards]
+        assert found[0] is not None  # `select` keeps at least one pair
+        trained, loss = self.from_checkpoint(folder, vocabulary, params.z_loss, params.lora, params.fit)
         whole = DDTLlama.from_pretrained(folder, model=trained)
-        digest = whole.image_tokenizer.digest
-        images = TokenDataset([self.store.fetch(key) for key in pairs], digest)
-        instruct = (
-            TokenDataset([self.store.fetch(key) for key in instructions], digest) if instructions else None
-        )
-        mix = FinetuneMix(
-            usable_mix(params.mix, bool(instructions)), params.caption_drop_rate, params.long_caption_rate
-        )
         batches = FinetuneBatches(
-            images, instruct, whole.builder, mix, params.fit.global_batch, params.row_length, params.fit.seed
+            found[0],
+            found[1],
+            whole.builder,
+            FinetuneMix(mix, params.caption_drop_rate, params.long_caption_rate),
+            params.fit.global_batch,
+            params.row_length,
+            params.fit.seed,
+            found[2],
         )
         result = self.fit(whole.model, loss, batches, params.fit)
         if result.ema is not None:
             result.ema.copy_to(whole.model)
+        if params.lora is not None:
+            merge_lora(whole.model)
         whole.sampling = params.sampling
         whole.made_from = {**whole.made_from, "finetune": self.fingerprint}
         self.publish(whole.save_pretrained, params.fit.steps)
 
 
-def usable_mix(mix: dict[str, float], has_instructions: bool) -> dict[str, float]:
-    """The mix without the tasks that need instruction data, where the source has none."""
-    if has_instructions:
-        return mix
-    return {task: weight for task, weight in mix.items() if task not in INSTRUCT_TASKS}
+def usable_mix(
+    mix: dict[str, float], kinds: set[str], has_chats: bool, has_classes: bool
+) -> tuple[dict[str, float], list[str]]:
+    """`mix` without the tasks that the instruction data's `kinds` lack, and notes on what is not used.
+
+    Raises ValueError where conversations or classes are asked for and there are none, or where no task is
+    left: only edits and questions are in the mix that everyone starts from.
+    """
+    if mix.get("chat") and not has_chats:
+        raise ValueError(
+            f"finetune.mix.chat = {mix['chat']}: there are no conversations; set ingest.conversations"
+        )
+    if mix.get("class_to_image") and not has_classes:
+        raise ValueError(
+            f"finetune.mix.class_to_image = {mix['class_to_image']}: the model has no classes; "
+            "set pretrain.class_conditional"
+        )
+    left_out = [task for task, kind in KIND_OF_TASK.items() if mix.get(task) and kind not in kinds]
+    usable = {task: weight for task, weight in mix.items() if task not in left_out}
+    if not any(usable.values()):
+        raise ValueError(f"finetune.mix = {mix}: there are no data for any of its tasks")
+    notes = [f"No data in the source for {', '.join(left_out)}: left out of the mix."] if left_out else []
+    if has_chats and not mix.get("chat"):
+        notes.append("The conversations are not used: finetune.mix.chat is not set.")
+    return usable, notes
 
 
 def run(ctx: StageContext) -> StageResult:
     """Tune the pre-trained model; tasks without data are left out and the report says so."""
     tokens = ctx.inputs["tokenize_images"]
-    instructions = token_shards(tokens, "instruct")
+    kinds = {kind for c in tokens.commits for kind in c.stats["kinds"]}
+    chats = token_shards(tokens, "chat")
+    has_classes = ctx.params.pretrain.class_conditional
+    mix, notes = usable_mix(ctx.section.mix, kinds, bool(chats), has_classes)
     commit, report = run_training(
         ctx,
         FinetuneJob,
         params=ctx.section,
         model=model_key(ctx.inputs["pretrain"]),
         pairs=token_shards(tokens, "pairs"),
-        instructions=instructions,
+        instructions=token_shards(tokens, "instruct"),
+        chats=chats,
+        mix=mix,
     )
-    if not instructions:
-        report.notes.append(f"No instruction data in the source: {', '.join(INSTRUCT_TASKS)} were left out.")
+    report.notes += notes
     return StageResult([commit], report)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ddt.config import to_dict
-from ddt.data.readers import list_sources, read_source
-from ddt.data.schemas import INSTRUCT_SCHEMA
+from ddt.data.readers import (
+    CONVERSATIONS,
+    EDITS,
+    PAIRS,
+    list_sources,
+    read_conversations,
+    read_edits,
+    read_source,
+    split_conversations,
+)
+from ddt.data.schemas import CONVERSATION_SCHEMA, INSTRUCT_SCHEMA
 from ddt.manifest import Commit, unit_id
 from ddt.params import IngestParams, SceneSource
 from ddt.records import (
@@ -30,9 +40,15 @@ from pipelines.units import Output, UnitWorker, digest_of, run_units
 CRAWL = tuple(
     f"ddt.scenes.{m}" for m in ("world", "words", "sample", "render", "text", "questions", "edits", "crawl")
 )
-MODULES = ("ddt.records", "ddt.data.readers", *CRAWL, "pipelines.ingest")
+MODULES = ("ddt.records", "ddt.data.readers", "ddt.data.schemas", *CRAWL, "pipelines.ingest")
 SCENES = "scenes"
-ROLES = ("pairs", "holdout", "instruct")
+SCHEMAS = {
+    "pairs": RECORD_SCHEMA,
+    "holdout": RECORD_SCHEMA,
+    "instruct": INSTRUCT_SCHEMA,
+    "chat": CONVERSATION_SCHEMA,
+}
+CONVERSATIONS_PER_UNIT = 4096  # with their pictures a shard of some hundred MB
 REJECT_EXAMPLES = 12
 
 
@@ -43,26 +59,32 @@ class IngestWorker(UnitWorker):
         self.params = params
 
     def process(self, unit: dict[str, Any], folder: Path) -> Output:
-        stats = {"role": unit["role"], "source": unit["name"]}
-        if unit["role"] == "instruct":
-            path = folder / "instruct.arrow"
-            return Output(path, write_shard(path, self._instruct_rows(unit), INSTRUCT_SCHEMA), stats=stats)
         rejects: list[Reject] = []
         path, rejects_path = folder / "records.arrow", folder / "rejects.arrow"
-        rows = write_shard(path, self._records(unit, folder, rejects), RECORD_SCHEMA)
+        rows = write_shard(path, self._rows(unit, folder, rejects), SCHEMAS[unit["role"]])
         write_shard(rejects_path, (reject.row() for reject in rejects), REJECT_SCHEMA)
         reasons = Counter(reject.reason for reject in rejects)
+        stats = {name: unit[name] for name in ("role", "from", "name")}
         return Output(path, rows, reasons, rejects_path, stats)
 
-    def _records(self, unit: dict[str, Any], folder: Path, rejects: list[Reject]) -> Iterable[dict[str, Any]]:
-        for item in read_source(self._source(unit, folder), unit["name"], self.params):
+    def _rows(self, unit: dict[str, Any], folder: Path, rejects: list[Reject]) -> Iterable[dict[str, Any]]:
+        for item in self._read(unit, folder):
             if isinstance(item, Reject):
                 rejects.append(item)
             else:
                 yield item
 
+    def _read(self, unit: dict[str, Any], folder: Path) -> Iterable[dict[str, Any] | Reject]:
+        limits = {"max_pixels": self.params.max_pixels, "min_side_px": self.params.min_side_px}
+        if unit["role"] == "chat":
+            span = {"start": unit["start"], "stop": unit["stop"]}
+            return read_conversations(unit["path"], unit["images"], **limits, **span)
+        if unit["role"] == "instruct":
+            return read_edits(unit["path"], **limits) if "path" in unit else self._instruct_rows(unit)
+        return read_source(self._source(unit, folder), unit["name"], self.params)
+
     def _source(self, unit: dict[str, Any], folder: Path) -> Path:
-        if unit["kind"] != SCENES:
+        if "path" in unit:
             return Path(unit["path"])
         from ddt.scenes.crawl import write_shard as write_crawl
 
@@ -97,8 +119,10 @@ def run(ctx: StageContext) -> StageResult:
             f"ingest: {rejected} of {rows + rejected} samples rejected ({counts}), "
             f"more than ingest.max_reject_rate = {params.max_reject_rate}"
         )
-    if not any(c.rows for c in made if c.stats["role"] == "pairs"):
-        raise StageError(f"ingest: no usable image in ingest.source = {params.source}")
+    for key in dict.fromkeys(c.stats["from"] for c in made):
+        if not any(c.rows for c in made if c.stats["from"] == key):
+            where = getattr(params, key.removeprefix("ingest."))
+            raise StageError(f"ingest: nothing usable in {key} = {where}")
     return StageResult(made, _report(ctx, made))
 
 
@@ -110,6 +134,10 @@ def source_units(params: IngestParams, fingerprint: str) -> list[dict[str, Any]]
         units = _file_units(params.source, "pairs", fingerprint, "ingest.source")
     if params.holdout is not None:
         units += _file_units(params.holdout, "holdout", fingerprint, "ingest.holdout")
+    if params.edits is not None:
+        units += _file_units(params.edits, "instruct", fingerprint, "ingest.edits", EDITS)
+    if params.conversations is not None:
+        units += _chat_units(params, params.conversations, fingerprint)
     return units
 
 
@@ -120,23 +148,41 @@ def _scene_units(scenes: SceneSource, fingerprint: str) -> list[dict[str, Any]]:
             digest = digest_of({"scenes": to_dict(scenes), "role": role, "index": index})
             name = f"{SCENES}/{role}/{index:05d}"
             unit = unit_id(digest, fingerprint)
-            units.append({"unit": unit, "kind": SCENES, "role": role, "index": index, "name": name})
+            units.append({"unit": unit, "from": "ingest.source", "role": role, "index": index, "name": name})
     return units
 
 
-def _file_units(source: str, role: str, fingerprint: str, key: str) -> list[dict[str, Any]]:
+def _file_units(
+    where: str, role: str, fingerprint: str, key: str, suffixes: tuple[str, ...] = PAIRS
+) -> list[dict[str, Any]]:
     units = []
-    for shard in list_sources(source, key):
+    for shard in list_sources(where, key, suffixes):
         unit = unit_id(f"{role}:{shard.digest}", fingerprint)
-        units.append(
-            {"unit": unit, "kind": "file", "role": role, "path": str(shard.path), "name": shard.path.name}
-        )
+        path, name = str(shard.path), shard.path.name
+        units.append({"unit": unit, "from": key, "role": role, "path": path, "name": name})
+    return units
+
+
+def _chat_units(params: IngestParams, where: str, fingerprint: str) -> list[dict[str, Any]]:
+    """Units of some thousand conversations: a published file has hundreds of thousands."""
+    key, folder = "ingest.conversations", params.conversation_images
+    if folder is not None and not Path(folder).is_dir():
+        raise ValueError(f"ingest.conversation_images: {folder} is not a folder on this machine")
+    units = []
+    for shard in list_sources(where, key, CONVERSATIONS):
+        images = folder or str(shard.path.parent)
+        for part in split_conversations(shard.path, images, CONVERSATIONS_PER_UNIT):
+            unit = {"unit": unit_id(f"chat:{part.digest}", fingerprint), "from": key, "role": "chat"}
+            unit |= {"path": str(shard.path), "images": images, "name": shard.path.name}
+            units.append(unit | {"start": part.start, "stop": part.stop})
+    if not units:
+        raise ValueError(f"{key}: no conversation in {where}")
     return units
 
 
 def _report(ctx: StageContext, made: list[Commit]) -> Report:
     report = Report("ingest")
-    for role in ROLES:
+    for role in SCHEMAS:
         report.metrics[f"ingest/{role}"] = sum(c.rows for c in made if c.stats["role"] == role)
     report.metrics["ingest/rejected"] = sum(sum(c.rejects.values()) for c in made)
     report.metrics["ingest/bytes"] = sum(c.bytes for c in made)
@@ -146,11 +192,13 @@ def _report(ctx: StageContext, made: list[Commit]) -> Report:
     record_grid(table.slice(0, 24).to_pylist()).save(path)
     report.pictures["Records as they came in"] = ctx.relative(path)
     columns = ["source", "key", "reason", "detail"]
-    rejects = [row for c in made if c.rejects for row in iter_shard(ctx.store.fetch(str(c.rejects_key)))]
+    rejects = {c.unit: list(iter_shard(ctx.store.fetch(str(c.rejects_key)))) for c in made if c.rejects}
     if rejects:
-        rows = [[str(row[name])[:80] for name in columns] for row in rejects[:REJECT_EXAMPLES]]
+        some = list(chain.from_iterable(rejects.values()))[:REJECT_EXAMPLES]
+        rows = [[str(row[name])[:80] for name in columns] for row in some]
         report.tables["Rejected samples (some)"] = [columns, *rows]
     if ctx.section.source == SCENES:
         records = (r for c in pairs for r in read_shard(ctx.store.fetch(c.key), ["planted"]).to_pylist())
-        report.metrics |= planted_rejects((row["planted"] for row in records), rejects)
+        of_pairs = [r for c in made if c.stats["role"] == "pairs" for r in rejects.get(c.unit, [])]
+        report.metrics |= planted_rejects((row["planted"] for row in records), of_pairs)
     return report

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
-    from ddt.mllm.config import LanguageModelConfig
+    from ddt.mllm.config import LanguageModelConfig, LoraConfig, NewRowsKind
     from ddt.mllm.vocabulary import Vocabulary
     from ddt.train.config import FitConfig
 
@@ -48,26 +48,57 @@ class LanguageModelJob(Job):
         return self._recomputing(model), loss
 
     def from_checkpoint(
-        self, path: str | Path, vocabulary: Vocabulary, z_loss: float, fit: FitConfig
+        self,
+        path: str | Path,
+        vocabulary: Vocabulary,
+        z_loss: float,
+        lora: LoraConfig | None,
+        fit: FitConfig,
+        new_rows: NewRowsKind = "mean",
     ) -> tuple[PreTrainedModel, Any]:
-        """A checkpoint's model, extended to `vocabulary` where it is smaller, and its loss."""
+        """A checkpoint's model, extended to `vocabulary` by `new_rows` where it is smaller, and its loss.
+
+        With `lora` its own weights are frozen, and on an accelerator in bfloat16 where training is.
+        """
+        import torch
+
         from ddt.mllm.build import load_model
+        from ddt.mllm.lora import add_lora
         from ddt.mllm.loss import LanguageModelLoss
+        from ddt.mllm.new_rows import NewRows
         from ddt.mllm.sharding import load_sharded
         from ddt.mllm.vocabulary import embedding_rows, extend_embeddings
         from ddt.train.parallel import make_mesh
         from ddt.train.precision import has_bf16
 
         loss: Any = LanguageModelLoss(vocabulary, z_loss)
+        rows = NewRows(new_rows, fit.seed)
         if self.spread:
             mesh = make_mesh(self.device, self.resources.tensor_parallel)
             bf16 = fit.bf16 and has_bf16(self.device)
-            model, loss = load_sharded(path, vocabulary, loss, mesh, bf16)
+            model, loss = load_sharded(path, vocabulary, loss, mesh, bf16, rows)
         else:
-            model = load_model(path, self.device)
+            half = lora is not None and self.device.type == "cuda" and fit.bf16
+            model = load_model(path, self.device, torch.bfloat16 if half else torch.float32)
             if embedding_rows(model) != vocabulary.size:
-                extend_embeddings(model, vocabulary)
+                extend_embeddings(model, vocabulary, rows)
+            if lora is not None:
+                add_lora(model, lora, vocabulary, fit.seed)
         return self._recomputing(model), loss
+
+    def check(self, lora: LoraConfig | None, fit: FitConfig) -> None:
+        """ValueError where settings contradict `resources` or a package is missing; nothing is loaded yet."""
+        from ddt.mllm.lora import check_peft
+
+        if lora is not None:
+            if self.spread:
+                raise ValueError(
+                    f"{self.stage}.lora: frozen weights stay whole on every worker; "
+                    "expected resources.tensor_parallel = 1 and shard_weights = false"
+                )
+            check_peft()
+        if self.spread and fit.optimizer == "muon":
+            raise ValueError(f"{self.stage}.fit.optimizer = muon: wants whole matrices; expected adamw")
 
     def _recomputing(self, model: PreTrainedModel) -> PreTrainedModel:
         if self.resources.checkpoint_activations:

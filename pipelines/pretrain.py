@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddt.manifest import Manifest
 from ddt.params import PretrainParams
@@ -11,6 +11,9 @@ from pipelines.language_model import LanguageModelJob
 from pipelines.models import model_key
 from pipelines.runner import StageContext, StageResult
 from pipelines.training import run_training
+
+if TYPE_CHECKING:
+    from ddt.data.tokens import TokenDataset
 
 MODULES = (
     "ddt.mllm",
@@ -23,14 +26,17 @@ MODULES = (
 )
 SCENES = "scenes"
 SCENE_TEXTS = 1_000_000
+MAX_CLASSES = 1 << 15  # ImageNet-21k has 21,841
 
 
 def models(section: PretrainParams) -> dict[str, str]:
-    """Digests of the checkpoints it starts from."""
+    """Digests of the checkpoints it starts from and of the text it reads beside the pairs."""
     from ddt.data.refs import model_digest
+    from ddt.store import sha256_file
 
     found = {"text_tokenizer": model_digest(section.text_tokenizer)}
-    return found | ({"init": model_digest(section.init)} if section.init else {})
+    found |= {"init": model_digest(section.init)} if section.init else {}
+    return found | {f"text_source/{path.name}": sha256_file(path) for path in text_files(section)}
 
 
 class PretrainJob(LanguageModelJob):
@@ -41,25 +47,31 @@ class PretrainJob(LanguageModelJob):
         from ddt.data.refs import resolve
         from ddt.data.tokens import TokenDataset
         from ddt.mllm.batches import PretrainBatches, PretrainMix
-        from ddt.mllm.build import check_init, check_row_length, load_tokenizer
-        from ddt.mllm.model import DDTLlama
+        from ddt.mllm.build import check_row_length, load_tokenizer
+        from ddt.mllm.lora import merge_lora
+        from ddt.mllm.model import DDTLlama, check_checkpoint
         from ddt.mllm.sequences import SequenceBuilder
         from ddt.mllm.vocabulary import extend_tokenizer
 
-        check_init(params.init, params.model)
+        self.check(params.lora, params.fit)
         images = load_image_tokenizer(self.store.fetch_tree(tokenizer))
         pairs = TokenDataset([self.store.fetch(key) for key in shards], images.digest)
         text = load_tokenizer(resolve(params.text_tokenizer))
-        vocabulary = extend_tokenizer(text, images.config.codebook_size)
+        classes = class_names(pairs) if params.class_conditional else []
+        vocabulary = extend_tokenizer(text, images.config.codebook_size, len(classes))
         if params.model is not None:
             model, loss = self.from_scratch(
                 params.model, vocabulary, images.quantizer.codebook_Kd, params.z_loss, params.fit
             )
         else:
             init = resolve(str(params.init))
-            model, loss = self.from_checkpoint(init, vocabulary, params.z_loss, params.fit)
+            check_checkpoint(init, vocabulary, images.digest)
+            model, loss = self.from_checkpoint(
+                init, vocabulary, params.z_loss, params.lora, params.fit, params.new_rows
+            )
         check_row_length(model, params.row_length)
-        builder = SequenceBuilder(text, vocabulary, images.config.num_tokens, images.config.token_order)
+        config = images.config
+        builder = SequenceBuilder(text, vocabulary, config.num_tokens, config.token_order, classes)
         mix = PretrainMix(params.long_caption_rate, params.caption_drop_rate, params.text_rate)
         texts = open_texts(params)
         batches = PretrainBatches(
@@ -68,9 +80,22 @@ class PretrainJob(LanguageModelJob):
         result = self.fit(model, loss, batches, params.fit)
         if result.ema is not None:
             result.ema.copy_to(model)
+        if params.lora is not None:
+            merge_lora(model)
         made_from = {"pretrain": self.fingerprint, "image_tokenizer": images.digest}
-        whole = DDTLlama(model, text, images, made_from=made_from)
+        whole = DDTLlama(model, text, images, made_from=made_from, classes=classes)
         self.publish(whole.save_pretrained, params.fit.steps)
+
+
+def class_names(pairs: TokenDataset) -> list[str]:
+    """The classes of a labelled image set, which are its native captions; ValueError where those are none."""
+    names = pairs.distinct("short")
+    if not names or len(names) > MAX_CLASSES:
+        raise ValueError(
+            f"pretrain.class_conditional: {len(names)} different native captions, "
+            f"expected 1 to {MAX_CLASSES} names of classes; is ingest.caption_column the column of labels?"
+        )
+    return names
 
 
 def open_texts(params: PretrainParams) -> Any:
@@ -83,8 +108,19 @@ def open_texts(params: PretrainParams) -> Any:
         from ddt.scenes.text import paragraph
 
         return DrawnText(paragraph, SCENE_TEXTS, params.fit.seed)
-    source = Path(params.text_source)
-    return JsonLines(sorted(source.glob("*.jsonl")) if source.is_dir() else [source])
+    return JsonLines(text_files(params))
+
+
+def text_files(params: PretrainParams) -> list[Path]:
+    """The JSON-lines files of `text_source`, none for scenes; ValueError where there is nothing to read."""
+    if params.text_source in (None, SCENES):
+        return []
+    source = Path(str(params.text_source))
+    files = sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
+    if not files or not files[0].is_file():
+        what = "no .jsonl file in it" if source.is_dir() else "no such file or folder"
+        raise ValueError(f"pretrain.text_source = {source}: {what}")
+    return files
 
 
 def token_shards(manifest: Manifest, role: str) -> list[str]:

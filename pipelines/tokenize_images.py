@@ -49,16 +49,18 @@ class TokenizeWorker(UnitWorker):
         )
 
     def process(self, unit: dict[str, Any], folder: Path) -> Output:
-        columns = self._pairs(unit) if unit["role"] == "pairs" else self._instructions(unit)
+        makers = {"pairs": self._pairs, "instruct": self._instructions, "chat": self._conversations}
+        columns = makers[unit["role"]](unit)
         path = folder / "tokens.arrow"
         rows = write_shard(path, columns, self.meta, unit["role"])
         codes = TokenShard(path).codes()
         counts = np.bincount(codes.reshape(-1), minlength=self.meta.codebook_size)
-        used = int((counts > 0).sum())
         stats = {
             "role": unit["role"],
-            "codes_used": used,
-            "largest_share": float(counts.max() / counts.sum()),
+            "kinds": sorted(set(columns.get("kind", []))),
+            "images": len(codes),
+            "codes_used": int((counts > 0).sum()),
+            "largest_share": float(counts.max() / max(1, counts.sum())),
         }
         return Output(path, rows, stats=stats)
 
@@ -79,6 +81,13 @@ class TokenizeWorker(UnitWorker):
         columns = {k: rows[k] for k in ("sample_id", "kind", "instruction", "answer")}
         return columns | {"codes": self._encode(rows["image"]), "target_codes": targets}
 
+    def _conversations(self, unit: dict[str, Any]) -> dict[str, Any]:
+        rows = read_shard(self.store.fetch(unit["records"])).to_pydict()
+        codes_nT = self._encode([image for images in rows["images"] for image in images])
+        ends = np.cumsum([len(images) for images in rows["images"]])
+        codes = np.split(codes_nT, ends[:-1])
+        return {"sample_id": rows["sample_id"], "turns": rows["turns"], "codes": codes}
+
     def _encode(self, images: Sequence[bytes]) -> np.ndarray:
         """uint8 images as stored, to int64 codes [n, T]."""
         import torch
@@ -97,7 +106,7 @@ class TokenizeWorker(UnitWorker):
 
 
 def run(ctx: StageContext) -> StageResult:
-    """Tokenize every selected pair and every instruction."""
+    """Tokenize every selected pair, instruction and conversation."""
     ingest, select = ctx.inputs["ingest"], ctx.inputs["select"]
     units = []
     for c in select.commits:
@@ -106,9 +115,9 @@ def run(ctx: StageContext) -> StageResult:
             unit = unit_id(digest, ctx.fingerprint)
             units.append({"unit": unit, "role": "pairs", "records": c.stats["records"], "pairs": c.key})
     for c in ingest.commits:
-        if c.stats["role"] == "instruct":
+        if c.stats["role"] in ("instruct", "chat") and c.rows:
             unit = unit_id(c.sha256, ctx.fingerprint)
-            units.append({"unit": unit, "role": "instruct", "records": c.key})
+            units.append({"unit": unit, "role": c.stats["role"], "records": c.key})
     tokenizer = model_key(ctx.inputs["train_tokenizer"])
     made = run_units(ctx, TokenizeWorker, units, tokenizer=tokenizer, params=ctx.section)
     with overhead("great_expectations"):
@@ -119,6 +128,7 @@ def run(ctx: StageContext) -> StageResult:
     report.metrics = {
         "tokenize/pairs": sum(c.rows for c in made if c.stats["role"] == "pairs"),
         "tokenize/instructions": sum(c.rows for c in made if c.stats["role"] == "instruct"),
+        "tokenize/conversations": sum(c.rows for c in made if c.stats["role"] == "chat"),
         "tokenize/bytes": sum(c.bytes for c in made),
         "tokenize/codes_used": float((counts > 0).mean()),
         "tokenize/perplexity": float(np.exp(entropy)),

@@ -1,9 +1,12 @@
-"""Use of a trained model: draw, edit, caption, ask, reconstruct, interpolate."""
+"""Use of a trained model: draw, edit, caption, ask, chat, reconstruct, interpolate."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,39 +15,104 @@ from tqdm import tqdm
 
 from ddt.data.decode import read_image
 from ddt.params import Params
+from ddt.progress import Progress
 from pipelines.models import find_model
 
 if TYPE_CHECKING:
     from ddt.baselines.kinds import ImageTokenizer
     from ddt.mllm import DDTLlama
+    from ddt.mllm.generate import OnToken
     from ddt.tokenizer import Renderer
+
+PREVIEWS = 32  # of one picture under --watch, at most
+SHOWN_IMAGE = re.compile(r"<image ([^>]+)>")
 
 
 def generate(params: Params, arguments: argparse.Namespace) -> None:
-    """Draw `--num-images` images of the prompt, seeds counted from `--seed`."""
-    if arguments.num_images < 1:
-        raise ValueError(f"--num-images {arguments.num_images}: expected at least 1")
-    output = writable_png(arguments.output)
+    """Draw `--num-images` images of the prompt or of a class, seeds counted from `--seed`."""
+    output, prompt, name = checked_drawing(arguments), arguments.prompt, arguments.class_name
+    if (prompt is None) == (name is None):
+        raise ValueError("generate: expected a prompt or --class, one of the two")
     model = load(params, arguments.model)
     count = arguments.num_images
     seeds = list(range(arguments.seed, arguments.seed + count))
-    with _token_bar(model, "drawing") as bar:
-        images = model.generate_image(
-            [arguments.prompt] * count, arguments.cfg_scale, seed=seeds, on_token=_advance(bar)
-        )
-    save(side_by_side(images, arguments.scale), output)
+    with drawing(model, count, output, arguments) as on_token:
+        draw, asked = (model.generate_image, prompt) if name is None else (model.generate_class, name)
+        images = draw([asked] * count, arguments.cfg_scale, seed=seeds, on_token=on_token)
+    save(arrange(images, arguments.scale, arguments.grid), output)
 
 
 def edit(params: Params, arguments: argparse.Namespace) -> None:
-    """Change one image by an instruction."""
-    output = writable_png(arguments.output)
+    """Change one image by an instruction, `--num-images` times, seeds counted from `--seed`."""
+    output = checked_drawing(arguments)
     image = read_image(arguments.image)
     model = load(params, arguments.model)
-    with _token_bar(model, "drawing") as bar:
+    count = arguments.num_images
+    seeds = list(range(arguments.seed, arguments.seed + count))
+    with drawing(model, count, output, arguments) as on_token:
         images = model.edit_image(
-            [image], [arguments.instruction], arguments.cfg_scale, seed=arguments.seed, on_token=_advance(bar)
+            [image] * count,
+            [arguments.instruction] * count,
+            arguments.cfg_scale,
+            seed=seeds,
+            on_token=on_token,
         )
-    save(side_by_side(images, arguments.scale), output)
+    save(arrange(images, arguments.scale, arguments.grid), output)
+
+
+def checked_drawing(arguments: argparse.Namespace) -> Path:
+    """The output's path; ValueError for an argument out of range before anything is loaded."""
+    for name in ("num_images", "scale", "grid"):
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least 1")
+    return writable_png(arguments.output)
+
+
+@contextmanager
+def drawing(model: DDTLlama, count: int, output: Path, arguments: argparse.Namespace) -> Iterator[OnToken]:
+    """Progress in tokens; with `--watch` the output is also written as it forms, some tokens at a time."""
+    num_tokens = model.image_tokenizer.config.num_tokens
+    bar = Progress("drawing", num_tokens * -(-count // model.batch_size), unit="token")
+    every = max(1, num_tokens // PREVIEWS)
+
+    def on_token(ids_Bt: Any) -> None:
+        bar.update(bar.done + 1)
+        if arguments.watch and ids_Bt.shape[1] % every == 0:
+            write(arrange(model.preview(ids_Bt), arguments.scale, arguments.grid), output)
+
+    try:
+        yield on_token
+    finally:
+        bar.close()
+
+
+def chat(params: Params, arguments: argparse.Namespace) -> None:
+    """Answer each line of the standard input, or the one message given; pictures go to `--output`.
+
+    `<image FILE>` in a line shows the model a picture. A picture in a reply is printed as its path.
+    """
+    folder = Path(arguments.output)
+    if not folder.is_dir():
+        raise ValueError(f"--output {folder}: no such folder")
+    if arguments.scale < 1:
+        raise ValueError(f"--scale {arguments.scale}: expected at least 1")
+    lines = sys.stdin if arguments.message is None else [arguments.message]
+    from ddt.mllm.chat import Chat
+    from ddt.mllm.conversations import IMAGE
+
+    talk, drawn = Chat(load(params, arguments.model), arguments.seed), 0
+    for line in lines:
+        if not line.strip():
+            continue
+        images = [read_image(path) for path in SHOWN_IMAGE.findall(line)]
+        reply = talk.say(SHOWN_IMAGE.sub(IMAGE, line).strip(), images)
+        text = reply.text
+        for image in reply.images:
+            path = folder / f"{drawn}.png"
+            write(arrange([image], arguments.scale, 1), path)
+            text, drawn = text.replace(IMAGE, f"<image {path}>", 1), drawn + 1
+        print(text, flush=True)
 
 
 def caption(params: Params, arguments: argparse.Namespace) -> None:
@@ -189,31 +257,25 @@ def writable_png(path: str) -> Path:
     return output
 
 
-def side_by_side(images: Sequence[Image.Image], scale: int) -> Image.Image:
-    """Images in a row, enlarged `scale` times without smoothing."""
-    if scale < 1:
-        raise ValueError(f"--scale {scale}: expected at least 1")
-    width, height = images[0].size
-    row = Image.new("RGB", (width * scale * len(images), height * scale))
+def arrange(images: Sequence[Image.Image], scale: int, columns: int | None) -> Image.Image:
+    """Images in rows of `columns` (None: one row), enlarged `scale` times without smoothing."""
+    columns = min(columns or len(images), len(images))
+    width, height = (side * scale for side in images[0].size)
+    canvas = Image.new("RGB", (width * columns, height * -(-len(images) // columns)))
     for i, image in enumerate(images):
-        row.paste(
-            image.resize((width * scale, height * scale), Image.Resampling.NEAREST), (i * width * scale, 0)
-        )
-    return row
+        place = (i % columns * width, i // columns * height)
+        canvas.paste(image.resize((width, height), Image.Resampling.NEAREST), place)
+    return canvas
 
 
 def save(image: Image.Image, output: Path) -> None:
     """Write the picture and say where."""
-    image.save(output)
+    write(image, output)
     print(output)
 
 
-def _token_bar(model: DDTLlama, description: str) -> Any:
-    return tqdm(total=model.image_tokenizer.config.num_tokens, desc=description, unit="token", disable=None)
-
-
-def _advance(bar: Any) -> Any:
-    def on_token(ids_Bt: Any) -> None:
-        bar.update(ids_Bt.shape[1] - bar.n)
-
-    return on_token
+def write(image: Image.Image, output: Path) -> None:
+    """The picture at `output` at once: a viewer never finds half of it."""
+    temporary = output.with_name(f".{output.name}.tmp")
+    image.save(temporary, "PNG")
+    temporary.replace(output)

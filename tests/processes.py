@@ -15,10 +15,11 @@ PRELOAD = ["torch", "transformers", "ddt.mllm.sharding", "ddt.train.fit"]
 TIMEOUT_S = 110
 
 
-def run_processes(function: Callable[..., Any], world: int, *arguments: Any) -> list[Any]:
+def run_processes(function: Callable[..., Any], world: int, *arguments: Any, exit_code: int = 0) -> list[Any]:
     """`function(*arguments)` in `world` processes of one group; what each returned, in the order of ranks.
 
-    The function must be importable by name; what it returns is saved by torch.
+    The function must be importable by name; what it returns is saved by torch. Processes that should end with
+    another `exit_code` return nothing.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
@@ -35,7 +36,9 @@ def run_processes(function: Callable[..., Any], world: int, *arguments: Any) -> 
         codes = [worker.exitcode for worker in workers]
         for worker in workers:
             worker.kill()
-        assert codes == [0] * world, f"exit codes {codes}"
+        assert codes == [exit_code] * world, f"exit codes {codes}"
+        if exit_code:
+            return []
         return [torch.load(folder / str(rank), weights_only=True) for rank in range(world)]
 
 

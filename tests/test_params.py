@@ -72,6 +72,18 @@ def test_paper_plan_counts_without_allocating() -> None:
         ),
         (["select.keep"], "override 'select.keep': expected section.key=value"),
         (["pretrain.model.rope_theta=0"], "pretrain.model: rope_theta = 0.0: expected a positive number"),
+        (
+            ["resources.tensor_parallel=7"],
+            "resources: tensor_parallel = 7: expected a divisor of train_workers",
+        ),
+        (["pretrain.model=null"], "pretrain: init and model: expected exactly one of them, neither is set"),
+        (["pretrain.init=x"], "pretrain: init and model: expected exactly one of them, both are set"),
+        (["pretrain.lora={rank: 4, alpha: 8, dropout: 0}"], "pretrain: lora: adapts a checkpoint"),
+        (["finetune.lora={rank: 0, alpha: 8, dropout: 0}"], "finetune.lora.rank = 0: expected a number >= 1"),
+        (
+            ["finetune.mix.drawing=1"],
+            "finetune: mix.drawing: unknown task; allowed here: text_to_image, edit",
+        ),
         (["train_tokenizer.fit.warmup_steps=1000000"], "train_tokenizer.fit: warmup_steps"),
     ],
 )

@@ -174,6 +174,9 @@ class TokenShard:
     def text(self, name: str, row: int) -> str | None:
         return self._table.column(name)[row].as_py()
 
+    def distinct(self, name: str) -> list[str]:
+        return [value for value in self._table.column(name).unique().to_pylist() if value]
+
     def strings(self, name: str) -> list[str | None]:
         return self._table.column(name).to_pylist()
 
@@ -215,6 +218,10 @@ class TokenDataset:
         shard, row = self._locate(index)
         turns, codes_nT = shard.conversation(row)
         return turns, codes_nT.astype(np.int64)
+
+    def distinct(self, name: str) -> list[str]:
+        """The different values of a text column, sorted."""
+        return sorted({value for shard in self.shards for value in shard.distinct(name)})
 
     @cached_property
     def rows_by_kind(self) -> dict[str, np.ndarray]:

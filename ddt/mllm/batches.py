@@ -6,6 +6,7 @@ are drawn by its number. So one integer is the whole state, and any number of wo
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,14 +17,15 @@ from ddt.data.order import hashed, shuffled, uniform
 from ddt.data.text import TextSource
 from ddt.data.tokens import TokenDataset
 from ddt.mllm import sequences as S
+from ddt.mllm.config import TASKS
 from ddt.mllm.conversations import conversation, cut
 from ddt.mllm.instructions import LONG_CAPTION, QUESTION, SHORT_CAPTION
 from ddt.mllm.packing import PackedBatch, pack, slice_rows
 from ddt.mllm.sequences import Example, SequenceBuilder
 
-Fraction = Annotated[float, Range(0, 1)]
+logger = logging.getLogger(__name__)
 
-TASKS = ("text_to_image", "edit", "caption", "vqa", "chat")
+Fraction = Annotated[float, Range(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,6 @@ class FinetuneMix:
 
     def __post_init__(self) -> None:
         for task, weight in self.weights.items():
-            if task not in TASKS:
-                raise ValueError(f"mix.{task}: unknown task; allowed here: {', '.join(TASKS)}")
             if weight < 0:
                 raise ValueError(f"mix.{task} = {weight}: expected a number >= 0")
         if sum(self.weights.values()) <= 0:
@@ -64,16 +64,36 @@ class PackedBatches:
         raise NotImplementedError
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> PackedBatch:
-        """The rows of `rank` in the global batch of `step`. Too long texts are cut to fit a row."""
+        """The rows of `rank` in the global batch of `step`. Too long texts are cut to fit a row.
+
+        What can't be cut is left out with a warning: one endless conversation does not end a training.
+        Raises ValueError where that is all of a batch.
+        """
         numbers = np.arange(step * self.samples_per_step, (step + 1) * self.samples_per_step)
         documents = self.builder.documents(self.examples(numbers))
-        documents = [cut(document, self.row_length, self.builder.vocabulary) for document in documents]
-        whole = pack(documents, self.row_length, self.builder.vocabulary.pad, multiple=world)
+        short = [cut(document, self.row_length, self.builder.vocabulary) for document in documents]
+        fitting = [document for document in short if document is not None]
+        if len(fitting) < len(documents):
+            longest = max(map(len, documents))
+            if not fitting:
+                raise ValueError(
+                    f"a sequence of {longest} tokens, like all of batch {step}, "
+                    f"does not fit row_length = {self.row_length}"
+                )
+            left_out = len(documents) - len(fitting)
+            logger.warning(
+                "batch %d: %d of %d sequences left out, the longest of %d does not fit row_length = %d",
+                step, left_out, len(documents), longest, self.row_length,
+            )  # fmt: skip
+        whole = pack(fitting, self.row_length, self.builder.vocabulary.pad, multiple=world)
         return slice_rows(whole, rank, world)
 
 
 class PretrainBatches(PackedBatches):
-    """Image-text pairs `[BOS] caption [BOV] V_1..V_T [EOV] [EOS]` and, where `texts` is given, text alone."""
+    """Image-text pairs `[BOS] caption [BOV] V_1..V_T [EOV] [EOS]` and, where `texts` is given, text alone.
+
+    Of a class-conditional model the native caption is the class, and its token takes the caption's place.
+    """
 
     def __init__(
         self,
@@ -101,9 +121,14 @@ class PretrainBatches(PackedBatches):
             if is_text[i] and self.texts is not None:
                 examples.append((S.TEXT_ONLY, {"text": self.texts[int(places[i])]}))
             else:
-                caption = "" if dropped[i] else pair_caption(self.pairs, columns[i], rows[i])
-                examples.append((S.PRETRAIN, {"caption": caption, "image": self.pairs.codes(rows[i])}))
+                examples.append(self._pair(rows[i], columns[i], bool(dropped[i])))
         return examples
+
+    def _pair(self, row: int, column: str, dropped: bool) -> Example:
+        if self.builder.vocabulary.num_classes:
+            return class_example(self.pairs, row, dropped)
+        caption = "" if dropped else pair_caption(self.pairs, column, row)
+        return S.PRETRAIN, {"caption": caption, "image": self.pairs.codes(row)}
 
 
 class FinetuneBatches(PackedBatches):
@@ -150,7 +175,14 @@ class FinetuneBatches(PackedBatches):
         columns = caption_columns(self.seed, numbers, self.mix.long_caption_rate)
         dropped = uniform(self.seed, "drop", numbers) < self.mix.caption_drop_rate
         phrases = hashed(self.seed, "instruction", numbers)
-        makers = (self._text_to_image, self._edit, self._caption, self._vqa, self._chat)
+        makers = (
+            self._text_to_image,
+            self._edit,
+            self._caption,
+            self._vqa,
+            self._chat,
+            self._class_to_image,
+        )
         return [
             makers[tasks[i]](int(rows[i]), columns[i], bool(dropped[i]), int(phrases[i]))
             for i in range(len(numbers))
@@ -191,6 +223,15 @@ class FinetuneBatches(PackedBatches):
     def _chat(self, row: int, column: str, dropped: bool, phrase: int) -> Example:
         assert self.chats is not None
         return conversation(*self.chats.conversation(row))
+
+    def _class_to_image(self, row: int, column: str, dropped: bool, phrase: int) -> Example:
+        return class_example(self.pairs, row, dropped)
+
+
+def class_example(pairs: TokenDataset, row: int, dropped: bool) -> Example:
+    """An image after its class token, or after nothing."""
+    name = "" if dropped else pairs.text("short", row) or ""
+    return S.CLASS_TO_IMAGE, {"class": name, "image": pairs.codes(row)}
 
 
 def caption_columns(seed: int, numbers: np.ndarray, long_rate: float) -> list[str]:

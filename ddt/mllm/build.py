@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ddt.mllm.config import LanguageModelConfig
+from ddt.mllm.config import LanguageModelConfig, check_init
 from ddt.mllm.vocabulary import Vocabulary, extend_embeddings, extend_tokenizer
 
 MODEL_TYPES = ("llama", "gemma2")
@@ -138,13 +138,6 @@ def build(
     model = load_model(init)
     extend_embeddings(model, vocabulary)
     return model, tokenizer, vocabulary
-
-
-def check_init(init: str | None, config: LanguageModelConfig | None) -> None:
-    """ValueError unless exactly one of a checkpoint and a shape is given."""
-    if (init is None) == (config is None):
-        given = "both are" if init is not None else "neither is"
-        raise ValueError(f"pretrain.init and pretrain.model: expected exactly one of them, {given} set")
 
 
 def check_row_length(model: PreTrainedModel, row_length: int) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from ddt.config import Range
 
 Count = Annotated[int, Range(1)]
+
+TASKS = ("text_to_image", "edit", "caption", "vqa", "chat", "class_to_image")  # of instruction tuning
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,25 @@ class LanguageModelConfig:
             raise ValueError(f"width = {self.width}: expected an even multiple of heads = {self.heads}")
         if self.heads % self.kv_heads:
             raise ValueError(f"kv_heads = {self.kv_heads}: expected a divisor of heads = {self.heads}")
+
+
+def check_init(init: str | None, model: LanguageModelConfig | None) -> None:
+    """ValueError unless exactly one of a checkpoint and a shape is given."""
+    if (init is None) == (model is None):
+        given = "both are" if init is not None else "neither is"
+        raise ValueError(f"init and model: expected exactly one of them, {given} set")
+
+
+NewRowsKind = Literal["mean", "normal"]
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """Adapters of low rank beside frozen weights: their output is scaled by `alpha` / `rank`."""
+
+    rank: Count
+    alpha: Count
+    dropout: Annotated[float, Range(0, 0.99)]
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,18 @@ def conversation(turns: Sequence[Mapping[str, str]], codes_nT: np.ndarray) -> Ex
     The paper shows one turn; one [EOS] a turn is ours: in use each answer has to end.
     Raises ValueError for a conversation without an answer, or with another number of images than marks.
     """
+    if not turns or turns[-1]["role"] != "assistant":
+        raise ValueError(f"a conversation of {len(turns)} turns without a last answer")
+    return _template(turns, codes_nT)
+
+
+def conversation_prompt(turns: Sequence[Mapping[str, str]], codes_nT: np.ndarray) -> Example:
+    """The same for turns that end in a question: up to where the answer begins."""
+    template, values = _template(turns, codes_nT)
+    return f"{template} {SPEAKER['assistant']}", values
+
+
+def _template(turns: Sequence[Mapping[str, str]], codes_nT: np.ndarray) -> Example:
     words, marks = ["[BOS]"], 0
     values: dict[str, Value] = {}
     for number, turn in enumerate(turns):
@@ -37,19 +49,16 @@ def conversation(turns: Sequence[Mapping[str, str]], codes_nT: np.ndarray) -> Ex
                 values[name] = text.strip()
         if turn["role"] == "assistant":
             words.append("[EOS]")
-    if not turns or turns[-1]["role"] != "assistant":
-        raise ValueError(f"a conversation of {len(turns)} turns without a last answer")
     if marks != len(codes_nT):
         raise ValueError(f"a conversation with {marks} {IMAGE} marks for {len(codes_nT)} images")
     values |= {f"image{i}": codes for i, codes in enumerate(codes_nT)}
     return " ".join(words), values
 
 
-def cut(document: Document, length: int, vocabulary: Vocabulary) -> Document:
+def cut(document: Document, length: int, vocabulary: Vocabulary) -> Document | None:
     """The part of `document` that fits `length` tokens: text is cut anywhere, conversations after an answer.
 
-    Never an image: one without its end would teach a wrong number of tokens. Raises ValueError where that
-    leaves nothing.
+    Never an image: one without its end would teach a wrong number of tokens. None where that leaves nothing.
     """
     if len(document) <= length:
         return document
@@ -60,5 +69,5 @@ def cut(document: Document, length: int, vocabulary: Vocabulary) -> Document:
     elif len(answers):
         end = int(answers[-1]) + 1
     else:
-        raise ValueError(f"a sequence of {len(document)} tokens does not fit row_length = {length}")
+        return None
     return Document(document.ids[:end], document.learned[:end])

@@ -12,6 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from ddt.mllm.fused_cross_entropy import FusedCrossEntropy, fused_kernel
+
 # Logits alive at once: 2**24 float32 are 64 MiB, at V = 193,794 those of 86 tokens, at V = 1,000 of a batch.
 CHUNK_LOGITS = 1 << 24
 
@@ -112,10 +114,15 @@ def chunked_cross_entropy(
     """The summed loss (with gradient) and the cross-entropy of each token (without), float32.
 
     `softcap` is Gemma-2's bound on logits, c * tanh(logit / c). `z_loss` times the square of each token's
-    log-sum-exp is added to the sum (PaLM's auxiliary loss, not in the paper; 0: none). A head that is a
+    log-sum-exp is added to the sum (PaLM's auxiliary loss, not in the paper; 0: none). A whole head goes to
+    Liger's kernel where there is one. A head that is a
     DTensor split by rows over a one-dimensional mesh stays split: every process gets the whole loss.
     """
     if not isinstance(head_VD, DTensor):
+        kernel = fused_kernel(hidden_ND.device)
+        if kernel is not None and len(targets_N):
+            compute = _matmul_dtype(hidden_ND)
+            return FusedCrossEntropy.apply(hidden_ND, head_VD, targets_N, softcap, z_loss, compute, kernel)
         part = VocabularyPart(0, len(head_VD), len(head_VD), None)
         return _ChunkedCrossEntropy.apply(hidden_ND, head_VD, targets_N, softcap, z_loss, part)
     part = vocabulary_part(head_VD)

@@ -40,8 +40,8 @@ class Decoder:
         self._position_BL = (self._mask_BL.cumsum(dim=1) - 1).clamp(min=0)
         self._cache: Any = DynamicCache(config=model.config)
 
-    def logits(self, rows: slice) -> Tensor:
-        """float32 [B, rows]: scores of those vocabulary rows for each sequence's next token."""
+    def logits(self, *parts: slice) -> Tensor:
+        """float32 [B, rows]: scores of those vocabulary rows, in that order, for each next token."""
         hidden_BLD = self.model.model(
             input_ids=self._next_BL,
             attention_mask=self._mask_BL,
@@ -49,7 +49,8 @@ class Decoder:
             past_key_values=self._cache,
             use_cache=True,
         ).last_hidden_state
-        logits_BV = F.linear(hidden_BLD[:, -1], self.model.get_output_embeddings().weight[rows]).float()
+        head_VD = self.model.get_output_embeddings().weight
+        logits_BV = torch.cat([F.linear(hidden_BLD[:, -1], head_VD[rows]) for rows in parts], dim=1).float()
         cap = getattr(self.model.config, "final_logit_softcapping", None)
         return logits_BV if cap is None else torch.tanh(logits_BV / cap) * cap
 
@@ -107,7 +108,6 @@ def generate_codes(
     return torch.stack(drawn, dim=1)
 
 
-@torch.inference_mode()
 def generate_text(
     model: PreTrainedModel,
     vocabulary: Vocabulary,
@@ -116,25 +116,44 @@ def generate_text(
     seeds: Sequence[int],
 ) -> list[list[int]]:
     """Text ids after each prompt, up to EOS (left out) or `max_new_tokens`; visual ids are masked."""
-    text = slice(0, vocabulary.text_size)
+    rows = text_segments(model, vocabulary, prompts, sampling, seeds, may_draw=False)
+    return [row[:-1] if row[-1] == vocabulary.eos else row for row in rows]
+
+
+@torch.inference_mode()
+def text_segments(
+    model: PreTrainedModel,
+    vocabulary: Vocabulary,
+    prompts: Sequence[np.ndarray],
+    sampling: SamplingConfig,
+    seeds: Sequence[int],
+    may_draw: bool,
+) -> list[list[int]]:
+    """Text ids after each prompt up to EOS, or up to [BOV] where the model `may_draw`; both are kept."""
+    if not prompts:
+        return []
+    parts = [slice(0, vocabulary.text_size)]
+    ends = [vocabulary.eos]
+    if may_draw:
+        parts.append(slice(vocabulary.bov, vocabulary.bov + 1))
+        ends.append(vocabulary.bov)
     uniform_BN = uniforms(seeds, sampling.max_new_tokens)
-    ended_B = torch.zeros(len(prompts), dtype=torch.bool)
-    drawn: list[Tensor] = []
+    rows: list[list[int]] = [[] for _ in prompts]
     with _autocast(model):
         decoder = Decoder(model, prompts, vocabulary)
         for place in range(sampling.max_new_tokens):
             ids_B = draw(
-                decoder.logits(text),
+                decoder.logits(*parts),
                 uniform_BN[:, place],
                 sampling.text_temperature,
                 sampling.text_top_k,
                 sampling.text_top_p,
             )
+            ids_B = torch.where(ids_B == vocabulary.text_size, vocabulary.bov, ids_B)
             decoder.append(ids_B)
-            ids_B = torch.where(ended_B, vocabulary.eos, ids_B.cpu())
-            drawn.append(ids_B)
-            ended_B |= ids_B == vocabulary.eos
-            if ended_B.all():
+            for row, drawn in zip(rows, ids_B.tolist(), strict=True):
+                if not row or row[-1] not in ends:
+                    row.append(drawn)
+            if all(row[-1] in ends for row in rows):
                 break
-    rows = torch.stack(drawn, dim=1).tolist()
-    return [row[: row.index(vocabulary.eos)] if vocabulary.eos in row else row for row in rows]
+    return rows

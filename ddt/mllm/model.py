@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -21,14 +22,14 @@ from ddt.baselines.kinds import ImageTokenizer, load_image_tokenizer
 from ddt.config import build as build_config
 from ddt.config import to_dict
 from ddt.mllm import sequences as S
-from ddt.mllm.build import load_model, load_tokenizer
+from ddt.mllm.build import load_config, load_model, load_tokenizer
 from ddt.mllm.config import SamplingConfig
 from ddt.mllm.export import save_model
 from ddt.mllm.generate import OnToken, generate_codes, generate_text
 from ddt.mllm.instructions import LONG_CAPTION, QUESTION, SHORT_CAPTION
 from ddt.mllm.pictures import to_images, to_pixels
 from ddt.mllm.sequences import SequenceBuilder
-from ddt.mllm.vocabulary import Vocabulary, embedding_rows, extend_tokenizer
+from ddt.mllm.vocabulary import Vocabulary, check_rows, embedding_rows, extend_tokenizer
 
 SETTINGS, MARKER, IMAGE_TOKENIZER = "ddt.json", "_COMPLETE", "image_tokenizer"
 FORMAT_VERSION = 1
@@ -51,19 +52,23 @@ class DDTLlama:
         sampling: SamplingConfig | None = None,
         made_from: dict[str, str] | None = None,
         batch_size: int = 64,
+        classes: Sequence[str] = (),
     ) -> None:
         self.model, self.text_tokenizer, self.image_tokenizer = model, text_tokenizer, image_tokenizer
         self.sampling, self.made_from = sampling or SamplingConfig(), dict(made_from or {})
-        self.batch_size = batch_size
+        self.batch_size, self.classes = batch_size, tuple(classes)
         config = image_tokenizer.config
-        self.vocabulary = extend_tokenizer(text_tokenizer, config.codebook_size)
+        self.vocabulary = extend_tokenizer(text_tokenizer, config.codebook_size, len(classes))
         rows = embedding_rows(model)
         if rows != self.vocabulary.size:
             raise ValueError(
                 f"the model has {rows} embedding rows, its tokenizers need {self.vocabulary.size} "
-                f"({self.vocabulary.text_size} text ids, {config.codebook_size} codes, [BOV], [EOV])"
+                f"({self.vocabulary.text_size} text ids, {config.codebook_size} codes, [BOV], [EOV], "
+                f"{len(classes)} classes)"
             )
-        self.builder = SequenceBuilder(text_tokenizer, self.vocabulary, config.num_tokens, config.token_order)
+        self.builder = SequenceBuilder(
+            text_tokenizer, self.vocabulary, config.num_tokens, config.token_order, self.classes
+        )
 
     @classmethod
     def from_pretrained(
@@ -87,7 +92,14 @@ class DDTLlama:
         sampling = build_config(SamplingConfig, settings["sampling"], f"{folder / SETTINGS}: sampling")
         if model is None:
             model = load_model(folder, device).eval()
-        return cls(model, load_tokenizer(folder), image_tokenizer, sampling, settings["made_from"])
+        return cls(
+            model,
+            load_tokenizer(folder),
+            image_tokenizer,
+            sampling,
+            settings["made_from"],
+            classes=settings.get("classes", ()),
+        )
 
     def save_pretrained(self, path: str | Path) -> None:
         """Writes the folder; until it is whole it has no marker, and no reader takes it.
@@ -111,6 +123,8 @@ class DDTLlama:
             "sampling": to_dict(self.sampling),
             "made_from": self.made_from,
         }
+        if self.classes:
+            settings["classes"] = list(self.classes)
         (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
         (folder / MARKER).touch()
 
@@ -129,6 +143,22 @@ class DDTLlama:
         examples = [(S.TEXT_TO_IMAGE, {"caption": prompt}) for prompt in prompts]
         sampling = self._sampling(cfg_scale, top_k, top_p)
         return self._draw(examples, "caption", sampling, seed, num_steps, on_token)
+
+    def generate_class(
+        self,
+        classes: Sequence[str],
+        cfg_scale: float | None = None,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: Seeds = 0,
+        *,
+        num_steps: int | None = None,
+        on_token: OnToken | None = None,
+    ) -> list[Image.Image]:
+        """One picture of each class (Table 4); ValueError for a name that the model has no token for."""
+        examples = [(S.CLASS_TO_IMAGE, {"class": name}) for name in classes]
+        sampling = self._sampling(cfg_scale, top_k, top_p)
+        return self._draw(examples, "class", sampling, seed, num_steps, on_token)
 
     def edit_image(
         self,
@@ -167,6 +197,22 @@ class DDTLlama:
         side = self.image_tokenizer.config.image_size
         parts = [self.image_tokenizer.encode(to_pixels(part, side)).cpu() for part in self._parts(images)]
         return torch.cat(parts).numpy() if parts else np.zeros((0, self.builder.num_tokens), dtype=np.int64)
+
+    def preview(self, ids_Bt: Tensor) -> list[Image.Image]:
+        """Pictures of the ids drawn so far, as `on_token` gets them.
+
+        In the order V_1..V_T they are a prefix, which the tokenizer decodes as it is (Fig. 8). From the other
+        end the tokens still to come are those of a grey picture: it was trained on no other gaps.
+        """
+        config, drawn = self.image_tokenizer.config, ids_Bt.shape[1]
+        blank = torch.zeros(1, 3, config.image_size, config.image_size)
+        codes_BT = self.image_tokenizer.encode(blank).cpu().expand(len(ids_Bt), -1).clone()
+        ids_BT = torch.from_numpy(self.builder.codes(F.pad(ids_Bt, (0, config.num_tokens - drawn)).numpy()))
+        if config.token_order == "V_1..V_T":
+            codes_BT[:, :drawn] = ids_BT[:, :drawn]
+            return to_images(self.image_tokenizer.decode(codes_BT, 1, num_tokens=drawn))
+        codes_BT[:, -drawn:] = ids_BT[:, -drawn:]
+        return to_images(self.image_tokenizer.decode(codes_BT, 1))
 
     def draw_codes(
         self,
@@ -233,7 +279,10 @@ class DDTLlama:
 
 def folder_vocabulary(folder: Path) -> Vocabulary:
     """The vocabulary of a model folder, from its tokenizer and settings alone."""
-    return extend_tokenizer(load_tokenizer(folder), read_settings(folder)["codebook_size"])
+    settings = read_settings(folder)
+    return extend_tokenizer(
+        load_tokenizer(folder), settings["codebook_size"], len(settings.get("classes", ()))
+    )
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
@@ -250,6 +299,24 @@ def read_settings(folder: Path) -> dict[str, Any]:
         found = settings.get("format_version")
         raise ValueError(f"{folder / SETTINGS}: format_version = {found!r}, expected {FORMAT_VERSION}")
     return settings
+
+
+def check_checkpoint(path: str | Path, vocabulary: Vocabulary, tokenizer_digest: str) -> None:
+    """ValueError where training can't start from a checkpoint; only its config and settings are read.
+
+    That is another model class, too few embedding rows, or a model that knows the codes of another tokenizer.
+    """
+    rows = load_config(path).vocab_size
+    settings = read_settings(Path(path)) if (Path(path) / SETTINGS).is_file() else None
+    if settings is None:
+        check_rows(rows, vocabulary)
+    elif settings["tokenizer_digest"] != tokenizer_digest:
+        raise ValueError(
+            f"{path}: knows the codes of tokenizer {settings['tokenizer_digest'][:16]}, "
+            f"the data those of {tokenizer_digest[:16]}"
+        )
+    elif rows != vocabulary.size:
+        raise ValueError(f"{path}: has {rows} embedding rows, its tokenizers need {vocabulary.size}")
 
 
 def _seeds(seed: Seeds, count: int) -> list[int]:

@@ -1,7 +1,8 @@
 """The training and prompt sequences of the paper (section 4 and appendix), from one set of templates.
 
-T image tokens, K codebook size. In a template, [NAME] is a special token, a {field} between [BOV] and [EOV]
-is an image's codes, everything else is text. Blanks beside a special token only separate and make no token.
+T image tokens, K codebook size. In a template, [NAME] is a special token ([CLASS] that of the example's
+class), a {field} between [BOV] and [EOV] is an image's codes, everything else is text. Blanks beside a
+special token only separate and make no token.
 The order in which the codes of an image are read is applied here and nowhere else, in both directions.
 """
 
@@ -25,6 +26,7 @@ EDIT = (
     "[BOS] USER: [BOV] {source} [EOV] {instruction} Please Generate an image. "
     "ASSISTANT: [BOV] {image} [EOV] [EOS]"
 )
+CLASS_TO_IMAGE = "[BOS] [CLASS] [BOV] {image} [EOV] [EOS]"  # Table 4: a token for the class, no text
 # The paper writes `USER: <Instructions> ASSISTANT: <Answers>`; the picture stands where editing puts it.
 ANSWER = "[BOS] USER: [BOV] {image} [EOV] {instruction} ASSISTANT: {answer} [EOS]"
 
@@ -32,14 +34,15 @@ ASSISTANT = "ASSISTANT:"
 TokenOrder = Literal["V_1..V_T", "V_T..V_1"]
 Value = str | np.ndarray
 Example = tuple[str, Mapping[str, Value]]  # a template and its values
-_PIECE = re.compile(r"\[(?:BOS|EOS|BOV|EOV)\]|[^\[]+")
+_PIECE = re.compile(r"\[(?:BOS|EOS|BOV|EOV|CLASS)\]|[^\[]+")
+_GIVEN = ("[BOS]", "[CLASS]")  # never learned: nothing before them tells what they are
 
 
 @dataclass(frozen=True)
 class Piece:
     """A run of a template: a special token, an image field or a text with fields."""
 
-    kind: Literal["special", "image", "text"]
+    kind: Literal["special", "class", "image", "text"]
     content: str
     learned: bool
 
@@ -63,7 +66,8 @@ def parse(template: str) -> tuple[Piece, ...]:
     pieces: list[Piece] = []
     for found in _PIECE.findall(template):
         if found.startswith("["):
-            pieces.append(Piece("special", found, learned and found != "[BOS]"))
+            kind: Literal["class", "special"] = "class" if found == "[CLASS]" else "special"
+            pieces.append(Piece(kind, found, learned and found not in _GIVEN))
             inside_image = found == "[BOV]"
         elif inside_image and found.strip():
             pieces.append(Piece("image", found.strip().removeprefix("{").removesuffix("}"), learned))
@@ -106,12 +110,16 @@ class SequenceBuilder:
         vocabulary: Vocabulary,
         num_tokens: int,
         token_order: TokenOrder,
+        classes: Sequence[str] = (),
     ) -> None:
+        """`classes` are the names of the vocabulary's class tokens, in their order."""
         if token_order not in get_args(TokenOrder):
             allowed = " or ".join(get_args(TokenOrder))
             raise ValueError(f"token_order = {token_order!r}: expected {allowed}")
         self.tokenizer, self.vocabulary = tokenizer, vocabulary
         self.num_tokens, self.token_order = num_tokens, token_order
+        assert len(classes) == vocabulary.num_classes
+        self._classes = {name: vocabulary.first_class + i for i, name in enumerate(classes)}
         self._special = {
             "[BOS]": vocabulary.bos,
             "[EOS]": vocabulary.eos,
@@ -122,7 +130,7 @@ class SequenceBuilder:
     def documents(self, examples: Sequence[Example]) -> list[Document]:
         """Each (template, values) as a document. Texts are str, images int [T] codes V_1..V_T.
 
-        Raises ValueError for an image that is not T codes below K.
+        Raises ValueError for an image that is not T codes below K, or a class without a token.
         """
         encoded = self._encode([(parse(template), values) for template, values in examples])
         return [
@@ -156,6 +164,8 @@ class SequenceBuilder:
             return np.array([self._special[piece.content]], dtype=np.int64)
         if piece.kind == "text":
             return np.asarray(encoded, dtype=np.int64)
+        if piece.kind == "class":
+            return self._class_ids(values["class"])
         codes = np.asarray(values[piece.content])
         size = self.vocabulary.codebook_size
         if codes.shape != (self.num_tokens,) or codes.min() < 0 or codes.max() >= size:
@@ -164,6 +174,15 @@ class SequenceBuilder:
                 f"{codes.shape} with values from {codes.min()} to {codes.max()}"
             )
         return ordered(codes.astype(np.int64), self.token_order) + self.vocabulary.text_size
+
+    def _class_ids(self, name: Value) -> np.ndarray:
+        """The class's token, none for the empty name that guidance and dropped conditions have."""
+        if isinstance(name, str) and not name:
+            return np.zeros(0, dtype=np.int64)
+        if name not in self._classes:
+            some = ", ".join(list(self._classes)[:5]) or "none"
+            raise ValueError(f"class {name!r}: not among the model's {len(self._classes)} ({some} ...)")
+        return np.array([self._classes[str(name)]], dtype=np.int64)
 
 
 @lru_cache(maxsize=256)

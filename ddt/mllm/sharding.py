@@ -20,13 +20,13 @@ from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from ddt.mllm.build import attention_kind, load_config
 from ddt.mllm.loss import LanguageModelLoss
+from ddt.mllm.new_rows import NewRows
 from ddt.mllm.parallel_plan import split_layers
-from ddt.mllm.vocabulary import Vocabulary
+from ddt.mllm.vocabulary import EMBEDDINGS, Vocabulary, check_rows
 from ddt.train.parallel import TENSOR, ShardedLoss, local, shard
 
 ROWS_AT_ONCE = 1 << 12
 PATTERNS = ["*.safetensors", "*.safetensors.index.json"]
-EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")
 
 
 def shard_model(
@@ -42,9 +42,16 @@ def shard_model(
 
 
 def load_sharded(
-    path: str | Path, vocabulary: Vocabulary, loss: LanguageModelLoss, mesh: DeviceMesh, bf16: bool = False
+    path: str | Path,
+    vocabulary: Vocabulary,
+    loss: LanguageModelLoss,
+    mesh: DeviceMesh,
+    bf16: bool = False,
+    new_rows: NewRows | None = None,
 ) -> tuple[PreTrainedModel, ShardedLoss]:
     """A checkpoint's model in float32 over the mesh, its embeddings extended to `vocabulary` where smaller.
+
+    New rows begin as in `extend_embeddings`.
 
     Raises ValueError for another model class, or embeddings of neither size, before weights are read.
     """
@@ -54,11 +61,7 @@ def load_sharded(
         folder = Path(snapshot_download(str(path), allow_patterns=PATTERNS))
     files = weight_files(folder)
     stored_rows = _stored_rows(files)
-    if stored_rows != vocabulary.size and stored_rows < vocabulary.text_size:
-        raise ValueError(
-            f"{folder}: {stored_rows} embedding rows, its tokenizer has {vocabulary.text_size} text ids; "
-            "they do not belong together"
-        )
+    check_rows(stored_rows, vocabulary)
     config.vocab_size = vocabulary.size
     device = torch.device(mesh.device_type)
     with torch.device("meta"):
@@ -69,7 +72,7 @@ def load_sharded(
     sharded.to_empty(device=device)
     _fill_buffers(model, config)
     known = vocabulary.size if stored_rows == vocabulary.size else vocabulary.text_size
-    read_weights(model, files, known)
+    read_weights(model, files, known, new_rows or NewRows())
     return model, sharded
 
 
@@ -91,8 +94,8 @@ def _stored_rows(files: dict[str, Path]) -> int:
 
 
 @torch.no_grad()
-def read_weights(model: PreTrainedModel, files: dict[str, Path], known_rows: int) -> None:
-    """Fills what this process holds of each parameter; embedding rows past the known take their mean."""
+def read_weights(model: PreTrainedModel, files: dict[str, Path], known_rows: int, new_rows: NewRows) -> None:
+    """Fills what this process holds of each parameter; `new_rows` gives embedding rows past the known."""
     for name, parameter in model.named_parameters():
         if name not in files:
             raise ValueError(f"the checkpoint lacks {name!r}, which a {model.config.model_type} model has")
@@ -102,23 +105,28 @@ def read_weights(model: PreTrainedModel, files: dict[str, Path], known_rows: int
                 continue
             begin = _offsets(parameter)
             if name in EMBEDDINGS:
-                _read_rows(stored, held, begin, known_rows)
+                _read_rows(stored, held, begin, known_rows, new_rows, name)
             else:
                 held.copy_(stored[tuple(slice(b, b + n) for b, n in zip(begin, held.shape, strict=True))])
 
 
-def _read_rows(stored: Any, held_VD: Tensor, begin: tuple[int, ...], known_rows: int) -> None:
-    """Rows of an embedding in small pieces; new ones are the mean of the known, as in extend_embeddings."""
+def _read_rows(
+    stored: Any, held_VD: Tensor, begin: tuple[int, ...], known_rows: int, new_rows: NewRows, name: str
+) -> None:
+    """Rows of an embedding in small pieces; new ones as in extend_embeddings."""
     first, last = begin[0], begin[0] + len(held_VD)
     read = max(0, min(last, known_rows) - first)
     for start in range(0, read, ROWS_AT_ONCE):
         stop = min(start + ROWS_AT_ONCE, read)
         held_VD[start:stop] = stored[first + start : first + stop]
     if last > known_rows:
-        total = torch.zeros(held_VD.shape[1], dtype=torch.float64)
+        sums_2D = torch.zeros(2, held_VD.shape[1], dtype=torch.float64)
         for start in range(0, known_rows, ROWS_AT_ONCE):
-            total += stored[start : min(start + ROWS_AT_ONCE, known_rows)].double().sum(dim=0)
-        held_VD[read:] = (total / known_rows).to(held_VD)
+            part_nD = stored[start : min(start + ROWS_AT_ONCE, known_rows)].double()
+            sums_2D += torch.stack([part_nD.sum(dim=0), part_nD.square().sum(dim=0)])
+        mean_D, square_D = sums_2D / known_rows
+        std_D = (square_D - mean_D.square()).clamp(min=0).sqrt()
+        new_rows.fill(held_VD[read:], first + read, mean_D, std_D, name)
 
 
 def _offsets(parameter: nn.Parameter) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""One vocabulary for both modalities: text ids, then K visual codes, then [BOV], [EOV].
+"""One vocabulary for both modalities: text ids, then K visual codes, [BOV], [EOV], then class tokens if any.
 
 K codebook size, V vocabulary size, D width.
 """
@@ -12,6 +12,9 @@ from tokenizers import AddedToken
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ddt.mllm.new_rows import NewRows
+
+EMBEDDINGS = ("model.embed_tokens.weight", "lm_head.weight")  # as Llama and Gemma-2 name them
 BOV = "[BOV]"
 EOV = "[EOV]"
 
@@ -21,12 +24,18 @@ def visual_token(code: int) -> str:
     return f"<|visual_{code}|>"
 
 
+def class_token(number: int) -> str:
+    """The tokenizer's string for a class of a labelled image set."""
+    return f"<|class_{number}|>"
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Where each kind of id lives.
 
     `text_size` ids of text (the text tokenizer's own special tokens among them) come first, then
-    `codebook_size` visual codes, [BOV] and [EOV]. `pad` fills rows and is never attended to.
+    `codebook_size` visual codes, [BOV] and [EOV], and a token for each class of a class-conditional model.
+    `pad` fills rows and is never attended to.
     """
 
     text_size: int
@@ -34,6 +43,7 @@ class Vocabulary:
     bos: int
     eos: int
     pad: int
+    num_classes: int = 0
 
     @property
     def bov(self) -> int:
@@ -44,8 +54,12 @@ class Vocabulary:
         return self.bov + 1
 
     @property
+    def first_class(self) -> int:
+        return self.eov + 1
+
+    @property
     def size(self) -> int:
-        return self.text_size + self.codebook_size + 2
+        return self.first_class + self.num_classes
 
     @property
     def visual(self) -> slice:
@@ -57,11 +71,13 @@ class Vocabulary:
         return (ids >= self.text_size) & (ids < self.bov)
 
 
-def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, codebook_size: int) -> Vocabulary:
-    """Adds the visual tokens to a Hugging Face tokenizer in place and says where they are.
+def extend_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, codebook_size: int, num_classes: int = 0
+) -> Vocabulary:
+    """Adds the visual tokens, and those of classes, to a Hugging Face tokenizer in place.
 
-    A tokenizer that has them already is left as it is. Raises ValueError where it has no BOS or EOS token,
-    was extended for another codebook, or its ids are not 0..n-1.
+    Returns where they are. A tokenizer that has them already is left as it is. Raises ValueError where it has
+    no BOS or EOS token, was extended for another codebook or other classes, or its ids are not 0..n-1.
     """
     name = tokenizer.name_or_path or type(tokenizer).__name__
     for role in ("bos_token_id", "eos_token_id"):
@@ -70,23 +86,31 @@ def extend_tokenizer(tokenizer: PreTrainedTokenizerBase, codebook_size: int) -> 
     known = tokenizer.get_vocab()
     text_size = known.get(visual_token(0), len(tokenizer))
     if visual_token(0) not in known:
-        names = [*map(visual_token, range(codebook_size)), BOV, EOV]
+        names = [*map(visual_token, range(codebook_size)), BOV, EOV, *map(class_token, range(num_classes))]
         tokenizer.add_tokens([AddedToken(n, special=True, normalized=False) for n in names])
         known = tokenizer.get_vocab()
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    vocabulary = Vocabulary(text_size, codebook_size, tokenizer.bos_token_id, tokenizer.eos_token_id, pad)
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    vocabulary = Vocabulary(text_size, codebook_size, bos, eos, pad, num_classes)
     expected = {
         visual_token(0): text_size,
         visual_token(codebook_size - 1): text_size + codebook_size - 1,
         BOV: vocabulary.bov,
         EOV: vocabulary.eov,
     }
+    if num_classes:
+        expected[class_token(num_classes - 1)] = vocabulary.size - 1
     for token, index in expected.items():
         if known.get(token) != index:
             raise ValueError(
                 f"text tokenizer {name}: {token} has id {known.get(token)}, expected {index} "
-                f"for a codebook of {codebook_size}; was it extended for another codebook?"
+                f"for a codebook of {codebook_size} and {num_classes} classes; was it extended for others?"
             )
+    if len(tokenizer) != vocabulary.size:
+        raise ValueError(
+            f"text tokenizer {name}: {len(tokenizer)} tokens, expected {vocabulary.size} "
+            f"for a codebook of {codebook_size} and {num_classes} classes; was it extended for others?"
+        )
     return vocabulary
 
 
@@ -106,25 +130,34 @@ def embedding_rows(model: PreTrainedModel) -> int:
     return weight.shape[0]
 
 
-@torch.no_grad()
-def extend_embeddings(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
-    """Gives `model` (in place) a row for every id; rows past the text ids start at the mean of the text rows.
-
-    Both the input embedding and the head are resized. Raises ValueError where the model has fewer rows than
-    the tokenizer has text ids.
-    """
-    rows = embedding_rows(model)
+def check_rows(rows: int, vocabulary: Vocabulary) -> None:
+    """ValueError where a model of so many embedding rows has none for some of the tokenizer's text ids."""
     if rows < vocabulary.text_size:
         raise ValueError(
             f"the model has {rows} embedding rows, its tokenizer {vocabulary.text_size} text ids; "
             "they do not belong together"
         )
+
+
+@torch.no_grad()
+def extend_embeddings(
+    model: PreTrainedModel, vocabulary: Vocabulary, new_rows: NewRows | None = None
+) -> None:
+    """Gives `model` (in place) a row for every id; rows past the text ids begin as `new_rows` says (mean).
+
+    Both the input embedding and the head are resized. Raises ValueError where the model has fewer rows than
+    the tokenizer has text ids.
+    """
+    check_rows(embedding_rows(model), vocabulary)
+    new_rows = new_rows or NewRows()
     model.resize_token_embeddings(vocabulary.size, mean_resizing=False)
-    layers = [model.get_input_embeddings()]
+    layers = {EMBEDDINGS[0]: model.get_input_embeddings()}
     if not model.config.tie_word_embeddings:
-        layers.append(model.get_output_embeddings())
-    for layer in layers:
+        layers[EMBEDDINGS[1]] = model.get_output_embeddings()
+    for name, layer in layers.items():
         weight_VD = layer.weight
         assert isinstance(weight_VD, Tensor)
-        weight_VD[vocabulary.text_size :] = weight_VD[: vocabulary.text_size].mean(dim=0)
+        known_VD = weight_VD[: vocabulary.text_size]
+        mean_D, std_D = known_VD.mean(dim=0), known_VD.std(dim=0, correction=0)
+        new_rows.fill(weight_VD[vocabulary.text_size :], vocabulary.text_size, mean_D, std_D, name)
     model.config.vocab_size = vocabulary.size

@@ -11,9 +11,12 @@ from ddt.train.optimizer import Combined
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and persistent buffers of `model` by name; a tensor used twice appears once."""
+    """Trained parameters and persistent buffers of `model` by name; a tensor used twice appears once.
+
+    Frozen parameters are those that the model was built with, and no part of a run's state.
+    """
     persistent = model.state_dict().keys()
-    tensors: dict[str, Tensor] = dict(model.named_parameters())
+    tensors: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
     tensors |= {name: buffer for name, buffer in model.named_buffers() if name in persistent}
     return {name: tensor.detach() for name, tensor in tensors.items()}
 

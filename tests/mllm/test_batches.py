@@ -79,8 +79,8 @@ def test_a_long_text_is_cut_but_an_image_is_not(pairs, builder):
     mix = PretrainMix(text_rate=1.0)
     batch = PretrainBatches(pairs, long, builder, mix, 2, 32, 0).batch(0)
     assert batch.ids_RL.shape == (2, 32)
-    with pytest.raises(ValueError, match="does not fit row_length = 8"):
-        pretrain(pairs, builder, PretrainMix(text_rate=0.0), row_length=8).batch(0)
+    with pytest.raises(ValueError, match="does not fit row_length = 6"):
+        pretrain(pairs, builder, PretrainMix(text_rate=0.0), row_length=6).batch(0)
 
 
 def test_missing_captions_fall_back(tmp_path, builder):
@@ -98,8 +98,6 @@ def test_missing_captions_fall_back(tmp_path, builder):
 
 
 def test_mistakes_are_named(pairs, builder):
-    with pytest.raises(ValueError, match="mix.drawing: unknown task; allowed here: text_to_image, edit"):
-        FinetuneMix({"drawing": 1.0})
     with pytest.raises(ValueError, match="positive weight"):
         FinetuneMix({"edit": 0.0})
     with pytest.raises(ValueError, match="mix.edit = 1.0: there are no 'edit' instructions"):

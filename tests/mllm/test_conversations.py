@@ -63,8 +63,19 @@ def test_too_long_ones_are_cut_after_an_answer_or_in_text(builder):
     assert len(cut(document, len(document), vocabulary)) == len(document)
     assert len(cut(document, len(document) - 1, vocabulary)) == len(document) - 1  # loses text only
     assert len(cut(document, first_end + 7, vocabulary)) == first_end  # would end inside the second image
-    with pytest.raises(ValueError, match="does not fit row_length = 5"):
-        cut(document, 5, vocabulary)
+    assert cut(document, 5, vocabulary) is None
+
+
+def test_what_does_not_fit_is_left_out_and_the_rest_goes_on(pairs, builder, tmp_path, caplog):
+    said = [turns("<image>" * 20, "too many"), turns("Hello", "Hi")]
+    codes = [np.zeros((20, NUM_TOKENS), int), NONE]
+    columns = {"sample_id": ["long", "short"], "turns": said, "codes": codes}
+    write_shard(tmp_path / "chats", columns, META, "chat")
+    chats = TokenDataset([tmp_path / "chats"])
+    batches = FinetuneBatches(pairs, None, builder, FinetuneMix({"chat": 1.0}), 6, 32, 0, chats)
+    batch = batches.batch(0)
+    assert int((batch.ids_RL == builder.vocabulary.eos).sum()) == 3  # each conversation is drawn three times
+    assert "3 of 6 sequences left out" in caplog.text and "row_length = 32" in caplog.text
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 
 from ddt.mllm.build import build
 from ddt.mllm.cross_entropy import chunked_cross_entropy
+from ddt.mllm.fused_cross_entropy import fused_kernel
 from ddt.mllm.loss import LanguageModelLoss
 from ddt.mllm.packing import PackedBatch, allowed_attention, assign_rows, pack, slice_rows
 from ddt.mllm.sequences import Document
@@ -113,6 +114,64 @@ def test_chunked_cross_entropy_equals_torch(monkeypatch, softcap, chunk_logits, 
     torch.testing.assert_close(each, expected.detach())
     torch.testing.assert_close(got[0], hidden.grad)
     torch.testing.assert_close(got[1], head.grad)
+
+
+def liger(hidden, weight, target, **options):
+    """What liger-kernel 0.8.5's fused_linear_cross_entropy_forward gives, by torch."""
+    assert options["reduction"] == "none" and options["return_z_loss"] and not hidden.requires_grad
+    with torch.enable_grad():
+        hidden, weight = hidden.requires_grad_(), weight.requires_grad_()
+        logits = (hidden @ weight.t()).float()
+        cap = options["softcap"]
+        logits = logits if cap is None else torch.tanh(logits / cap) * cap
+        z_N = options["lse_square_scale"] * logits.logsumexp(dim=1).square()
+        sums_N = F.cross_entropy(logits, target, reduction="none") + z_N
+        grads = torch.autograd.grad(sums_N.sum(), (hidden, weight))
+    grad_weight = grads[1] if options["weight_requires_grad"] else None
+    return sums_N.detach(), z_N.detach().to(hidden.dtype), None, None, grads[0], grad_weight, None
+
+
+@pytest.mark.parametrize(("softcap", "z_loss"), [(None, 0.0), (2.0, 1e-2)])
+@pytest.mark.parametrize("frozen", [None, "hidden", "head"])
+def test_the_fused_kernel_s_results_are_put_where_ours_are(monkeypatch, softcap, z_loss, frozen):
+    torch.manual_seed(0)
+    results = []
+    for kernel in (None, liger):
+        monkeypatch.setattr("ddt.mllm.cross_entropy.fused_kernel", lambda device, kernel=kernel: kernel)
+        torch.manual_seed(0)
+        hidden = torch.randn(23, 16, requires_grad=frozen != "hidden")
+        head = torch.randn(50, 16, requires_grad=frozen != "head")
+        targets = torch.randint(0, 50, (23,))
+        total, each = chunked_cross_entropy(hidden, head, targets, softcap, z_loss)
+        (total * 0.3).backward()
+        assert not each.requires_grad
+        results.append([total.detach(), each, hidden.grad, head.grad])
+    for ours, fused in zip(*results, strict=True):
+        assert (ours is None) == (fused is None)
+        if ours is not None:
+            torch.testing.assert_close(fused, ours)
+
+
+@pytest.mark.gpu
+def test_liger_s_kernel_gives_what_ours_does(monkeypatch):
+    pytest.importorskip("liger_kernel")
+    results = []
+    for uses_it in (True, False):
+        if not uses_it:
+            monkeypatch.setattr("ddt.mllm.cross_entropy.fused_kernel", lambda device: None)
+        torch.manual_seed(0)
+        hidden = torch.randn(300, 64, device="cuda", requires_grad=True)
+        head = torch.randn(5000, 64, device="cuda", requires_grad=True)
+        targets = torch.randint(0, 5000, (300,), device="cuda")
+        total, each = chunked_cross_entropy(hidden, head, targets, 30.0, 1e-4)
+        total.backward()
+        results.append([total.detach(), each, hidden.grad, head.grad])
+    for fused, ours in zip(*results, strict=True):
+        torch.testing.assert_close(fused, ours, rtol=1e-3, atol=1e-3)
+
+
+def test_without_cuda_no_kernel_is_looked_for():
+    assert fused_kernel(torch.device("cpu")) is None
 
 
 def test_metrics_tell_the_modalities_apart(llama, vocabulary):

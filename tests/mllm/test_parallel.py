@@ -6,8 +6,12 @@ Four gloo processes, FSDP2 x tensor parallel. Reference: the same `fit` in one p
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 import threading
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +34,7 @@ from ddt.mllm.sharding import load_sharded
 from ddt.mllm.vocabulary import Vocabulary, extend_tokenizer
 from ddt.train.batching import rows, split
 from ddt.train.checkpoint import Checkpoints
-from ddt.train.distributed import mean_over_ranks
+from ddt.train.distributed import mean_over_ranks, rank_and_world
 from ddt.train.fit import fit
 from ddt.train.parallel import clip_gradients, local, make_mesh
 from tests.mllm.mllm_tiny import CODEBOOK_SIZE, random_documents
@@ -168,6 +172,58 @@ def test_2x2_equals_one_process(checkpoint, tmp_path):
     ]
     assert np.abs(np.array(resumed) - expected[5:]).max() < 1e-4
     assert np.abs(np.array(again) - expected[5:]).max() < 1e-4
+
+
+class Recorded(Batches):
+    """Keeps a checksum of every row that this process was given; ends the process before one batch."""
+
+    def __init__(self, vocabulary: Vocabulary, kill_at: int | None) -> None:
+        super().__init__(vocabulary)
+        self.kill_at, self.rows = kill_at, {}
+
+    def batch(self, step: int, rank: int = 0, world: int = 1):
+        if step == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        part = super().batch(step, rank, world)
+        self.rows[step] = [zlib.crc32(ids.numpy().tobytes()) for ids in part.ids_RL]
+        return part
+
+
+def go_on(base: str, folder: str, vocabulary: Vocabulary, tensor: int, kill_at: int | None):
+    """Trains from the newest checkpoint in `folder` on; losses by step, and the rows of each batch."""
+    loss: Any = LanguageModelLoss(vocabulary)
+    if rank_and_world()[1] > 1:
+        model, loss = load_sharded(base, vocabulary, loss, make_mesh(torch.device("cpu"), tensor))
+    else:
+        model = build(base, base, None, CODEBOOK_SIZE, seed=0)[0]
+    batches, losses = Recorded(vocabulary, kill_at), {}
+
+    def watch(step: int, metrics: dict[str, float]) -> None:
+        losses[step] = metrics["train/loss"]
+
+    fit(model, loss, batches, CONFIG, Checkpoints(folder), [watch], progress=False)
+    return {"losses": losses, "rows": batches.rows}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("world", "tensor"), [(1, 1), (4, 2)])
+def test_a_killed_run_goes_on_with_other_workers_in_the_same_order(checkpoint, tmp_path, world, tensor):
+    """Two sharded workers die before batch 7; one, or two times two, go on from the checkpoint at 5."""
+    vocabulary, base = vocabulary_of(checkpoint), str(checkpoint)
+    whole = go_on(base, str(tmp_path / "whole"), vocabulary, 1, None)
+    run_processes(go_on, 2, base, str(tmp_path / "run"), vocabulary, 1, 7, exit_code=-signal.SIGKILL)
+    if world > 1:
+        parts = run_processes(go_on, world, base, str(tmp_path / "run"), vocabulary, tensor, None)
+    else:
+        parts = [go_on(base, str(tmp_path / "run"), vocabulary, 1, None)]
+    losses = parts[0]["losses"]
+    assert sorted(losses) == [6, 7, 8, 9, 10]
+    for step, loss in losses.items():
+        assert abs(loss - whole["losses"][step]) < 1e-4
+    empty = zlib.crc32(np.full(24, vocabulary.pad, dtype=np.int64).tobytes())
+    for step in range(5, STEPS):
+        seen = [row for part in parts[::tensor] for row in part["rows"][step] if row != empty]
+        assert sorted(seen) == sorted(whole["rows"][step])
 
 
 def peak_memory(base: str, vocabulary: Vocabulary):

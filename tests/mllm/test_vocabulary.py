@@ -10,6 +10,8 @@ from torch.nn.functional import normalize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ddt.mllm.build import build, check_row_length, load_model, new_model
+from ddt.mllm.new_rows import NewRows
+from ddt.mllm.sharding import read_weights, weight_files
 from ddt.mllm.vocabulary import Vocabulary, extend_embeddings, extend_tokenizer, text_ids, visual_token
 from tests.mllm.mllm_tiny import CODEBOOK_SIZE, TINY, make_tokenizer
 
@@ -54,6 +56,37 @@ def test_a_tokenizer_without_bos_is_refused(plain_tokenizer):
     plain_tokenizer.bos_token = None
     with pytest.raises(ValueError, match="bos_token_id is not set"):
         extend_tokenizer(plain_tokenizer, CODEBOOK_SIZE)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_drawn_rows_follow_the_text_rows_and_parts_hold_the_same(tied, vocabulary, tmp_path):
+    shape = replace(TINY, tie_embeddings=tied)
+    big = replace(vocabulary, codebook_size=2000)
+    model = new_model(shape, replace(vocabulary, codebook_size=0), 0)
+    with torch.no_grad():
+        model.get_input_embeddings().weight += torch.arange(TINY.width)
+    model.save_pretrained(tmp_path)
+    whole = load_model(tmp_path)
+    extend_embeddings(whole, big, NewRows("normal", 3))
+    for layer in (whole.get_input_embeddings(), whole.get_output_embeddings()):
+        old, new = layer.weight[: big.text_size], layer.weight[big.text_size :]
+        error = old.std(dim=0) / len(new) ** 0.5
+        assert ((new.mean(dim=0) - old.mean(dim=0)).abs() < 5 * error).all()
+        torch.testing.assert_close(new.std(dim=0), old.std(dim=0), rtol=0.1, atol=0)
+        assert len(new.unique(dim=0)) == len(new)
+    other = load_model(tmp_path)
+    extend_embeddings(other, big, NewRows("normal", 4))
+    read = new_model(shape, big, 9)
+    read_weights(read, weight_files(tmp_path), big.text_size, NewRows("normal", 3))
+    for name, expected in whole.named_parameters():
+        torch.testing.assert_close(read.get_parameter(name), expected, rtol=1e-5, atol=1e-6)
+    assert not torch.equal(whole.get_input_embeddings().weight, other.get_input_embeddings().weight)
+    part = torch.empty(7, TINY.width)
+    old = whole.get_input_embeddings().weight[: big.text_size].double()
+    statistics = (old.mean(dim=0), old.std(dim=0, correction=0))
+    NewRows("normal", 3).fill(part, big.text_size + 1500, *statistics, "model.embed_tokens.weight")
+    expected = whole.get_input_embeddings().weight[big.text_size + 1500 :][:7]
+    torch.testing.assert_close(part, expected)
 
 
 @pytest.mark.parametrize("tied", [True, False])

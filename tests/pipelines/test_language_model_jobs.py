@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from ddt.data.tokens import TokenMeta, write_shard
 from ddt.mllm import DDTLlama
-from ddt.mllm.config import LanguageModelConfig, SamplingConfig
+from ddt.mllm.config import LanguageModelConfig, LoraConfig, SamplingConfig
 from ddt.params import FinetuneParams, PretrainParams
 from ddt.store import mark_complete, open_store
 from ddt.tokenizer import DDTTokenizer, presets
@@ -26,7 +26,9 @@ from tests.processes import run_processes
 
 FIT_SHORT = dataclasses.replace(FIT, steps=4, global_batch=8, micro_batch=2, lr=1e-3, warmup_steps=1)
 SHAPE = LanguageModelConfig(32, 2, 4, 2, 64, 256, False, 10_000.0)
-SPREAD = dataclasses.replace(RESOURCES, tensor_parallel=2, shard_weights=True, checkpoint_activations=True)
+SPREAD = dataclasses.replace(
+    RESOURCES, train_workers=4, tensor_parallel=2, shard_weights=True, checkpoint_activations=True
+)
 
 
 @pytest.fixture(scope="module")
@@ -60,15 +62,15 @@ def run_jobs(store: str, text: str, name: str, spread: bool) -> list[float]:
     hooks = [lambda step, metrics: losses.append(metrics["train/loss"])]
     resources = SPREAD if spread else RESOURCES
     config = dataclasses.replace(FIT_SHORT, log_every=1)
-    pretrain = PretrainParams(None, text, SHAPE, 96, 0.6, 0.1, 0.0, None, 1e-4, config)
+    pretrain = PretrainParams(None, "mean", text, SHAPE, 96, 0.6, 0.1, 0.0, None, False, 1e-4, None, config)
     PretrainJob("pretrain", f"{name}-{'a' * 40}", store, resources, hooks).run(
         pretrain, "shards/train_tokenizer/model", ["shards/pairs.arrow"]
     )
     key = published(store, "pretrain", name).relative_to(store).as_posix()
     mix = {"text_to_image": 0.6, "caption": 0.4}
-    finetune = FinetuneParams(96, mix, 0.6, 0.1, 0.0, config, SamplingConfig())
+    finetune = FinetuneParams(96, mix, 0.6, 0.1, 0.0, None, config, SamplingConfig())
     FinetuneJob("finetune", f"{name}-{'b' * 40}", store, resources, hooks).run(
-        finetune, key, ["shards/pairs.arrow"], []
+        finetune, key, ["shards/pairs.arrow"], [], [], mix
     )
     return losses
 
@@ -98,9 +100,76 @@ def test_spread_jobs_publish_what_one_process_does(inputs):
     assert DDTLlama.from_pretrained(second).generate_image(["a red circle"], cfg_scale=1.0)
 
 
-def test_one_process_publishes_a_whole_model(inputs):
+def test_settings_that_contradict_are_refused(tmp_path):
+    job = FinetuneJob("finetune", "c" * 64, str(tmp_path), SPREAD, [])
+    with pytest.raises(ValueError, match="finetune.lora: .* expected resources.tensor_parallel = 1"):
+        job.check(LoraConfig(2, 4, 0.0), FIT_SHORT)
+    with pytest.raises(ValueError, match="finetune.fit.optimizer = muon: wants whole matrices"):
+        job.check(None, dataclasses.replace(FIT_SHORT, optimizer="muon"))
+
+
+@pytest.fixture
+def no_weights(monkeypatch):
+    """Weights must not be read: what is wrong is seen before."""
+
+    def read(*arguments, **options):
+        raise AssertionError("weights were read")
+
+    for name in ("ddt.mllm.build.load_model", "ddt.mllm.sharding.load_sharded"):
+        monkeypatch.setattr(name, read)
+
+
+def pretrain_from(inputs: dict[str, str], init: Path, shards: str = "shards/pairs.arrow") -> None:
+    config = dataclasses.replace(FIT_SHORT, log_every=1)
+    params = PretrainParams(
+        str(init), "mean", inputs["text"], None, 96, 0.6, 0.1, 0.0, None, False, 1e-4, None, config
+    )
+    job = PretrainJob("pretrain", "d" * 64, inputs["store"], RESOURCES, [])
+    job.run(params, "shards/train_tokenizer/model", [shards])
+
+
+def write_config(folder: Path, **values: object) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 32, **values}))
+    return folder
+
+
+def test_a_checkpoint_that_does_not_fit_is_named_before_its_weights_are_read(inputs, no_weights, tmp_path):
+    with pytest.raises(ValueError, match="its type is 'gpt2'; supported: llama, gemma2"):
+        pretrain_from(inputs, write_config(tmp_path / "class", model_type="gpt2"))
+    with pytest.raises(ValueError, match="the model has 100 embedding rows, its tokenizer .* text ids"):
+        pretrain_from(inputs, write_config(tmp_path / "rows", vocab_size=100))
+    other = write_config(tmp_path / "codes", vocab_size=5000)
+    settings = {"format_version": 1, "tokenizer_digest": "f" * 64, "codebook_size": 9}
+    (other / "ddt.json").write_text(json.dumps(settings))
+    (other / "_COMPLETE").touch()
+    with pytest.raises(ValueError, match="knows the codes of tokenizer ffffffffffffffff, the data those of"):
+        pretrain_from(inputs, other)
+
+
+def put_shard_of_another_tokenizer(inputs: dict[str, str], folder: Path) -> None:
+    columns = {"sample_id": ["a"], "short": ["a"], "long": ["a"], "codes": [[0, 1, 2, 3]]}
+    write_shard(folder / "other.arrow", columns, TokenMeta("e" * 64, 4, 32, "V_1..V_T"), "pairs")
+    open_store(inputs["store"]).put_file("shards/other.arrow", folder / "other.arrow")
+
+
+def test_shards_of_another_tokenizer_are_named_before_weights_are_read(inputs, no_weights, tmp_path):
+    put_shard_of_another_tokenizer(inputs, tmp_path)
+    with pytest.raises(ValueError, match="made by tokenizer eeeeeeeeeeeeeeee, but the tokenizer given is"):
+        pretrain_from(inputs, write_config(tmp_path / "init", vocab_size=5000), "shards/other.arrow")
+
+
+def test_one_process_publishes_a_whole_model(inputs, request, tmp_path):
     losses = run_jobs(inputs["store"], inputs["text"], "alone", False)
     assert len(losses) == 8
     tuned = DDTLlama.from_pretrained(published(inputs["store"], "finetune", "alone"))
     assert set(tuned.made_from) == {"pretrain", "image_tokenizer", "finetune"}
     assert tuned.caption(tuned.generate_image(["a red circle"], cfg_scale=1.0))
+
+    put_shard_of_another_tokenizer(inputs, tmp_path)
+    request.getfixturevalue("no_weights")
+    key = published(inputs["store"], "pretrain", "alone").relative_to(inputs["store"]).as_posix()
+    finetune = FinetuneParams(96, {"caption": 1.0}, 0.6, 0.1, 0.0, None, FIT_SHORT, SamplingConfig())
+    job = FinetuneJob("finetune", "e" * 64, inputs["store"], RESOURCES, [])
+    with pytest.raises(ValueError, match="made by tokenizer eeeeeeeeeeeeeeee, but the tokenizer given is"):
+        job.run(finetune, key, ["shards/other.arrow"], [], [], {"caption": 1.0})

@@ -6,8 +6,11 @@ or several; `<image>` in a turn says where a picture stands. An entry without pi
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +23,47 @@ ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assi
 Turn = dict[str, str]  # role "user" or "assistant", and text
 
 
-def read_conversations(
-    path: str | Path, images: str | Path, max_pixels: int, min_side_px: int
-) -> Iterator[dict[str, Any] | Reject]:
-    """Rows of CONVERSATION_SCHEMA and Rejects, in the file's order; picture paths are below folder `images`.
+@dataclass(frozen=True)
+class Part:
+    """Entries `start` to `stop` of a file. `digest` is of their text and of the sizes of their pictures.
 
-    Raises ValueError where the file is neither a JSON list nor JSON lines.
+    Of the sizes only: one file names a million pictures, and reading them all to see whether anything is new
+    would take as long as the stage itself.
+    """
+
+    start: int
+    stop: int
+    digest: str
+
+
+def split_conversations(path: str | Path, images: str | Path, entries: int) -> list[Part]:
+    """A file in parts of so many `entries`. Raises ValueError as `read_conversations` does."""
+    root, parts, start = Path(images), [], 0
+    for group in _batched(_entries(Path(path)), entries):
+        digest = hashlib.sha256(json.dumps(group, sort_keys=True).encode())
+        for entry in group:
+            sizes = [_size(root / str(name)) for name in _image_names(entry)]
+            digest.update(json.dumps(sizes).encode())
+        parts.append(Part(start, start + len(group), digest.hexdigest()))
+        start += len(group)
+    return parts
+
+
+def read_conversations(
+    path: str | Path,
+    images: str | Path,
+    max_pixels: int,
+    min_side_px: int,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[dict[str, Any] | Reject]:
+    """Rows of CONVERSATION_SCHEMA and Rejects of entries `start` to `stop`, in the file's order.
+
+    Picture paths are below folder `images`. Raises ValueError where the file is neither a JSON list nor JSON
+    lines.
     """
     root = Path(images).resolve()
-    for number, entry in enumerate(_entries(Path(path))):
+    for number, entry in islice(enumerate(_entries(Path(path))), start, stop):
         key = str(entry.get("id", number)) if isinstance(entry, dict) else str(number)
         try:
             turns = read_turns(entry)
@@ -90,12 +125,26 @@ def _turn(turn: Any) -> Turn | None:
     return {"role": ROLES[role], "text": text.strip()}
 
 
-def _image_names(entry: dict[str, Any]) -> list[str]:
-    names = entry.get("image") or []
-    return [names] if isinstance(names, str) else list(names)
+def _image_names(entry: Any) -> list[Any]:
+    names = entry.get("image") if isinstance(entry, dict) else None
+    return list(names) if isinstance(names, list) else [names] if names else []
 
 
-def _read_image(root: Path, name: str, max_pixels: int, min_side_px: int) -> bytes:
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except (OSError, ValueError):  # ValueError: a null byte in the name
+        return -1
+
+
+def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+    while group := list(islice(items, size)):
+        yield group
+
+
+def _read_image(root: Path, name: Any, max_pixels: int, min_side_px: int) -> bytes:
+    if not isinstance(name, str) or "\0" in name:
+        raise Reject("bad_record", f"image {name!r}: expected a path")
     path = (root / name).resolve()
     if root not in path.parents:
         raise Reject("bad_record", f"image {name!r} lies outside the folder of images")

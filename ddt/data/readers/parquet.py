@@ -67,7 +67,10 @@ class _Columns:
         self.labels = _label_names(schema)
 
         def is_caption(name: str) -> bool:
-            return _is_text(schema.field(name).type) or name in self.labels
+            kind = schema.field(name).type
+            # Numbers are captions only where the user says so: the labels of a set without names.
+            is_number = name == caption and pa.types.is_integer(kind)
+            return _is_text(kind) or name in self.labels or is_number
 
         def is_image(name: str) -> bool:
             return _is_image(schema.field(name).type)
@@ -99,7 +102,7 @@ class _Columns:
             if not 0 <= caption < len(names):
                 return Reject("bad_record", f"row {row}: no class {caption} in {self.caption}", key=key)
             caption = names[caption]
-        return RawSample(key, image, caption, meta)
+        return RawSample(key, image, str(caption), meta)
 
 
 def _find(

@@ -13,7 +13,8 @@ from ddt.data.readers.tar import read_tar
 from ddt.records import Reject, canonical_caption, check_image, sample_id
 from ddt.store import StoreError, open_store, sha256_file
 
-KINDS = {".tar": "tar", ".parquet": "parquet"}
+KINDS = {".tar": "tar", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}
+PAIRS, EDITS, CONVERSATIONS = (".tar", ".parquet"), (".parquet",), (".json", ".jsonl")
 
 
 class SourceConfig(Protocol):
@@ -31,20 +32,21 @@ class SourceConfig(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One source shard: a local path (of S3 objects, a cached copy), its content's digest, tar or parquet."""
+    """One source shard: a local path (of S3 objects, a cached copy), its content's digest, one of KINDS."""
 
     path: Path
     digest: str
     kind: str
 
 
-def list_sources(where: str | Path, what: str = "source") -> list[Source]:
-    """All tars and Parquet files of a folder (recursively), a single file, a glob or an s3:// prefix.
+def list_sources(where: str | Path, what: str = "source", suffixes: tuple[str, ...] = PAIRS) -> list[Source]:
+    """All files with these suffixes of a folder (recursively), a single file, a glob or an s3:// prefix.
 
     Sorted by name; files with equal content count once. Raises ValueError, naming `what` (the key that
     holds `where`), where there is nothing to read.
     """
-    paths = _s3_paths(str(where), what) if str(where).startswith("s3://") else _local_paths(str(where), what)
+    find = _s3_paths if str(where).startswith("s3://") else _local_paths
+    paths = find(str(where), what, suffixes)
     by_digest: dict[str, Source] = {}
     for path in paths:
         digest = sha256_file(path)
@@ -52,7 +54,7 @@ def list_sources(where: str | Path, what: str = "source") -> list[Source]:
     return list(by_digest.values())
 
 
-def _local_paths(where: str, what: str) -> list[Path]:
+def _local_paths(where: str, what: str, suffixes: tuple[str, ...]) -> list[Path]:
     place = Path(where).expanduser()
     if any(c in where for c in "*?["):
         found: Iterable[Path] = Path(place.anchor or ".").glob(place.relative_to(place.anchor).as_posix())
@@ -62,21 +64,21 @@ def _local_paths(where: str, what: str) -> list[Path]:
         found = [place]
     else:
         raise ValueError(f"{what}: {where} does not exist")
-    paths = sorted(p for p in found if p.suffix in KINDS and p.is_file() and not p.name.startswith("."))
+    paths = sorted(p for p in found if p.suffix in suffixes and p.is_file() and not p.name.startswith("."))
     if not paths:
-        raise ValueError(f"{what}: no {' or '.join(KINDS)} file in {where}")
+        raise ValueError(f"{what}: no {' or '.join(suffixes)} file in {where}")
     return paths
 
 
-def _s3_paths(where: str, what: str) -> list[Path]:
+def _s3_paths(where: str, what: str, suffixes: tuple[str, ...]) -> list[Path]:
     bucket, _, prefix = where.removeprefix("s3://").partition("/")
     store = open_store(f"s3://{bucket}")
     try:
-        keys = [key for key in store.list(prefix) if Path(key).suffix in KINDS]
+        keys = [key for key in store.list(prefix) if Path(key).suffix in suffixes]
     except StoreError as error:
         raise ValueError(f"{what}: {error}") from error
     if not keys:
-        raise ValueError(f"{what}: no {' or '.join(KINDS)} object under {where}")
+        raise ValueError(f"{what}: no {' or '.join(suffixes)} object under {where}")
     return [store.fetch(key) for key in keys]
 
 

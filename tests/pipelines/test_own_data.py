@@ -1,0 +1,297 @@
+"""Own files in their published formats, through the stages' own functions, to a model tuned on them.
+
+Ray's actors and Great Expectations are left out: the same workers and jobs run here one after the other.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+
+from ddt.data.schemas import PAIR_SCHEMA
+from ddt.data.tokens import TokenDataset
+from ddt.manifest import Commit, Manifest, commits
+from ddt.mllm import DDTLlama
+from ddt.mllm.config import LoraConfig
+from ddt.params import Params, load_params
+from ddt.records import read_shard, write_shard
+from ddt.store import Store, open_store
+from ddt.tokenizer import DDTTokenizer, presets
+from pipelines import finetune, ingest, pretrain, tokenize_images
+from pipelines.cli import main
+from pipelines.models import publish_model
+from pipelines.runner import StageContext, StageError
+from tests.data.test_instruction_readers import png, said
+from tests.mllm.mllm_tiny import make_tokenizer
+from tests.pipelines.ray_support import RESOURCES
+from tests.pipelines.test_language_model_jobs import FIT_SHORT, SHAPE
+
+ROOT = Path(__file__).resolve().parents[2]
+PARAMS = str(ROOT / "params.yaml")
+CHATS = [
+    {"id": "a", "image": "coco/red.png", "conversations": said("<image>\nColour?", "Red.", "Sure?", "Yes.")},
+    {"id": "b", "image": ["coco/red.png", "b.png"], "conversations": said("<image> or <image>?", "Both.")},
+    {"id": "c", "conversations": said("Hello", "Hi")},
+    {"id": "d", "image": "gone.png", "conversations": said("<image>", "lost")},
+]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """What a user has: labelled images, conversations, edits and text, as they are published."""
+    folder = tmp_path / "own"
+    (folder / "coco").mkdir(parents=True)
+    (folder / "coco/red.png").write_bytes(png("red"))
+    (folder / "b.png").write_bytes(png("blue"))
+    (folder / "llava.json").write_text(json.dumps(CHATS))
+    images = [{"bytes": png(colour), "path": None} for colour in ("red", "blue", "green", "white")]
+    pairs = pa.table({"image": images, "text": [f"a picture {i}" for i in range(4)]})
+    pq.write_table(pairs, folder / "pairs.parquet")
+    edits = {"original_image": images[:2], "edit_prompt": ["greener", "bluer"], "edited_image": images[2:]}
+    pq.write_table(pa.table(edits), folder / "edits.parquet")
+    (folder / "text.jsonl").write_text("\n".join(json.dumps({"text": f"words {i}"}) for i in range(3)))
+    return folder
+
+
+def own_params(files: Path, *overrides: str) -> Params:
+    return load_params(
+        ROOT / "params.yaml",
+        overrides=[
+            f"ingest.source={files}/pairs.parquet",
+            f"ingest.conversations={files}/llava.json",
+            f"ingest.edits={files}/edits.parquet",
+            "ingest.min_side_px=8",
+            *overrides,
+        ],
+    )
+
+
+class Stages:
+    """The stages of one run, with the manifests that each leaves to the next."""
+
+    def __init__(self, params: Params, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.params, self.folder = params, folder
+        self.store: Store = open_store(folder / "store")
+        self.inputs: dict[str, Manifest] = {}
+        for module in (ingest, tokenize_images):
+            monkeypatch.setattr(module, "run_units", one_after_another)
+        passed = SimpleNamespace(page=folder, require=lambda stage: None)
+        monkeypatch.setattr(tokenize_images, "validate", lambda *_: passed)
+
+    def context(self, name: str) -> StageContext:
+        section, print_ = getattr(self.params, name), f"{len(self.inputs):064x}"
+        return StageContext(name, self.params, section, self.store, self.folder, print_, dict(self.inputs))
+
+    def keep(self, name: str, made: list[Commit]) -> None:
+        self.inputs[name] = Manifest(name, self.context(name).fingerprint, {}, tuple(made))
+
+    def run(self, module: Any, name: str) -> Any:
+        result = module.run(self.context(name))
+        self.keep(name, list(result.commits))
+        return result.report
+
+    def train(self, job: Any, name: str, **arguments: Any) -> DDTLlama:
+        ctx = self.context(name)
+        job(name, ctx.fingerprint, self.store.root_uri, RESOURCES, []).run(**arguments)
+        (made,) = commits(self.store, name, ctx.fingerprint).values()
+        self.keep(name, [made])
+        return DDTLlama.from_pretrained(self.store.fetch_tree(made.key.removesuffix("/_COMPLETE")))
+
+
+def one_after_another(ctx: StageContext, worker: Any, units: list[dict[str, Any]], **arguments: Any) -> Any:
+    made = worker(ctx.name, ctx.fingerprint, ctx.store.root_uri, arguments)
+    return [Commit(**made(unit)) for unit in sorted(units, key=lambda unit: unit["unit"])]
+
+
+def select_all(stages: Stages) -> None:
+    """`select` without a judge: every pair is kept."""
+    from ddt.manifest import write_unit
+
+    made = []
+    for c in stages.inputs["ingest"].commits:
+        if c.stats["role"] == "pairs":
+            rows = read_shard(stages.store.fetch(c.key), ["sample_id", "caption"]).to_pylist()
+            path = stages.folder / "pairs.arrow"
+            pairs = [
+                {"sample_id": r["sample_id"], "short": r["caption"], "long": "", "score": 1.0} for r in rows
+            ]
+            write_shard(path, pairs, PAIR_SCHEMA)
+            stats = {"records": c.key}
+            made.append(write_unit(stages.store, "select", "5" * 64, c.unit, path, len(pairs), stats=stats))
+    stages.keep("select", made)
+
+
+def publish_tokenizer(stages: Stages) -> None:
+    torch.manual_seed(0)
+    folder = stages.folder / "tokenizer"
+    DDTTokenizer(presets()["debug"]).eval().save_pretrained(folder)
+    (folder / "_COMPLETE").touch()
+    stages.keep("train_tokenizer", [publish_model(stages.store, "train_tokenizer", "7" * 64, folder, 1, {})])
+
+
+def test_a_model_is_tuned_on_own_files_by_params_alone(files, tmp_path, monkeypatch):
+    params = own_params(files, "finetune.mix.chat=1.0", "ingest.max_reject_rate=0.5")
+    stages = Stages(params, tmp_path, monkeypatch)
+    report = stages.run(ingest, "ingest")
+    counts = [report.metrics[f"ingest/{role}"] for role in ("pairs", "chat", "instruct", "rejected")]
+    assert counts == [4, 3, 2, 1]
+    assert "gone.png" in str(report.tables["Rejected samples (some)"])
+
+    select_all(stages)
+    publish_tokenizer(stages)
+    stages.run(tokenize_images, "tokenize_images")
+    (shard,) = pretrain.token_shards(stages.inputs["tokenize_images"], "chat")
+    chats = TokenDataset([stages.store.fetch(shard)])
+    assert [len(chats.conversation(i)[1]) for i in range(3)] == [1, 2, 0]
+    assert (chats.conversation(0)[1] == chats.conversation(1)[1][0]).all()  # the same picture, the same codes
+    assert [turn["text"] for turn in chats.conversation(0)[0]][1:] == ["Red.", "Sure?", "Yes."]
+
+    make_tokenizer().save_pretrained(tmp_path / "text")
+    section = dataclasses.replace(
+        params.pretrain, text_tokenizer=str(tmp_path / "text"), model=SHAPE, row_length=96,
+        text_rate=0.5, text_source=f"{files}/text.jsonl", fit=FIT_SHORT,
+    )  # fmt: skip
+    tokens = stages.inputs["tokenize_images"]
+    images = finetune.model_key(stages.inputs["train_tokenizer"])
+    shards = pretrain.token_shards(tokens, "pairs")
+    stages.train(pretrain.PretrainJob, "pretrain", params=section, tokenizer=images, shards=shards)
+
+    seen: dict[str, Any] = {}
+
+    def train_here(ctx: StageContext, job: Any, **arguments: Any) -> Any:
+        seen.update(arguments)
+        tuned = dataclasses.replace(ctx.section, row_length=96, fit=FIT_SHORT)
+        model = stages.train(job, "finetune", **{**arguments, "params": tuned})
+        return stages.inputs["finetune"].commits[0], SimpleNamespace(notes=[], model=model)
+
+    monkeypatch.setattr(finetune, "run_training", train_here)
+    report = finetune.run(stages.context("finetune")).report
+    assert seen["mix"]["chat"] == 1.0 and "vqa" not in seen["mix"] and seen["chats"] == [shard]
+    assert report.notes == ["No data in the source for vqa: left out of the mix."]
+    assert report.model.caption(report.model.generate_image(["a picture 1"], cfg_scale=1.0))
+
+
+def test_a_labelled_set_becomes_a_model_that_draws_by_class(files, tmp_path, monkeypatch, capsys):
+    images = [{"bytes": png(colour), "path": None} for colour in ("red", "blue", "green", "white")]
+    pq.write_table(pa.table({"image": images, "label": [1, 7, 1, 7]}), files / "pairs.parquet")
+    overrides = (
+        "ingest.caption_column=label",
+        "pretrain.class_conditional=true",
+        "ingest.conversations=null",
+    )
+    stages = Stages(own_params(files, *overrides, "ingest.edits=null"), tmp_path, monkeypatch)
+    stages.run(ingest, "ingest")
+    select_all(stages)
+    publish_tokenizer(stages)
+    stages.run(tokenize_images, "tokenize_images")
+    make_tokenizer().save_pretrained(tmp_path / "text")
+    section = dataclasses.replace(
+        stages.params.pretrain, text_tokenizer=str(tmp_path / "text"), model=SHAPE, row_length=96,
+        text_rate=0.0, text_source=None, fit=FIT_SHORT,
+    )  # fmt: skip
+    shards = pretrain.token_shards(stages.inputs["tokenize_images"], "pairs")
+    images_key = finetune.model_key(stages.inputs["train_tokenizer"])
+    trained = stages.train(
+        pretrain.PretrainJob, "pretrain", params=section, tokenizer=images_key, shards=shards
+    )
+    assert trained.classes == ("1", "7")
+    tuned = dataclasses.replace(
+        stages.params.finetune, mix={"class_to_image": 1.0}, row_length=96, fit=FIT_SHORT,
+        lora=LoraConfig(2, 4, 0.0),
+    )  # fmt: skip
+    key = finetune.model_key(stages.inputs["pretrain"])
+    arguments = {"params": tuned, "pairs": shards, "instructions": [], "chats": [], "mix": tuned.mix}
+    assert stages.train(finetune.FinetuneJob, "finetune", model=key, **arguments).classes == ("1", "7")
+
+    folder = stages.store.fetch_tree(finetune.model_key(stages.inputs["finetune"]))
+    draw = ["generate", "--model", str(folder), "-o", str(tmp_path / "out.png"), "--params", PARAMS]
+    main([*draw, "--class", "7"])
+    assert Image.open(tmp_path / "out.png").size == (16, 16)
+    for wrong, message in ((["--class", "8"], "class '8': not among"), ([], "a prompt or --class"),
+                           (["x", "--class", "7"], "a prompt or --class")):  # fmt: skip
+        with pytest.raises(SystemExit):
+            main([*draw, *wrong])
+        assert message in capsys.readouterr().err
+
+
+def test_captions_are_not_classes(monkeypatch):
+    monkeypatch.setattr(pretrain, "MAX_CLASSES", 3)
+    pairs: Any = SimpleNamespace(distinct=lambda column: ["a", "b", "c", "d"])
+    with pytest.raises(ValueError, match="4 different native captions, expected 1 to 3 names"):
+        pretrain.class_names(pairs)
+
+
+def test_a_changed_picture_is_read_again_and_another_part_is_not(files, monkeypatch):
+    monkeypatch.setattr(ingest, "CONVERSATIONS_PER_UNIT", 2)
+    params = own_params(files).ingest
+
+    def chat_units() -> list[dict[str, Any]]:
+        return [unit for unit in ingest.source_units(params, "f") if unit["role"] == "chat"]
+
+    first = chat_units()
+    assert [(unit["start"], unit["stop"]) for unit in first] == [(0, 2), (2, 4)]
+    (files / "gone.png").write_bytes(png("white"))
+    second = chat_units()
+    assert second[0] == first[0] and second[1]["unit"] != first[1]["unit"]
+
+
+def test_what_is_not_there_is_named(files, tmp_path, monkeypatch):
+    def mistake(*overrides: str) -> str:
+        with pytest.raises(ValueError) as caught:
+            ingest.source_units(own_params(files, *overrides).ingest, "f")
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "ingest.conversations: /nowhere does not exist" in mistake("ingest.conversations=/nowhere")
+    assert "ingest.conversation_images: /nowhere is not a folder" in mistake(
+        "ingest.conversation_images=/nowhere"
+    )
+    assert "ingest.edits: no .parquet file" in mistake(f"ingest.edits={files}/coco")
+    (files / "empty.json").write_text("[]")
+    assert "no conversation in" in mistake(f"ingest.conversations={files}/empty.json")
+    (files / "coco/broken.json").write_text("[1,")
+    assert "broken.json: not JSON" in mistake(f"ingest.conversations={files}/coco/broken.json")
+    (files / "lost.json").write_text(json.dumps([CHATS[3]]))
+    params = own_params(files, f"ingest.conversations={files}/lost.json", "ingest.max_reject_rate=0.9")
+    with pytest.raises(StageError, match="nothing usable in ingest.conversations = .*lost.json"):
+        Stages(params, tmp_path, monkeypatch).run(ingest, "ingest")
+
+
+def test_text_is_part_of_what_a_model_is_and_missing_text_is_named(files, tmp_path):
+    def found(source: Path) -> dict[str, str]:
+        section = load_params(ROOT / "params.yaml", overrides=[f"pretrain.text_source={source}"]).pretrain
+        return pretrain.models(section)
+
+    whole = found(files / "text.jsonl")
+    assert whole == found(files) and "text_source/text.jsonl" in whole
+    (files / "text.jsonl").write_text('{"text": "other"}')
+    assert found(files) != whole
+    with pytest.raises(ValueError, match="pretrain.text_source = .*coco: no .jsonl file in it"):
+        found(files / "coco")
+    with pytest.raises(ValueError, match="pretrain.text_source = .*gone: no such file or folder"):
+        found(files / "gone")
+
+
+def test_a_mix_without_its_data_is_named():
+    mix = {"text_to_image": 0.5, "edit": 0.5, "vqa": 0.0}
+    assert finetune.usable_mix(mix, set(), False, False) == (
+        {"text_to_image": 0.5, "vqa": 0.0},
+        ["No data in the source for edit: left out of the mix."],
+    )
+    assert finetune.usable_mix(mix, {"edit", "qa"}, False, False) == (mix, [])
+    assert "not used" in finetune.usable_mix(mix, {"edit"}, True, False)[1][0]
+    with pytest.raises(ValueError, match="finetune.mix.chat = 1: there are no conversations"):
+        finetune.usable_mix(mix | {"chat": 1}, {"edit"}, False, False)
+    with pytest.raises(ValueError, match="class_to_image = 1: the model has no classes"):
+        finetune.usable_mix({"class_to_image": 1}, set(), False, False)
+    with pytest.raises(ValueError, match="no data for any of its tasks"):
+        finetune.usable_mix({"edit": 1.0}, {"qa"}, False, False)

@@ -1,0 +1,112 @@
+"""`ddt generate|edit|chat` on a small untrained model: what is written, when, and what is refused."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ddt.mllm import DDTLlama
+from ddt.mllm.build import new_model
+from ddt.mllm.config import SamplingConfig
+from ddt.mllm.vocabulary import extend_tokenizer
+from ddt.tokenizer import DDTTokenizer, presets
+from pipelines import use
+from pipelines.cli import main
+from tests.mllm.mllm_tiny import TINY, make_tokenizer
+
+PARAMS = str(Path(__file__).resolve().parents[2] / "params.yaml")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory) -> str:
+    torch.manual_seed(0)
+    image_tokenizer = DDTTokenizer(presets()["debug"]).eval()
+    with torch.no_grad():  # layers that start at zero would draw grey whatever the codes
+        for parameter in image_tokenizer.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    text_tokenizer = make_tokenizer()
+    vocabulary = extend_tokenizer(text_tokenizer, image_tokenizer.config.codebook_size)
+    language_model = new_model(TINY, vocabulary, 0)
+    with torch.no_grad():
+        language_model.get_output_embeddings().weight[vocabulary.bov] *= 20
+    folder = tmp_path_factory.mktemp("use") / "model"
+    sampling = SamplingConfig(cfg_scale=2.0, max_new_tokens=4)
+    DDTLlama(language_model, text_tokenizer, image_tokenizer, sampling).save_pretrained(folder)
+    return str(folder)
+
+
+def run(*arguments: str) -> None:
+    main([*arguments, "--params", PARAMS])
+
+
+def mistake(capsys, *arguments: str) -> str:
+    with pytest.raises(SystemExit) as stopped:
+        run(*arguments)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("order", ["V_1..V_T", "V_T..V_1"])
+def test_a_preview_of_all_tokens_is_the_picture(model, order):
+    whole = DDTLlama.from_pretrained(model)
+    object.__setattr__(whole.image_tokenizer.config, "token_order", order)
+    whole.builder.token_order = order
+    seen = []
+    (image,) = whole.generate_image(["a"], on_token=lambda ids: seen.append(whole.preview(ids)), num_steps=1)
+    previews = [preview.tobytes() for (preview,) in seen]
+    assert previews[-1] == image.tobytes() and len(set(previews)) > 1
+    assert len(seen) == whole.image_tokenizer.config.num_tokens
+
+
+def test_watch_writes_whole_pictures_as_they_form(model, tmp_path, monkeypatch, capsys):
+    written = []
+
+    def watching(image: Image.Image, output: Path) -> None:
+        real(image, output)
+        written.append(Image.open(io.BytesIO(output.read_bytes())).size)
+
+    real = use.write
+    monkeypatch.setattr(use, "write", watching)
+    output = tmp_path / "out.png"
+    asked = ["generate", "a red circle", "--model", model, "-o", str(output)]
+    run(*asked, "--num-images", "3", "--grid", "2", "--scale", "2", "--watch")
+    num_tokens = presets()["debug"].num_tokens
+    assert written == [(64, 64)] * (num_tokens + 1)
+    assert capsys.readouterr().out == f"{output}\n"
+    last = output.read_bytes()
+    run(*asked, "--num-images", "3", "--grid", "2", "--scale", "2")
+    assert output.read_bytes() == last and list(tmp_path.iterdir()) == [output]
+    assert "drawing: " in capsys.readouterr().err
+
+
+def test_edit_draws_several(model, tmp_path, capsys):
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "in.png")
+    output = str(tmp_path / "out.png")
+    run("edit", str(tmp_path / "in.png"), "bluer", "--model", model, "-o", output, "--num-images", "2")
+    assert Image.open(output).size == (32, 16)
+
+
+def test_chat_reads_lines_and_writes_pictures(model, tmp_path, monkeypatch, capsys):
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "in.png")
+    (tmp_path / "out").mkdir()
+    lines = f"<image {tmp_path}/in.png> more\n\nand again\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(lines))
+    run("chat", "--model", model, "-o", str(tmp_path / "out"))
+    said = capsys.readouterr().out.splitlines()
+    pictures = sorted((tmp_path / "out").glob("*.png"))
+    assert pictures and len(said) >= 2
+    assert all(f"<image {path}>" in "\n".join(said) for path in pictures)
+    assert Image.open(pictures[0]).size == (16, 16)
+
+
+def test_mistakes_are_one_line(model, tmp_path, capsys):
+    draw = ["generate", "a", "-o", str(tmp_path / "a.png"), "--model", "/nowhere"]
+    assert "--grid 0: expected at least 1" in mistake(capsys, *draw, "--grid", "0")
+    assert "--num-images 0: expected at least 1" in mistake(capsys, *draw, "--num-images", "0")
+    assert "--output /nowhere: no such folder" in mistake(capsys, "chat", "hi", "-o", "/nowhere")
+    line = mistake(capsys, "chat", "<image gone.png>", "--model", model, "-o", str(tmp_path))
+    assert "gone.png: no such file" in line
