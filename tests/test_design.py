@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import importlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,6 +62,14 @@ def test_dvc_and_flow_follow_the_graph() -> None:
         assert manifests == [f"data/workspace/manifests/{name}.json" for name in inputs]
         for name in inputs:
             assert flow_steps().index(name) < flow_steps().index(stage)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_dvc_depends_on_the_code_that_makes_a_stage_stale(stage: str) -> None:
+    for name in importlib.import_module(f"pipelines.{stage}").MODULES:
+        path = Path(name.replace(".", "/"))
+        covering = {path.as_posix(), f"{path}.py", *(parent.as_posix() for parent in path.parents)}
+        assert covering & set(dvc_stages()[stage]["deps"]), name
 
 
 def test_dvc_dependencies_exist() -> None:
