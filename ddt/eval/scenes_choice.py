@@ -33,7 +33,7 @@ from ddt.scenes.sample import sample_scene
 from ddt.scenes.world import EVALUATION_PARTS, scene_from_dict
 
 OPTIONS = 4
-KINDS = tuple(ANSWERS)
+KINDS = tuple(kind for kind, answers in ANSWERS.items() if len(answers) >= OPTIONS)
 
 
 class Choice(Benchmark):
