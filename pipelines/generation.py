@@ -81,8 +81,8 @@ class GenerationWorker(UnitWorker):
 def load_model(folder: Path, tokenizer_only: bool) -> Any:
     """The model of a folder, or its image tokenizer, on the GPU where there is one."""
     import torch
-    from ddt.baselines.kinds import load_image_tokenizer
 
+    from ddt.baselines.kinds import load_image_tokenizer
     from ddt.mllm import DDTLlama
     from ddt.mllm.model import IMAGE_TOKENIZER
 
