@@ -19,7 +19,7 @@ from flows.cards import show_report
 from pipelines import tracking
 from pipelines.cluster import begin_shared, local_cpus
 from pipelines.dvc_record import record
-from pipelines.graph import BESIDE_TRAINING, longest_chain
+from pipelines.graph import beside, longest_chain
 from pipelines.report import Report
 from pipelines.runner import run_stage
 
@@ -77,7 +77,7 @@ def run_step(flow: Any, stage: str) -> None:
     os.environ["DDT_RAY_OWNER"] = str(os.getppid())
     try:
         params = build(Params, flow.settings)
-        if stage in BESIDE_TRAINING:
+        if stage in beside("train_tokenizer"):
             params = replace(params, resources=beside_training(params.resources))
         report = run_stage(stage, params, flow.mlflow_run)
     except (ValueError, OSError) as error:

@@ -24,6 +24,7 @@ from ddt.manifest import commits, fingerprint
 from ddt.params import Params
 from ddt.store import Store, folder_digest, open_store
 from pipelines.cluster import connect, map_units
+from pipelines.models import image_tokenizer_folder
 from pipelines.units import Output, UnitWorker, digest_of
 
 STAGE = "benchmark"
@@ -84,13 +85,11 @@ def load_model(folder: Path, tokenizer_only: bool) -> Any:
 
     from ddt.baselines.kinds import load_image_tokenizer
     from ddt.mllm import DDTLlama
-    from ddt.mllm.model import IMAGE_TOKENIZER
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if not tokenizer_only:
         return DDTLlama.from_pretrained(folder, device)
-    inner = folder / IMAGE_TOKENIZER
-    return load_image_tokenizer(inner if inner.is_dir() else folder).to(device).eval()
+    return load_image_tokenizer(image_tokenizer_folder(folder)).to(device).eval()
 
 
 def generate_on_ray(

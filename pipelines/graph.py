@@ -17,8 +17,17 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "promote": ("train_tokenizer", "finetune", "evaluate"),
 }
 STAGES = tuple(INPUTS)
-# In the flow these run while the tokenizer trains.
-BESIDE_TRAINING = ("recaption", "score", "select")
+
+
+def ancestors(stage: str) -> frozenset[str]:
+    """All stages that must be done before this one."""
+    return frozenset(INPUTS[stage]).union(*map(ancestors, INPUTS[stage]))
+
+
+def beside(stage: str) -> tuple[str, ...]:
+    """The stages that may run at the same time: neither before this one nor after it."""
+    before = ancestors(stage) | {stage}
+    return tuple(name for name in STAGES if name not in before and stage not in ancestors(name))
 
 
 def longest_chain(seconds: Mapping[str, float]) -> float:

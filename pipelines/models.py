@@ -32,6 +32,12 @@ def model_folder(store: Store, manifest: Manifest) -> Path:
     return store.fetch_tree(model_key(manifest))
 
 
+def image_tokenizer_folder(folder: Path) -> Path:
+    """Where a folder's image tokenizer is: inside a language model's, or the folder itself."""
+    inner = folder / "image_tokenizer"  # as ddt.mllm.model writes it, which would import torch
+    return inner if inner.is_dir() else folder
+
+
 def find_model(reference: str, params: Params) -> Path:
     """Local folder of a model given as a folder, or as models:/<name>@<alias> or models:/<name>/<version>.
 

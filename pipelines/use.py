@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ddt.data.decode import read_image
 from ddt.params import Params
 from ddt.progress import Progress
-from pipelines.models import find_model
+from pipelines.models import find_model, image_tokenizer_folder
 
 if TYPE_CHECKING:
     from ddt.baselines.kinds import ImageTokenizer
@@ -201,9 +201,7 @@ def parse_slices(text: str, num_tokens: int) -> list[tuple[int, int]]:
 
 def tokenizer_folder(params: Params, reference: str) -> Path:
     """Where the image tokenizer of a folder or registry reference is: there, or inside a language model."""
-    folder = find_model(reference, params)
-    inner = folder / "image_tokenizer"
-    return inner if inner.is_dir() else folder
+    return image_tokenizer_folder(find_model(reference, params))
 
 
 def load_tokenizer(params: Params, reference: str) -> ImageTokenizer:

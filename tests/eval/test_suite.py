@@ -21,11 +21,12 @@ from ddt.eval.suite import BENCHMARKS, Photographs, does_not_apply, suite
 from ddt.eval.text_perplexity import Perplexity
 from ddt.mllm import DDTLlama
 from ddt.mllm.build import load_tokenizer, new_model
-from ddt.mllm.config import LanguageModelConfig, SamplingConfig
+from ddt.mllm.config import SamplingConfig
 from ddt.mllm.sequences import ANSWER, TEXT_ONLY
 from ddt.mllm.vocabulary import extend_tokenizer
 from ddt.scenes import weights_dir
 from ddt.tokenizer import DDTTokenizer, presets
+from tests.mllm.mllm_tiny import TINY
 
 SIDE_PX = 16
 
@@ -36,18 +37,8 @@ def model():
     image_tokenizer = DDTTokenizer(presets()["debug"]).eval()
     text_tokenizer = load_tokenizer(weights_dir("bpe"))
     vocabulary = extend_tokenizer(text_tokenizer, image_tokenizer.config.codebook_size)
-    config = LanguageModelConfig(
-        width=32,
-        layers=1,
-        heads=2,
-        kv_heads=1,
-        mlp_width=64,
-        max_length=128,
-        tie_embeddings=True,
-        rope_theta=10_000.0,
-    )
     sampling = SamplingConfig(cfg_scale=2.0, max_new_tokens=4)
-    return DDTLlama(new_model(config, vocabulary, 0), text_tokenizer, image_tokenizer, sampling)
+    return DDTLlama(new_model(TINY, vocabulary, 0), text_tokenizer, image_tokenizer, sampling)
 
 
 def config(*names, cases=12):

@@ -10,12 +10,12 @@ from ddt.eval.official import OFFICIAL
 from ddt.eval.official.geneval import GenEval
 from ddt.mllm import DDTLlama
 from ddt.mllm.build import load_tokenizer, new_model
-from ddt.mllm.config import LanguageModelConfig
 from ddt.mllm.vocabulary import extend_tokenizer
 from ddt.scenes import weights_dir
 from ddt.tokenizer import DDTTokenizer, presets
 from pipelines.benchmark import pairs
 from pipelines.cli import main
+from tests.mllm.mllm_tiny import TINY
 
 LINE = {"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"}
 
@@ -37,17 +37,7 @@ def model_folder(tmp_path):
     image_tokenizer = DDTTokenizer(presets()["debug"]).eval()
     text_tokenizer = load_tokenizer(weights_dir("bpe"))
     vocabulary = extend_tokenizer(text_tokenizer, image_tokenizer.config.codebook_size)
-    config = LanguageModelConfig(
-        width=32,
-        layers=1,
-        heads=2,
-        kv_heads=1,
-        mlp_width=64,
-        max_length=128,
-        tie_embeddings=True,
-        rope_theta=10_000.0,
-    )
-    model = DDTLlama(new_model(config, vocabulary, 0), text_tokenizer, image_tokenizer)
+    model = DDTLlama(new_model(TINY, vocabulary, 0), text_tokenizer, image_tokenizer)
     model.save_pretrained(tmp_path / "model")
     return tmp_path / "model"
 

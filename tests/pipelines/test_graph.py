@@ -8,13 +8,19 @@ import pytest
 
 from flows.support import beside_training
 from pipelines.fit import _cpus_per_worker
-from pipelines.graph import INPUTS, STAGES, longest_chain
+from pipelines.graph import INPUTS, STAGES, beside, longest_chain
 from tests.pipelines.ray_support import RESOURCES
 
 
 def test_stages_come_after_what_they_read():
     for place, stage in enumerate(STAGES):
         assert all(STAGES.index(name) < place for name in INPUTS[stage])
+
+
+def test_curation_runs_beside_the_tokenizers_training():
+    assert beside("train_tokenizer") == ("recaption", "score", "select")
+    assert beside("score") == ("train_tokenizer",)
+    assert beside("pretrain") == beside("ingest") == ()
 
 
 def test_the_longer_of_two_branches_counts():

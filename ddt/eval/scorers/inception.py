@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +27,9 @@ CLASSES, WIDTH, SIDE_PX = 1008, 2048, 299
 class Conv(nn.Module):
     """Convolution without bias, batch norm, ReLU; the names are those of the published state dict."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int | tuple[int, int], **options: object) -> None:
+    def __init__(self, inputs: int, outputs: int, kernel: int | tuple[int, int], **options: Any) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, bias=False, **options)  # type: ignore[arg-type]
+        self.conv = nn.Conv2d(inputs, outputs, kernel, bias=False, **options)
         self.bn = nn.BatchNorm2d(outputs, eps=0.001)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
@@ -69,13 +70,14 @@ class B(nn.Module):
 class C(nn.Module):
     def __init__(self, inputs: int, width: int) -> None:
         super().__init__()
-        across, down = {"kernel": (1, 7), "padding": (0, 3)}, {"kernel": (7, 1), "padding": (3, 0)}
+        across: dict[str, Any] = {"kernel": (1, 7), "padding": (0, 3)}
+        down: dict[str, Any] = {"kernel": (7, 1), "padding": (3, 0)}
         self.branch1x1 = Conv(inputs, 192, 1)
         self.branch7x7_1 = Conv(inputs, width, 1)
-        self.branch7x7_2, self.branch7x7_3 = Conv(width, width, **across), Conv(width, 192, **down)  # type: ignore[arg-type]
+        self.branch7x7_2, self.branch7x7_3 = Conv(width, width, **across), Conv(width, 192, **down)
         self.branch7x7dbl_1 = Conv(inputs, width, 1)
-        self.branch7x7dbl_2, self.branch7x7dbl_3 = Conv(width, width, **down), Conv(width, width, **across)  # type: ignore[arg-type]
-        self.branch7x7dbl_4, self.branch7x7dbl_5 = Conv(width, width, **down), Conv(width, 192, **across)  # type: ignore[arg-type]
+        self.branch7x7dbl_2, self.branch7x7dbl_3 = Conv(width, width, **down), Conv(width, width, **across)
+        self.branch7x7dbl_4, self.branch7x7dbl_5 = Conv(width, width, **down), Conv(width, 192, **across)
         self.branch_pool = Conv(inputs, 192, 1)
 
     def forward(self, x: Tensor) -> Tensor:
