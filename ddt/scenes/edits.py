@@ -26,6 +26,7 @@ from ddt.scenes.world import (
     Object,
     Scene,
     is_held_out,
+    part,
     place,
 )
 
@@ -153,9 +154,9 @@ def sample_edit(
     held_out: bool = False,
     parts: Sequence[int] = range(PARTS),
 ) -> Edit:
-    """A random scene of `parts` with a random edit, of the given kind or of any with equal shares."""
+    """A random scene with a random edit, both scenes of `parts`; of the given kind or any with equal shares."""
     kind = pick(rng, EDIT_KINDS) if kind is None else kind
     while True:
         edit = edit_scene(sample_scene(rng, held_out=held_out, parts=parts), rng, kind)
-        if edit is not None:
+        if edit is not None and part(edit.target) in parts:
             return edit

@@ -45,7 +45,7 @@ SPLITS: dict[int, tuple[tuple[float, tuple[int, ...]], ...]] = {
     3: ((0.50, (3,)), (0.25, (2, 1)), (0.25, (1, 1, 1))),
     4: ((0.55, (4,)), (0.15, (3, 1)), (0.15, (2, 2)), (0.15, (1, 1, 1, 1))),
 }
-LARGE_SHARE = (0.4, 0.3, 0.15, 0.05)  # of groups that are large, by the number of objects: room is limited
+LARGE_SHARE = (0.3, 0.3, 0.15, 0.05)  # of groups that are large, by the number of objects: room is limited
 TEXTURED_SHARE = 0.15
 MARGIN = 0.025  # from the border
 GAP = 0.05  # between boxes: 1.6 px at 32 px, so neighbours stay apart when blurred

@@ -57,7 +57,7 @@ BACKGROUNDS: tuple[str, ...] = tuple(BACKGROUND_RGB)
 # Centres lie on a grid of eighths of the side (4 px at 32 px), and each size has one radius: a small object
 # is about 8 px wide at 32 px, a large one about 12.
 GRID = 8
-RADIUS: dict[str, float] = {"small": 0.125, "large": 0.195}
+RADIUS: dict[str, float] = {"small": 0.125, "large": 0.1875}
 
 # Every scene belongs to one of these parts, by its hash. The last is for evaluation alone, and a shard of the
 # crawl draws from one of the others: on a grid, scenes of one object would often be drawn again.

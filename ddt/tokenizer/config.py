@@ -77,6 +77,9 @@ class DDTConfig:
     tail_dropout: Fraction  # share of samples whose prefix is cut at a uniformly drawn length
     condition_dropout: Fraction  # share of samples with no token at all
     position_norm: bool  # centre and scale z at each token position before it is put on the unit sphere
+    # Noise in training on the unit vectors, this long, before they are quantized: codes then differ only where
+    # images do, and a language model learns them faster.
+    code_noise: Annotated[float, Range(0)]
     unquantized_steps: Natural
     ema_decay: Fraction
     dead_threshold: Annotated[float, Range(0)]  # in expected hits of a code per step
@@ -189,6 +192,7 @@ def presets() -> dict[str, DDTConfig]:
         tail_dropout=0.0,
         condition_dropout=0.0,
         position_norm=False,
+        code_noise=0.0,
         unquantized_steps=2000,
         ema_decay=0.99,
         dead_threshold=0.2,

@@ -20,9 +20,9 @@ from ddt.tokenizer.layers import (
     compute_dtype,
     grid_points,
     patchify,
+    region_points,
     sincos_1d,
     sincos_2d,
-    spread_points,
     unpatchify,
 )
 
@@ -190,7 +190,7 @@ class Decoder(nn.Module):
         image_positions = sincos_2d(grid_points(grid), width, position_period)
         # Tokens that start as regions are placed where the encoder's queries start.
         token_positions = (
-            sincos_2d(spread_points(num_tokens, grid), width, position_period)
+            sincos_2d(region_points(num_tokens, grid), width, position_period)
             if regional_blocks
             else sincos_1d(torch.arange(num_tokens), width, position_period)
         )

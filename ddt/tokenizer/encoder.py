@@ -16,9 +16,9 @@ from ddt.tokenizer.layers import (
     compute_dtype,
     grid_points,
     patchify,
+    region_points,
     sincos_1d,
     sincos_2d,
-    spread_points,
 )
 
 
@@ -102,7 +102,7 @@ class Encoder(nn.Module):
         # As large as the positions: queries that differ from the start learn faster than nearly equal ones.
         queries_TD = torch.randn(num_tokens, width)
         if regional_blocks:  # with `align_attention`, query i starts by attending around the i-th point
-            places_TD = sincos_2d(spread_points(num_tokens, side // patch), width, position_period)
+            places_TD = sincos_2d(region_points(num_tokens, side // patch), width, position_period)
             queries_TD = places_TD - sincos_1d(positions, width, position_period)
         self.queries = nn.Parameter(queries_TD)
         self.blocks = nn.ModuleList(

@@ -72,12 +72,13 @@ def grid_points(side: int) -> Tensor:
     return torch.cartesian_prod(torch.arange(side), torch.arange(side)).float()
 
 
-def spread_points(count: int, side: int) -> Tensor:
-    """`count` points [count, 2] over a square grid; the first n lie evenly for any n (R2 sequence)."""
-    # Roberts' generalised golden ratio: the powers of 1/1.3247... step through the unit square.
-    steps_2 = torch.tensor([1.324717957244746], dtype=torch.float64) ** torch.tensor([-1.0, -2.0])
-    unit_L2 = (0.5 + torch.arange(count)[:, None] * steps_2) % 1
-    return (unit_L2 * side - 0.5).float()
+def region_points(count: int, side: int) -> Tensor:
+    """Centres [count, 2] of `count` equal regions of a square grid, row by row: as many columns as come
+    closest to a square, and at least as many rows."""
+    columns = next(n for n in range(math.isqrt(count), 0, -1) if count % n == 0)
+    rows = count // columns
+    ys, xs = ((torch.arange(n) + 0.5) / n * side - 0.5 for n in (rows, columns))
+    return torch.cartesian_prod(ys, xs)
 
 
 @torch.no_grad()

@@ -82,6 +82,7 @@ class DDTTokenizer(SavedModel[DDTConfig]):
             dead_threshold=config.dead_threshold,
             unquantized_steps=config.unquantized_steps,
             entropy_floor=config.entropy_floor,
+            noise=config.code_noise,
         )
         self.decoder = Decoder(
             side=config.grid_side,
@@ -121,7 +122,9 @@ class DDTTokenizer(SavedModel[DDTConfig]):
         """
         config = self.config
         x0_BCHW = self.space.from_images(images_BCHW)
-        quantized = self.quantizer(self.encoder(x0_BCHW), step, entropy=config.entropy_weight > 0)
+        quantized = self.quantizer(
+            self.encoder(x0_BCHW), step, entropy=config.entropy_weight > 0, generator=generator
+        )
         drawn_on = generator.device if generator is not None else x0_BCHW.device
         noise_BCHW = torch.randn(x0_BCHW.shape, generator=generator, device=drawn_on).to(x0_BCHW.device)
         t_B = flow.sample_times(

@@ -51,12 +51,14 @@ class Quantizer(nn.Module):
         dead_threshold: float,
         unquantized_steps: int,
         entropy_floor: float = 0.0,
+        noise: float = 0.0,
     ) -> None:
         super().__init__()
         self.ema_decay = ema_decay
         self.dead_threshold = dead_threshold
         self.unquantized_steps = unquantized_steps
         self.entropy_floor = entropy_floor
+        self.noise = noise
         self.norm = PositionNorm(normalise_positions, code_dim, ema_decay) if normalise_positions else None
         codebook_Kd = unit(torch.randn(codebook_size, code_dim))
         self.register_buffer("codebook_Kd", codebook_Kd)
@@ -64,14 +66,19 @@ class Quantizer(nn.Module):
         self.register_buffer("hits_K", torch.ones(codebook_size))  # EMA of the number matched per step
         self.register_buffer("ready", torch.zeros((), dtype=torch.bool))  # k-means has run
 
-    def forward(self, z_BTd: Tensor, step: int, entropy: bool = False) -> Quantized:
+    def forward(
+        self, z_BTd: Tensor, step: int, entropy: bool = False, generator: torch.Generator | None = None
+    ) -> Quantized:
         """Training: quantizes encoder outputs, then moves the codebook.
 
-        Before `unquantized_steps` the unit vectors pass through; at that step k-means places the codes.
+        Before `unquantized_steps` the unit vectors pass through; at that step k-means places the codes. In
+        training mode they are first moved by noise of length about `noise`, drawn by `generator`.
         Raises ValueError if the vectors of that step are fewer than the codes.
         """
         with torch.autocast(z_BTd.device.type, enabled=False):
             z_BTd = self._on_sphere(z_BTd, self.training)
+            if self.training and self.noise:
+                z_BTd = self._disturb(z_BTd, generator)
             zero = z_BTd.new_zeros(())
             if step < self.unquantized_steps:
                 return Quantized(z_BTd, None, z_BTd.new_zeros(z_BTd.shape[:2]), zero, {})
@@ -99,6 +106,12 @@ class Quantizer(nn.Module):
     def _on_sphere(self, z_BTd: Tensor, use_batch: bool) -> Tensor:
         z_BTd = z_BTd.float()
         return unit(z_BTd if self.norm is None else self.norm(z_BTd, use_batch))
+
+    def _disturb(self, z_BTd: Tensor, generator: torch.Generator | None) -> Tensor:
+        # Not in the paper. Without it an encoder writes into the codes what the decoder hardly needs.
+        drawn_on = generator.device if generator is not None else z_BTd.device
+        noise_BTd = torch.randn(z_BTd.shape, generator=generator, device=drawn_on).to(z_BTd.device)
+        return unit(z_BTd + self.noise * z_BTd.shape[-1] ** -0.5 * noise_BTd)
 
     @torch.no_grad()
     def _move_codes(self, z_Nd: Tensor, codes_N: Tensor, step: int) -> None:

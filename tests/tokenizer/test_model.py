@@ -9,7 +9,7 @@ import yaml
 
 from ddt.config import ConfigError
 from ddt.tokenizer import DDTConfig, DDTTokenizer, TokenizerLoss, presets, psnr_db, reconstruction_grid
-from ddt.tokenizer.layers import grid_points, spread_points
+from ddt.tokenizer.layers import grid_points, region_points
 
 
 def debug(**changes):
@@ -383,7 +383,7 @@ def test_regional_start_points_each_query_at_its_own_part_of_the_image():
     image = block.image.norm_attention(encoder.image_positions)
     q = block.query.qkv(query)[:, :width]
     k = block.image.qkv(image)[:, width : 2 * width]
-    nearest = (spread_points(16, 8)[:, None] - grid_points(8)).square().sum(-1)
+    nearest = (region_points(16, 8)[:, None] - grid_points(8)).square().sum(-1)
     attended = (q @ k.T).argmax(-1)
     assert (
         nearest.gather(1, attended[:, None]).squeeze(1) <= nearest.min(-1).values + 1e-6
@@ -392,9 +392,10 @@ def test_regional_start_points_each_query_at_its_own_part_of_the_image():
     assert gates.mean(1).tolist() == pytest.approx([0, 0, 0.3, 0, 0, 0.3])
 
 
-def test_spread_points_cover_the_grid_evenly_for_every_prefix():
-    points = spread_points(64, 8)
-    assert points.min() >= -0.5 and points.max() <= 7.5
-    for count in (4, 16, 64):
-        quadrants = ((points[:count] >= 3.5).long() * torch.tensor([2, 1])).sum(-1).bincount(minlength=4)
-        assert (quadrants - count / 4).abs().max() <= 1
+@pytest.mark.parametrize(("count", "rows", "columns"), [(16, 4, 4), (32, 8, 4), (480, 24, 20), (7, 7, 1)])
+def test_region_points_are_the_centres_of_equal_regions_row_by_row(count, rows, columns):
+    points = region_points(count, 32).view(rows, columns, 2)
+    height, width = 32 / rows, 32 / columns
+    for row, column in ((0, 0), (rows - 1, columns - 1), (rows // 2, columns // 2)):
+        expected = [(row + 0.5) * height - 0.5, (column + 0.5) * width - 0.5]
+        assert points[row, column].tolist() == pytest.approx(expected)

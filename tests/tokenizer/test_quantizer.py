@@ -81,6 +81,29 @@ def test_gradients_pass_straight_through_to_the_unit_vector():
     torch.testing.assert_close(got, expected)
 
 
+@pytest.mark.parametrize("unquantized", [0, 9])
+def test_noise_moves_unit_vectors_by_its_length_in_training_only(unquantized):
+    quantizer = make(code_dim=64, noise=0.3, unquantized=unquantized)
+    quantizer.ready.fill_(True)
+    quantizer.lookup = lambda z: (setattr(quantizer, "seen", z), torch.zeros(z.shape[:2], dtype=torch.int64))[
+        1
+    ]
+    z = vectors(batch=200, code_dim=64)
+
+    def moved(seed):
+        out = quantizer(z, step=0, generator=torch.Generator().manual_seed(seed))
+        return out.vectors_BTd if unquantized else quantizer.seen
+
+    first = moved(11)
+    torch.testing.assert_close(first.norm(dim=-1), torch.ones(200, 6))
+    # tan of the angle is the length of the noise across z
+    cosine = (first * unit(z)).sum(-1)
+    assert (1 / cosine**2 - 1).mean().sqrt().item() == pytest.approx(0.3, rel=0.05)
+    assert torch.equal(moved(11), first) and not torch.equal(moved(12), first)
+    quantizer.eval()
+    torch.testing.assert_close(moved(11), unit(z))
+
+
 def test_ema_equals_hand_computation():
     quantizer, z = placed(codebook_size=2, code_dim=2, decay=0.75), torch.tensor([[[2.0, 0.0], [0.0, 3.0]]])
     quantizer.codebook_Kd.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
