@@ -1,8 +1,8 @@
 """Writes what a crawl leaves: img2dataset-style tars of jpg, txt and json with planted faults, and
 instruction rows for supervised fine-tuning. Everything is a function of (seed, shard index).
 
-No picture shows a scene that is kept for evaluation, and none is drawn twice in a shard, nor in two shards whose
-numbers differ by less than `len(TRAINING_PARTS)`; instruction rows are drawn apart from them and may repeat.
+No picture shows a scene that is kept for evaluation, and none is drawn twice in a shard, nor in two shards
+whose numbers differ by less than `len(TRAINING_PARTS)`; instruction rows are drawn apart and may repeat.
 
 The json of a sample keeps what was planted in it under "planted", so that curation can be measured.
 """

@@ -154,7 +154,7 @@ def sample_edit(
     held_out: bool = False,
     parts: Sequence[int] = range(PARTS),
 ) -> Edit:
-    """A random scene with a random edit, both scenes of `parts`; of the given kind or any with equal shares."""
+    """A random scene with a random edit of the given kind, or of any with equal shares; both in `parts`."""
     kind = pick(rng, EDIT_KINDS) if kind is None else kind
     while True:
         edit = edit_scene(sample_scene(rng, held_out=held_out, parts=parts), rng, kind)
