@@ -37,11 +37,11 @@ KINDS: tuple[tuple[str, str], ...] = tuple((color, shape) for color in COLORS fo
 SEEN_KINDS: tuple[tuple[str, str], ...] = tuple(kind for kind in KINDS if kind not in HELD_OUT)
 HELD_OUT_KINDS: tuple[tuple[str, str], ...] = tuple(kind for kind in KINDS if kind in HELD_OUT)
 
-NUM_OBJECTS_SHARE = (0.32, 0.40, 0.17, 0.11)  # of scenes with 1, 2, 3, 4 objects
+NUM_OBJECTS_SHARE = (0.28, 0.47, 0.15, 0.10)  # of scenes with 1, 2, 3, 4 objects
 # How n objects split into kinds, with shares. Repeated kinds are common so that counting can be learnt.
 SPLITS: dict[int, tuple[tuple[float, tuple[int, ...]], ...]] = {
     1: ((1.0, (1,)),),
-    2: ((0.30, (2,)), (0.70, (1, 1))),
+    2: ((0.25, (2,)), (0.75, (1, 1))),
     3: ((0.50, (3,)), (0.25, (2, 1)), (0.25, (1, 1, 1))),
     4: ((0.55, (4,)), (0.15, (3, 1)), (0.15, (2, 2)), (0.15, (1, 1, 1, 1))),
 }

@@ -33,14 +33,14 @@ __all__ = [
 
 # Which attributes a short caption names, with shares; colour and shape is what most prompts ask for.
 NAMED: tuple[tuple[float, tuple[str, ...]], ...] = (
-    (0.14, ()),
-    (0.52, ("color",)),
-    (0.12, ("size", "color")),
-    (0.12, ("texture", "color")),
+    (0.20, ()),
+    (0.50, ("color",)),
+    (0.10, ("size", "color")),
+    (0.10, ("texture", "color")),
     (0.10, ("size", "texture", "color")),
 )
 PREFIXES = ("a photo of ", "a picture of ", "an image of ")
-PREFIX_SHARE = 0.3
+PREFIX_SHARE = 0.5
 BACKGROUND_SHARE = 0.25
 RELATION_SHARE = 0.6  # of captions of exactly two groups between which a relation holds
 LONG_FORM_RELATION_SHARE = 0.15  # "to the left of" instead of "left of"
