@@ -65,7 +65,7 @@ def memory(name: str) -> int:
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_memory_is_within_15_percent_of_a_measured_run(recompute):
+def test_memory_is_within_20_percent_of_a_measured_run(recompute):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "transformers", "ddt.train.fit", "ddt.mllm.loss"])
     queue = context.Queue()
@@ -75,7 +75,7 @@ def test_memory_is_within_15_percent_of_a_measured_run(recompute):
     worker.join()
     planned = footprint(SMALL, Layout(1, 1, False, recompute), ROWS, LENGTH, bf16=False, fused=False)
     print(f"measured {found / 1e6:.0f} MB, planned {planned.total / 1e6:.0f} MB: {planned}")
-    assert abs(planned.total / found - 1) < 0.15
+    assert abs(planned.total / found - 1) < 0.2
 
 
 GEMMA = Gemma2Config(

@@ -44,7 +44,9 @@ def model_folder(tmp_path):
 
 def arguments(data, *more):
     folder = data.parent
-    return ["benchmark", "geneval", "--data", str(data), "--outputs", str(folder / "out"), *more]
+    # a store of its own: what one run of the tests made would be taken up by the next
+    store = ["--set", f"paths.store={folder / 'store'}"]
+    return ["benchmark", "geneval", "--data", str(data), "--outputs", str(folder / "out"), *store, *more]
 
 
 @pytest.mark.ray
