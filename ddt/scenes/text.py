@@ -31,7 +31,8 @@ __all__ = [
     "yes_no_pair",
 ]
 
-# Which attributes a short caption names, with shares; colour and shape is what most prompts ask for.
+# Which attributes a short caption names beside the shape, with shares; prompts ask for shape and colour, or
+# shape alone.
 NAMED: tuple[tuple[float, tuple[str, ...]], ...] = (
     (0.20, ()),
     (0.50, ("color",)),

@@ -77,8 +77,8 @@ class DDTConfig:
     tail_dropout: Fraction  # share of samples whose prefix is cut at a uniformly drawn length
     condition_dropout: Fraction  # share of samples with no token at all
     position_norm: bool  # centre and scale z at each token position before it is put on the unit sphere
-    # Noise of this length on the unit vectors in training, before they are quantized: codes then differ only
-    # where images do, and a language model learns them faster.
+    # Noise of this length on the unit vectors in training, before they are quantized: codes then depend less
+    # on what the decoder hardly needs, and a language model learns them faster (0: none, as in the paper).
     code_noise: Annotated[float, Range(0)]
     unquantized_steps: Natural
     ema_decay: Fraction

@@ -108,7 +108,7 @@ class Quantizer(nn.Module):
         return unit(z_BTd if self.norm is None else self.norm(z_BTd, use_batch))
 
     def _disturb(self, z_BTd: Tensor, generator: torch.Generator | None) -> Tensor:
-        # Not in the paper. Without it an encoder writes into the codes what the decoder hardly needs.
+        # Not in the paper. Without it codes also depended on far objects and on noise that no eye sees.
         drawn_on = generator.device if generator is not None else z_BTd.device
         noise_BTd = torch.randn(z_BTd.shape, generator=generator, device=drawn_on).to(z_BTd.device)
         return unit(z_BTd + self.noise * z_BTd.shape[-1] ** -0.5 * noise_BTd)

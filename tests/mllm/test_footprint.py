@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import multiprocessing
 from pathlib import Path
@@ -43,6 +44,7 @@ def measured(recompute: bool, queue) -> None:
     """Puts the peak of this process's memory during two steps, less what it had before the model."""
     torch.set_num_threads(1)
     steps(TINY, recompute)  # so that libraries are in memory before we count
+    ctypes.CDLL(None).malloc_trim(0)  # what was freed would be used again, uncounted
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from here
     steps(SMALL, recompute)
@@ -65,7 +67,7 @@ def memory(name: str) -> int:
 
 
 @pytest.mark.parametrize("recompute", [False, True])
-def test_memory_is_within_20_percent_of_a_measured_run(recompute):
+def test_memory_is_within_15_percent_of_a_measured_run(recompute):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "transformers", "ddt.train.fit", "ddt.mllm.loss"])
     queue = context.Queue()
@@ -75,7 +77,7 @@ def test_memory_is_within_20_percent_of_a_measured_run(recompute):
     worker.join()
     planned = footprint(SMALL, Layout(1, 1, False, recompute), ROWS, LENGTH, bf16=False, fused=False)
     print(f"measured {found / 1e6:.0f} MB, planned {planned.total / 1e6:.0f} MB: {planned}")
-    assert abs(planned.total / found - 1) < 0.2
+    assert abs(planned.total / found - 1) < 0.15
 
 
 GEMMA = Gemma2Config(

@@ -10,7 +10,16 @@ import pytest
 
 from ddt.scenes import render, sample_scene
 from ddt.scenes.edits import EDIT_KINDS, edit_scene, sample_edit
-from ddt.scenes.world import BACKGROUNDS, COLORS, SHAPES, is_held_out, place
+from ddt.scenes.world import (
+    BACKGROUNDS,
+    COLORS,
+    EVALUATION_PARTS,
+    SHAPES,
+    TRAINING_PARTS,
+    is_held_out,
+    part,
+    place,
+)
 
 
 def edits(kind, count=120, **options):
@@ -33,6 +42,13 @@ def test_targets_are_valid_scenes_of_training(kind):
         for a, b in combinations(edit.target.objects, 2):
             (x1, y1, x2, y2), (u1, v1, u2, v2) = a.box, b.box
             assert max(u1 - x2, x1 - u2, v1 - y2, y1 - v2) > 0
+
+
+@pytest.mark.parametrize("parts", [EVALUATION_PARTS, TRAINING_PARTS])
+def test_source_and_target_are_of_the_asked_parts(parts):
+    for kind in EDIT_KINDS:
+        for edit in edits(kind, 20, parts=parts):
+            assert part(edit.source) in parts and part(edit.target) in parts
 
 
 @pytest.mark.parametrize("kind", [kind for kind in EDIT_KINDS if kind != "background"])

@@ -81,27 +81,26 @@ def test_gradients_pass_straight_through_to_the_unit_vector():
     torch.testing.assert_close(got, expected)
 
 
-@pytest.mark.parametrize("unquantized", [0, 9])
-def test_noise_moves_unit_vectors_by_its_length_in_training_only(unquantized):
-    quantizer = make(code_dim=64, noise=0.3, unquantized=unquantized)
-    quantizer.ready.fill_(True)
-    quantizer.lookup = lambda z: (setattr(quantizer, "seen", z), torch.zeros(z.shape[:2], dtype=torch.int64))[
-        1
-    ]
-    z = vectors(batch=200, code_dim=64)
+def test_noise_moves_unit_vectors_by_its_length_in_training_only():
+    quantizer, z = make(code_dim=64, noise=0.3, unquantized=1), vectors(batch=200, code_dim=64)
 
-    def moved(seed):
-        out = quantizer(z, step=0, generator=torch.Generator().manual_seed(seed))
-        return out.vectors_BTd if unquantized else quantizer.seen
+    def run(step=0, seed=11):
+        return quantizer(z, step, generator=torch.Generator().manual_seed(seed))
 
-    first = moved(11)
-    torch.testing.assert_close(first.norm(dim=-1), torch.ones(200, 6))
+    moved = run().vectors_BTd
+    torch.testing.assert_close(moved.norm(dim=-1), torch.ones(200, 6))
     # tan of the angle is the length of the noise across z
-    cosine = (first * unit(z)).sum(-1)
+    cosine = (moved * unit(z)).sum(-1)
     assert (1 / cosine**2 - 1).mean().sqrt().item() == pytest.approx(0.3, rel=0.05)
-    assert torch.equal(moved(11), first) and not torch.equal(moved(12), first)
+    assert torch.equal(run().vectors_BTd, moved) and not torch.equal(run(seed=12).vectors_BTd, moved)
+    quantizer.ready.fill_(True)
+    expected = quantizer.lookup(moved)
+    assert torch.equal(run(step=1).codes_BT, expected)  # codes of what was moved
     quantizer.eval()
-    torch.testing.assert_close(moved(11), unit(z))
+    torch.testing.assert_close(run().vectors_BTd, unit(z))
+    assert torch.equal(run(step=1).codes_BT, quantizer.lookup(z)) and not torch.equal(
+        expected, quantizer.lookup(z)
+    )
 
 
 def test_ema_equals_hand_computation():
