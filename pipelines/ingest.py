@@ -13,6 +13,8 @@ from ddt.data.readers import (
     CONVERSATIONS,
     EDITS,
     PAIRS,
+    RawSample,
+    check_samples,
     list_sources,
     read_conversations,
     read_edits,
@@ -49,6 +51,7 @@ SCHEMAS = {
     "chat": CONVERSATION_SCHEMA,
 }
 CONVERSATIONS_PER_UNIT = 4096  # with their pictures a shard of some hundred MB
+HELD_OUT_SCENES = 256  # for what needs pictures with true captions that no training has seen
 REJECT_EXAMPLES = 12
 
 
@@ -81,6 +84,8 @@ class IngestWorker(UnitWorker):
             return read_conversations(unit["path"], unit["images"], **limits, **span)
         if unit["role"] == "instruct":
             return read_edits(unit["path"], **limits) if "path" in unit else self._instruct_rows(unit)
+        if unit["role"] == "holdout" and "path" not in unit:
+            return check_samples(self._held_out_scenes(unit), unit["name"], self.params)
         return read_source(self._source(unit, folder), unit["name"], self.params)
 
     def _source(self, unit: dict[str, Any], folder: Path) -> Path:
@@ -102,6 +107,22 @@ class IngestWorker(UnitWorker):
         rows = scenes.instruct_rows_per_shard
         for row in instruct_rows(unit["index"], rows, scenes.seed, scenes.image_side_px):
             yield row | {"sample_id": sample_id(row["image"], f"{row['instruction']} {row['answer']}")}
+
+    def _held_out_scenes(self, unit: dict[str, Any]) -> Iterable[RawSample]:
+        import numpy as np
+
+        from ddt.scenes.crawl import jpeg_bytes
+        from ddt.scenes.render import render
+        from ddt.scenes.sample import sample_scene
+        from ddt.scenes.text import short_caption
+        from ddt.scenes.world import EVALUATION_PARTS
+
+        scenes = self.params.scenes
+        rng = np.random.default_rng([scenes.seed, unit["index"], 2])  # 0 and 1 are the crawl's own
+        for row in range(HELD_OUT_SCENES):
+            scene = sample_scene(rng, parts=EVALUATION_PARTS)
+            image = jpeg_bytes(render(scene, scenes.image_side_px))
+            yield RawSample(f"{row:04d}", image, short_caption(scene, rng))
 
 
 def run(ctx: StageContext) -> StageResult:
@@ -129,7 +150,7 @@ def run(ctx: StageContext) -> StageResult:
 def source_units(params: IngestParams, fingerprint: str) -> list[dict[str, Any]]:
     """One unit for each source shard: pairs, held-out pairs, instruction data."""
     if params.source == SCENES:
-        units = _scene_units(params.scenes, fingerprint)
+        units = _scene_units(params.scenes, fingerprint, params.holdout is None)
     else:
         units = _file_units(params.source, "pairs", fingerprint, "ingest.source")
     if params.holdout is not None:
@@ -141,10 +162,12 @@ def source_units(params: IngestParams, fingerprint: str) -> list[dict[str, Any]]
     return units
 
 
-def _scene_units(scenes: SceneSource, fingerprint: str) -> list[dict[str, Any]]:
+def _scene_units(scenes: SceneSource, fingerprint: str, holdout: bool) -> list[dict[str, Any]]:
+    shards = {"pairs": scenes.shards, "holdout": int(holdout)}
+    shards["instruct"] = scenes.shards if scenes.instruct_rows_per_shard else 0
     units = []
-    for role in ("pairs", "instruct") if scenes.instruct_rows_per_shard else ("pairs",):
-        for index in range(scenes.shards):
+    for role, count in shards.items():
+        for index in range(count):
             digest = digest_of({"scenes": to_dict(scenes), "role": role, "index": index})
             name = f"{SCENES}/{role}/{index:05d}"
             unit = unit_id(digest, fingerprint)

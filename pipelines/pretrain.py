@@ -42,12 +42,15 @@ def models(section: PretrainParams) -> dict[str, str]:
 class PretrainJob(LanguageModelJob):
     """Runs in every training worker."""
 
-    def run(self, params: PretrainParams, tokenizer: str, shards: list[str]) -> None:  # type: ignore[override]
+    def run(  # type: ignore[override]
+        self, params: PretrainParams, tokenizer: str, shards: list[str], held_out: list[str]
+    ) -> None:
         from ddt.baselines.kinds import load_image_tokenizer
         from ddt.data.refs import resolve
         from ddt.data.tokens import TokenDataset
         from ddt.mllm.batches import PretrainBatches, PretrainMix
         from ddt.mllm.build import check_row_length, load_tokenizer
+        from ddt.mllm.held_out import held_out_metrics
         from ddt.mllm.lora import merge_lora
         from ddt.mllm.model import DDTLlama, check_checkpoint
         from ddt.mllm.sequences import SequenceBuilder
@@ -55,7 +58,11 @@ class PretrainJob(LanguageModelJob):
 
         self.check(params.lora, params.fit)
         images = load_image_tokenizer(self.store.fetch_tree(tokenizer))
-        pairs = TokenDataset([self.store.fetch(key) for key in shards], images.digest)
+        pairs, unseen = (
+            TokenDataset([self.store.fetch(key) for key in keys], images.digest) if keys else None
+            for keys in (shards, held_out)
+        )
+        assert pairs is not None  # `select` keeps at least one pair
         text = load_tokenizer(resolve(params.text_tokenizer))
         classes = class_names(pairs) if params.class_conditional else []
         vocabulary = extend_tokenizer(text, images.config.codebook_size, len(classes))
@@ -82,9 +89,13 @@ class PretrainJob(LanguageModelJob):
             result.ema.copy_to(model)
         if params.lora is not None:
             merge_lora(model)
+        measured = {}
+        if unseen is not None:
+            bf16 = params.fit.bf16
+            measured = held_out_metrics(model, loss, unseen, builder, params.row_length, bf16)
         made_from = {"pretrain": self.fingerprint, "image_tokenizer": images.digest}
         whole = DDTLlama(model, text, images, made_from=made_from, classes=classes)
-        self.publish(whole.save_pretrained, params.fit.steps)
+        self.publish(whole.save_pretrained, params.fit.steps, measured)
 
 
 def class_names(pairs: TokenDataset) -> list[str]:
@@ -124,7 +135,7 @@ def text_files(params: PretrainParams) -> list[Path]:
 
 
 def token_shards(manifest: Manifest, role: str) -> list[str]:
-    """Store keys of the token shards of pairs or of instructions, in manifest order."""
+    """Store keys of the token shards of a role of records, in manifest order."""
     return [c.key for c in manifest.commits if c.stats["role"] == role and c.rows]
 
 
@@ -137,5 +148,19 @@ def run(ctx: StageContext) -> StageResult:
         params=ctx.section,
         tokenizer=model_key(ctx.inputs["train_tokenizer"]),
         shards=token_shards(tokens, "pairs"),
+        held_out=token_shards(tokens, "holdout"),
     )
+    report.notes.append(held_out_note(commit.stats))
     return StageResult([commit], report)
+
+
+def held_out_note(measured: dict[str, float]) -> str:
+    """In words: what the model knows of pictures that it has not seen, and how much its captions tell it."""
+    if not measured:
+        return "No held-out pictures with captions (ingest.holdout): not measured on any."
+    own, other = measured["held_out/visual_ce"], measured["held_out/visual_ce_shuffled"]
+    entropy = measured["held_out/unigram_entropy"]
+    return (
+        f"Held-out pictures: {own:.3f} nats a code with their own captions, {other:.3f} with those of others; "
+        f"unigram entropy of the codes {entropy:.3f} ({1 - own / entropy:.0%} below it)."
+    )

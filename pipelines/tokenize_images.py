@@ -49,10 +49,16 @@ class TokenizeWorker(UnitWorker):
         )
 
     def process(self, unit: dict[str, Any], folder: Path) -> Output:
-        makers = {"pairs": self._pairs, "instruct": self._instructions, "chat": self._conversations}
+        makers = {
+            "pairs": self._pairs,
+            "holdout": self._held_out,
+            "instruct": self._instructions,
+            "chat": self._conversations,
+        }
         columns = makers[unit["role"]](unit)
         path = folder / "tokens.arrow"
-        rows = write_shard(path, columns, self.meta, unit["role"])
+        kind = "pairs" if unit["role"] == "holdout" else unit["role"]
+        rows = write_shard(path, columns, self.meta, kind)
         codes = TokenShard(path).codes()
         counts = np.bincount(codes.reshape(-1), minlength=self.meta.codebook_size)
         stats = {
@@ -70,6 +76,11 @@ class TokenizeWorker(UnitWorker):
         place = {name: i for i, name in enumerate(records["sample_id"].to_pylist())}
         images = records["image"].take([place[name] for name in pairs["sample_id"]]).to_pylist()
         return {k: pairs[k] for k in ("sample_id", "short", "long")} | {"codes": self._encode(images)}
+
+    def _held_out(self, unit: dict[str, Any]) -> dict[str, Any]:
+        rows = read_shard(self.store.fetch(unit["records"]), ["sample_id", "image", "caption"]).to_pydict()
+        texts = {"short": rows["caption"], "long": [None] * len(rows["caption"])}
+        return {"sample_id": rows["sample_id"], **texts, "codes": self._encode(rows["image"])}
 
     def _instructions(self, unit: dict[str, Any]) -> dict[str, Any]:
         rows = read_shard(self.store.fetch(unit["records"])).to_pydict()
@@ -106,7 +117,7 @@ class TokenizeWorker(UnitWorker):
 
 
 def run(ctx: StageContext) -> StageResult:
-    """Tokenize every selected pair, instruction and conversation."""
+    """Tokenize every selected pair, held-out picture, instruction and conversation."""
     ingest, select = ctx.inputs["ingest"], ctx.inputs["select"]
     units = []
     for c in select.commits:
@@ -115,7 +126,7 @@ def run(ctx: StageContext) -> StageResult:
             unit = unit_id(digest, ctx.fingerprint)
             units.append({"unit": unit, "role": "pairs", "records": c.stats["records"], "pairs": c.key})
     for c in ingest.commits:
-        if c.stats["role"] in ("instruct", "chat") and c.rows:
+        if c.stats["role"] in ("holdout", "instruct", "chat") and c.rows:
             unit = unit_id(c.sha256, ctx.fingerprint)
             units.append({"unit": unit, "role": c.stats["role"], "records": c.key})
     tokenizer = model_key(ctx.inputs["train_tokenizer"])

@@ -69,8 +69,13 @@ class Job:
             model = model.to(self.device)
         return fit(model, loss, batches, config, checkpoints, self.hooks, self.stage, progress=False)
 
-    def publish(self, save: Callable[[Path], None], steps: int) -> None:
-        """Write the model by `save(folder)` and commit it from rank 0; all save where weights are spread."""
+    def publish(
+        self, save: Callable[[Path], None], steps: int, measured: dict[str, float] | None = None
+    ) -> None:
+        """Write the model by `save(folder)` and commit it from rank 0; all save where weights are spread.
+
+        What was `measured` on it is kept in the commit, for the stage's report.
+        """
         from ddt.train.distributed import barrier, rank_and_world
 
         is_first = rank_and_world()[0] == 0
@@ -80,7 +85,7 @@ class Job:
                 save(folder)
             if is_first:
                 mark_complete(folder)
-                publish_model(self.store, self.stage, self.fingerprint, folder, steps, {})
+                publish_model(self.store, self.stage, self.fingerprint, folder, steps, measured or {})
         if is_first:
             for key in sorted(self.store.list(f"{self.checkpoint_prefix}/"), reverse=True):
                 self.store.delete(key)
@@ -125,6 +130,7 @@ def run_training(ctx: StageContext, job: type[Job], **arguments: Any) -> tuple[C
     report.curves = read_curves(log)
     for name, curve in report.curves.items():
         report.metrics[name] = curve[-1][1]
+    report.metrics |= done[unit].stats
     losses = {name: curve for name, curve in report.curves.items() if name in PLOTTED}
     if losses:
         path = ctx.folder / "curves.png"

@@ -119,7 +119,7 @@ class SequenceBuilder:
         self.tokenizer, self.vocabulary = tokenizer, vocabulary
         self.num_tokens, self.token_order = num_tokens, token_order
         assert len(classes) == vocabulary.num_classes
-        self._classes = {name: vocabulary.first_class + i for i, name in enumerate(classes)}
+        self.classes = {name: vocabulary.first_class + i for i, name in enumerate(classes)}
         self._special = {
             "[BOS]": vocabulary.bos,
             "[EOS]": vocabulary.eos,
@@ -179,10 +179,10 @@ class SequenceBuilder:
         """The class's token, none for the empty name that guidance and dropped conditions have."""
         if isinstance(name, str) and not name:
             return np.zeros(0, dtype=np.int64)
-        if name not in self._classes:
-            some = ", ".join(list(self._classes)[:5]) or "none"
-            raise ValueError(f"class {name!r}: not among the model's {len(self._classes)} ({some} ...)")
-        return np.array([self._classes[str(name)]], dtype=np.int64)
+        if name not in self.classes:
+            some = ", ".join(list(self.classes)[:5]) or "none"
+            raise ValueError(f"class {name!r}: not among the model's {len(self.classes)} ({some} ...)")
+        return np.array([self.classes[str(name)]], dtype=np.int64)
 
 
 @lru_cache(maxsize=256)

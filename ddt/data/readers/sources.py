@@ -89,6 +89,13 @@ def read_source(path: str | Path, name: str, config: SourceConfig) -> Iterator[d
         samples = read_parquet(path, config.image_column, config.caption_column)
     else:
         samples = read_tar(path)
+    return check_samples(samples, name, config)
+
+
+def check_samples(
+    samples: Iterable[RawSample | Reject], name: str, config: SourceConfig
+) -> Iterator[dict[str, Any] | Reject]:
+    """Each sample of source `name` as a row of RECORD_SCHEMA, or the Reject that says why not."""
     for sample in samples:
         if isinstance(sample, Reject):
             sample.source = name
