@@ -1,18 +1,17 @@
-"""The language model against Transformers: python bench/mllm.py [--device cpu] [--json FILE] [--only loss].
+"""The language model against Transformers: python bench/mllm.py [--threads 1] [--json FILE] [--only loss].
 
 train     tokens a second, real ones only, against Transformers' Trainer on the same documents and model
 loss      peak memory of loss and backward at a vocabulary of 193,794, against the plain head
 generate  images with guidance (batch 8), against `generate` with equivalent logits processors
-Each prints ours, theirs and the ratio. Sizes are options; the defaults take minutes on two cores.
+data      the share of a training step that loading its batch takes, at the default profile
+All but the last print ours, theirs and the ratio. Sizes are options; the defaults take some minutes.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import multiprocessing
+import dataclasses
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from measure import arguments, now, peak_bytes, report, seconds
 from transformers import (
     LogitsProcessor,
     PreTrainedModel,
@@ -28,26 +28,32 @@ from transformers import (
     TrainingArguments,
 )
 
-from ddt.mllm.build import attention_kind, new_model
+from ddt.data.refs import resolve
+from ddt.data.tokens import TokenDataset, TokenMeta, write_shard
+from ddt.mllm.batches import PretrainBatches, PretrainMix
+from ddt.mllm.build import attention_kind, load_tokenizer, new_model
 from ddt.mllm.config import LanguageModelConfig, SamplingConfig
 from ddt.mllm.cross_entropy import chunked_cross_entropy
 from ddt.mllm.generate import generate_codes
 from ddt.mllm.loss import LanguageModelLoss
 from ddt.mllm.packing import PackedBatch, pack, slice_rows
-from ddt.mllm.sequences import Document
-from ddt.mllm.vocabulary import Vocabulary
+from ddt.mllm.sequences import Document, SequenceBuilder
+from ddt.mllm.vocabulary import Vocabulary, extend_tokenizer
 from ddt.params import load_params
+from ddt.scenes.sample import sample_scene
+from ddt.scenes.text import long_caption, short_caption
 from ddt.train.fit import fit
 from ddt.train.precision import has_bf16
+from pipelines.pretrain import open_texts
 
 VOCABULARY = Vocabulary(text_size=4096, codebook_size=1024, bos=0, eos=1, pad=2)
 WARM_STEPS = 2
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+Result = tuple[dict[str, float], str]  # numbers, and a line for people
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--json", type=Path, help="also write the numbers here")
+    parser = arguments(__doc__)
     parser.add_argument("--only", nargs="+", choices=BENCHMARKS, default=list(BENCHMARKS))
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
@@ -56,14 +62,14 @@ def main() -> None:
     parser.add_argument("--image-tokens", type=int, default=64)
     parser.add_argument("--loss-tokens", type=int, default=4096)
     parser.add_argument("--loss-width", type=int, default=1024)
+    parser.add_argument("--data-steps", type=int, default=80)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     results: dict[str, dict[str, float]] = {}
     for name in options.only:
-        ours, theirs, unit = BENCHMARKS[name](options)
-        results[name] = {"ours": ours, "transformers": theirs, "ratio": ours / theirs}
-        print(f"{name:9} {ours:,.1f} {unit} against {theirs:,.1f}: ratio {ours / theirs:.2f}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps({"device": options.device, **results}, indent=2) + "\n")
+        results[name], line = BENCHMARKS[name](options)
+        print(f"{name:9} {line}", flush=True)
+    report(options, results)
 
 
 def language_model(options: argparse.Namespace) -> PreTrainedModel:
@@ -117,10 +123,10 @@ class Clock(TrainerCallback):
         self.times: list[float] = []
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.times.append(time.perf_counter())
+        self.times.append(now())
 
 
-def bench_train(options: argparse.Namespace) -> tuple[float, float, str]:
+def bench_train(options: argparse.Namespace) -> Result:
     made = documents(options.documents, options.image_tokens)
     steps, tokens = options.steps + WARM_STEPS, sum(map(len, made)) * options.steps
     settings = {
@@ -134,7 +140,7 @@ def bench_train(options: argparse.Namespace) -> tuple[float, float, str]:
         load_params(overrides=overrides).pretrain.fit, hooks=[lambda *_: clock.on_step_end()], progress=False,
     )  # fmt: skip
     ours = tokens / (clock.times[-1] - clock.times[WARM_STEPS - 1])
-    return ours, tokens / trainer_seconds(options, made, steps), "tokens/s"
+    return compared(ours, tokens / trainer_seconds(options, made, steps), "tokens/s")
 
 
 def trainer_seconds(options: argparse.Namespace, made: list[Document], steps: int) -> float:
@@ -152,20 +158,23 @@ def trainer_seconds(options: argparse.Namespace, made: list[Document], steps: in
 
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
+        settings = TrainingArguments(
             folder, per_device_train_batch_size=len(made), max_steps=steps, learning_rate=1e-3,
             logging_steps=1, bf16=has_bf16(torch.device(options.device)), use_cpu=options.device == "cpu",
             report_to=[], save_strategy="no", disable_tqdm=True, remove_unused_columns=False,
         )  # fmt: skip
         rows: Any = [{"ids": document.ids} for document in made]
         model = language_model(options)
-        Trainer(model, arguments, collate, train_dataset=rows, callbacks=[clock]).train()
+        Trainer(model, settings, collate, train_dataset=rows, callbacks=[clock]).train()
     return clock.times[-1] - clock.times[WARM_STEPS - 1]
 
 
-def bench_loss(options: argparse.Namespace) -> tuple[float, float, str]:
-    sizes = (options.loss_tokens, options.loss_width, options.device)
-    return peak_mb(chunked_loss, *sizes), peak_mb(plain_loss, *sizes), "MB"
+def bench_loss(options: argparse.Namespace) -> Result:
+    def peak_mb(loss: Loss) -> float:
+        sizes = (options.loss_tokens, options.loss_width, options.device)
+        return peak_bytes(loss_and_backward, loss, *sizes, device=options.device) / 1e6
+
+    return compared(peak_mb(chunked_loss), peak_mb(plain_loss), "MB")
 
 
 def chunked_loss(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -176,33 +185,12 @@ def plain_loss(hidden: torch.Tensor, head: torch.Tensor, targets: torch.Tensor) 
     return F.cross_entropy((hidden @ head.t()).float(), targets, reduction="sum")
 
 
-def peak_mb(loss: Callable[..., torch.Tensor], tokens: int, width: int, device: str) -> float:
-    """Peak memory of loss and backward beyond its inputs, in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    queue = context.Queue()
-    worker = context.Process(target=measure_peak, args=(loss, tokens, width, device, queue))
-    worker.start()
-    found = queue.get()
-    worker.join()
-    return found / 1e6
-
-
-def measure_peak(loss: Callable[..., torch.Tensor], tokens: int, width: int, device: str, queue: Any) -> None:
-    """Puts the bytes of the peak: of the allocator on CUDA, of the process elsewhere."""
+def loss_and_backward(loss: Loss, tokens: int, width: int, device: str) -> Callable[[], None]:
+    """What is measured, its inputs made already."""
     hidden = torch.randn(tokens, width, device=device, requires_grad=True)
     head = torch.randn(193_794, width, device=device, requires_grad=True)
     targets = torch.randint(0, len(head), (tokens,), device=device)
-    if device == "cpu":
-        Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from here
-    before = memory("VmRSS") if device == "cpu" else torch.cuda.memory_allocated()
-    loss(hidden, head, targets).backward()
-    queue.put((memory("VmHWM") if device == "cpu" else torch.cuda.max_memory_allocated()) - before)
-
-
-def memory(name: str) -> int:
-    """Bytes of this process by a name of /proc/self/status."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if name in line)
-    return int(line.split()[1]) * 1024
+    return lambda: loss(hidden, head, targets).backward()
 
 
 class VisualOnly(LogitsProcessor):
@@ -214,7 +202,7 @@ class VisualOnly(LogitsProcessor):
         return masked
 
 
-def bench_generate(options: argparse.Namespace, batch: int = 8) -> tuple[float, float, str]:
+def bench_generate(options: argparse.Namespace, batch: int = 8) -> Result:
     model = language_model(options).eval()
     rng = np.random.default_rng(0)
     bov = [VOCABULARY.bov]
@@ -235,23 +223,56 @@ def bench_generate(options: argparse.Namespace, batch: int = 8) -> tuple[float, 
                 do_sample=True, top_k=512, top_p=0.9, min_new_tokens=count, max_new_tokens=count,
             )  # fmt: skip
 
-    return batch / seconds(ours), batch / seconds(theirs), "images/s"
+    return compared(batch / seconds(ours), batch / seconds(theirs), "images/s")
 
 
-def seconds(function: Callable[[], None]) -> float:
-    """The faster of two runs after one to warm up."""
-    function()
-    times = []
-    for _ in range(2):
-        began = time.perf_counter()
-        function()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return min(times)
+def bench_data(options: argparse.Namespace) -> Result:
+    """The default profile's own pre-training, but for the pictures, whose codes are drawn."""
+    params = load_params(overrides=["pretrain.fit.log_every=20", "pretrain.fit.checkpoint_every=1000000"])
+    section, images = params.pretrain, params.train_tokenizer.image_tokenizer
+    assert section.model is not None
+    text = load_tokenizer(resolve(section.text_tokenizer))
+    vocabulary = extend_tokenizer(text, images.codebook_size)
+    builder = SequenceBuilder(text, vocabulary, images.num_tokens, images.token_order)
+    shares: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        pairs = TokenDataset([drawn_pairs(Path(folder) / "tokens.arrow", 4096, images)])
+        mix = PretrainMix(section.long_caption_rate, section.caption_drop_rate, section.text_rate)
+        batches = PretrainBatches(
+            pairs, open_texts(section), builder, mix, section.fit.global_batch, section.row_length, 0
+        )
+        config = dataclasses.replace(section.fit, steps=options.data_steps, warmup_steps=1)
+        model = new_model(section.model, vocabulary, seed=0)
+        model.set_attn_implementation(attention_kind(options.device))
+        fit(
+            model.to(options.device), LanguageModelLoss(vocabulary), batches, config,
+            hooks=[lambda _, metrics: shares.append(metrics["train/data_share"])], progress=False,
+        )  # fmt: skip
+    percent = 100 * float(np.median(shares))
+    return {"percent": percent}, f"{percent:.2f} % of a training step"
 
 
-BENCHMARKS = {"train": bench_train, "loss": bench_loss, "generate": bench_generate}
+def drawn_pairs(path: Path, rows: int, images: Any) -> Path:
+    """A token shard of scenes' captions with codes drawn at random."""
+    rng = np.random.default_rng(0)
+    scenes = [sample_scene(rng) for _ in range(rows)]
+    columns = {
+        "sample_id": [str(row) for row in range(rows)],
+        "short": [short_caption(scene, rng) for scene in scenes],
+        "long": [long_caption(scene, rng) for scene in scenes],
+        "codes": rng.integers(0, images.codebook_size, (rows, images.num_tokens)),
+    }
+    meta = TokenMeta("drawn", images.num_tokens, images.codebook_size, images.token_order)
+    write_shard(path, columns, meta, "pairs")
+    return path
+
+
+def compared(ours: float, theirs: float, unit: str) -> Result:
+    numbers = {"ours": ours, "transformers": theirs, "ratio": ours / theirs}
+    return numbers, f"{ours:,.1f} {unit} against {theirs:,.1f}: ratio {ours / theirs:.2f}"
+
+
+BENCHMARKS = {"train": bench_train, "loss": bench_loss, "generate": bench_generate, "data": bench_data}
 
 if __name__ == "__main__":
     main()

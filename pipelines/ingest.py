@@ -22,7 +22,7 @@ from ddt.data.readers import (
     split_conversations,
 )
 from ddt.data.schemas import CONVERSATION_SCHEMA, INSTRUCT_SCHEMA
-from ddt.manifest import Commit, unit_id
+from ddt.manifest import Commit, Manifest, unit_id
 from ddt.params import IngestParams, SceneSource
 from ddt.records import (
     RECORD_SCHEMA,
@@ -145,6 +145,12 @@ def run(ctx: StageContext) -> StageResult:
             where = getattr(params, key.removeprefix("ingest."))
             raise StageError(f"ingest: nothing usable in {key} = {where}")
     return StageResult(made, _report(ctx, made))
+
+
+def is_current(ctx: StageContext, manifest: Manifest) -> bool:
+    """Whether the manifest is of the source as it is now: files change under the same path."""
+    units = source_units(ctx.section, ctx.fingerprint)
+    return {unit["unit"] for unit in units} == {commit.unit for commit in manifest.commits}
 
 
 def source_units(params: IngestParams, fingerprint: str) -> list[dict[str, Any]]:

@@ -49,10 +49,12 @@ def print_plan(params: Params) -> None:
     print()
     for name, value in plan_sizes(params).items():
         print(f"{name:44} {value:>20,}")
-    rows = params.pretrain.fit.micro_batch or 1
+    rows, lora = params.pretrain.fit.micro_batch or 1, params.pretrain.lora
     print(
         f"\npre-training by layout, {rows} rows of {params.pretrain.row_length} tokens at once, GiB a worker;"
     )
+    if lora is not None:
+        print(f"adapters of rank {lora.rank} beside frozen weights, which are whole on every worker;")
     print(f"time at {USED:.0%} of {PEAK_FLOPS / 1e12:.0f} TFLOP/s a worker (an H100), sequences packed")
     for line in plan_layouts(params, language_model_config(params), rows):
         print(" ".join(f"{cell:>11}" for cell in line))
@@ -128,19 +130,24 @@ def language_model_config(params: Params) -> PreTrainedConfig:
 def plan_layouts(params: Params, config: PreTrainedConfig, rows: int) -> list[list[str]]:
     """Memory and time of pre-training for the usual layouts, a row each, after a row of headings.
 
-    `rows` of `row_length` tokens go through a worker at once. Weights are sharded, activations recomputed.
+    `rows` of `row_length` tokens go through a worker at once. Activations are recomputed, weights sharded but
+    with `pretrain.lora`, where they stay whole.
     """
-    from ddt.mllm.footprint import Layout, flops_per_token, footprint
+    from ddt.mllm.footprint import Layout, Tuning, flops_per_token, footprint
 
-    length, fit = params.pretrain.row_length, params.pretrain.fit
-    flops = flops_per_token(config, length) * length
+    length, fit, lora = params.pretrain.row_length, params.pretrain.fit, params.pretrain.lora
+    new_rows = params.train_tokenizer.model.codebook_size + 2
+    tuning = Tuning(lora, new_rows) if lora is not None else None
+    recomputed = flops_per_token(config, length) / 3  # a second forward pass
+    flops = (flops_per_token(config, length, lora) + recomputed) * length
     table = [["workers", "tensor", "states", "gathered", "activations", "loss", "GiB each", "rows/s", "days"]]
     for workers, tensor in LAYOUTS:
-        if config.num_key_value_heads % tensor:
+        if config.num_key_value_heads % tensor or (tuning is not None and tensor > 1):
             continue
-        found = footprint(config, Layout(workers, tensor, True, True), rows, length, fit.bf16, fused=True)
+        layout = Layout(workers, tensor, spread=tuning is None, recompute=True)
+        found = footprint(config, layout, rows, length, fit.bf16, fused=True, tuning=tuning)
         parts = (found.states, found.gathered, found.activations, found.loss, found.total)
-        rows_per_s = workers * PEAK_FLOPS * USED / (flops * 4 / 3)  # recomputing is a second forward pass
+        rows_per_s = workers * PEAK_FLOPS * USED / flops
         days = fit.steps * fit.global_batch * _row_share(params) / rows_per_s / 86_400
         gibs = [f"{part / GIB:.1f}" for part in parts]
         table.append([str(workers), str(tensor), *gibs, f"{rows_per_s:.1f}", f"{days:.1f}"])

@@ -32,11 +32,11 @@ MAX_CLASSES = 1 << 15  # ImageNet-21k has 21,841
 def models(section: PretrainParams) -> dict[str, str]:
     """Digests of the checkpoints it starts from and of the text it reads beside the pairs."""
     from ddt.data.refs import model_digest
-    from ddt.store import sha256_file
+    from ddt.store import remembered_digest
 
     found = {"text_tokenizer": model_digest(section.text_tokenizer)}
     found |= {"init": model_digest(section.init)} if section.init else {}
-    return found | {f"text_source/{path.name}": sha256_file(path) for path in text_files(section)}
+    return found | {f"text_source/{path.name}": remembered_digest(path) for path in text_files(section)}
 
 
 class PretrainJob(LanguageModelJob):
@@ -161,6 +161,6 @@ def held_out_note(measured: dict[str, float]) -> str:
     own, other = measured["held_out/visual_ce"], measured["held_out/visual_ce_shuffled"]
     entropy = measured["held_out/unigram_entropy"]
     return (
-        f"Held-out pictures: {own:.3f} nats a code with their own captions, {other:.3f} with those of others; "
+        f"Held-out pictures: {own:.3f} nats a code with their own captions, {other:.3f} with others'; "
         f"unigram entropy of the codes {entropy:.3f} ({1 - own / entropy:.0%} below it)."
     )

@@ -155,7 +155,10 @@ def _models(module: ModuleType, section: Any) -> dict[str, str]:
 
 
 def is_finished(ctx: StageContext) -> bool:
-    """Whether the manifest there is this very computation's and nothing of it was lost."""
+    """Whether the manifest there is this very computation's and nothing of it was lost.
+
+    What a stage reads beside its inputs it judges itself (`is_current`).
+    """
     manifest_file = manifest_path(ctx.workspace, ctx.name)
     if not (manifest_file.is_file() and report_path(ctx.workspace, ctx.name).is_file()):
         return False
@@ -165,7 +168,10 @@ def is_finished(ctx: StageContext) -> bool:
     made = commits(ctx.store, ctx.name, ctx.fingerprint)
     if any(commit.unit not in made for commit in manifest.commits):
         return False
-    return Report.load(report_path(ctx.workspace, ctx.name)).digest == manifest.digest
+    if Report.load(report_path(ctx.workspace, ctx.name)).digest != manifest.digest:
+        return False
+    module = importlib.import_module(f"pipelines.{ctx.name}")
+    return not hasattr(module, "is_current") or module.is_current(ctx, manifest)
 
 
 def _write_metrics(path: Path, report: Report) -> None:

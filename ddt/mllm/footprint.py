@@ -14,9 +14,13 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig
 
+from ddt.mllm.config import LoraConfig
 from ddt.mllm.cross_entropy import CHUNK_LOGITS
+from ddt.mllm.lora import add_lora
+from ddt.mllm.vocabulary import Vocabulary
 
 FUSED = "footprint_fused"
+FEW_IDS = Vocabulary(4, 2, 0, 1, 1)  # of a model whose vocabulary does not matter
 
 
 @dataclass(frozen=True)
@@ -35,10 +39,18 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """Low-memory tuning: adapters, and the last `new_rows` of the vocabulary; the rest is frozen."""
+
+    lora: LoraConfig
+    new_rows: int
+
+
+@dataclass(frozen=True)
 class Footprint:
     """Bytes of one process at the peak of a step, by what they are for."""
 
-    states: int  # weights, gradients and both moments that the process owns
+    states: int  # weights that the process owns; gradients and both moments of those that are trained
     gathered: int  # weights of others, and gradients before they are given away
     activations: int
     loss: int
@@ -50,15 +62,30 @@ class Footprint:
 
 
 def footprint(
-    config: PreTrainedConfig, layout: Layout, rows: int, row_length: int, bf16: bool, fused: bool
+    config: PreTrainedConfig,
+    layout: Layout,
+    rows: int,
+    row_length: int,
+    bf16: bool,
+    fused: bool,
+    tuning: Tuning | None = None,
 ) -> Footprint:
-    """Of a step on `rows` x `row_length` tokens at once. `fused`: attention that keeps no L x L scores."""
+    """Of a step on `rows` x `row_length` tokens at once. `fused`: attention that keeps no L x L scores.
+
+    With `tuning`, whose weights are whole on every process, frozen weights are in bfloat16 where `bf16` is.
+    """
+    assert tuning is None or (not layout.spread and layout.tensor == 1)
     block, outside = parameter_counts(config)
     whole = config.num_hidden_layers * block + outside
     block, outside = block // layout.tensor, outside // layout.tensor
     mine = (config.num_hidden_layers * block + outside) // (layout.data if layout.spread else 1)
     computed = 2 if bf16 else 4
-    if layout.spread:
+    states = 16 * mine
+    if tuning is not None:
+        trained = trained_parameters(config, tuning)
+        states = computed * whole + 16 * trained
+        gathered = (2 * trained if bf16 else 0) + (4 * trained if layout.data > 1 else 0)
+    elif layout.spread:
         # Two blocks at once: the next is gathered while one computes.
         gathered = (outside + 2 * block) * 2 * computed
     else:
@@ -66,9 +93,9 @@ def footprint(
         gathered = (2 * whole if bf16 else 0) + (4 * whole if layout.data > 1 else 0)
     tokens = rows * row_length
     width = config.hidden_size
-    kept = computed if layout.spread else 4
+    kept = computed if layout.spread or tuning else 4
     dtype = torch.bfloat16 if kept == 2 else torch.float32
-    fixed, layer = saved_bytes(config, layout.tensor, rows, row_length, dtype, fused)
+    fixed, layer = saved_bytes(config, layout.tensor, rows, row_length, dtype, fused, tuning)
     hidden = tokens * width * kept
     kept_layers = config.num_hidden_layers * (hidden if layout.recompute else layer)
     # In its backward pass one layer has all it kept, and gradients as large beside it.
@@ -76,41 +103,68 @@ def footprint(
     head = config.vocab_size * width // layout.tensor
     chunk = min(CHUNK_LOGITS, tokens * config.vocab_size // layout.tensor)
     # Gradients of hidden states and head, the head for products; logits, their exponentials, their gradient.
-    loss = hidden + 4 * head + (computed * head if bf16 else 0) + chunk * (4 + 4 + computed)
-    return Footprint(16 * mine, gathered, fixed + kept_layers + working, loss)
+    logits = chunk * (4 + 4 + computed)
+    loss = hidden + 4 * head + (computed * head if bf16 else 0) + logits
+    if tuning is not None:
+        # The head for products is frozen and new rows put together. Its gradient is scaled, and cast to its
+        # type, whole before the new rows' part is taken; without `tuning` that is the one among the states.
+        loss = hidden + 4 * head + max(computed * head + logits, (4 + 2 if bf16 else 4) * head)
+    return Footprint(states, gathered, fixed + kept_layers + working, loss)
 
 
 def parameter_counts(config: PreTrainedConfig) -> tuple[int, int]:
     """Parameters of one block, and of all that is outside the blocks."""
-    bare = copy.deepcopy(config)
-    bare.num_hidden_layers = 1
-    if getattr(bare, "layer_types", None):
-        bare.layer_types = bare.layer_types[:1]
+    bare = _part(config, 1)
+    bare.vocab_size = config.vocab_size
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(bare)
     block = sum(p.numel() for p in model.model.layers[0].parameters())
     return block, sum(p.numel() for p in model.parameters()) - block
 
 
-def flops_per_token(config: PreTrainedConfig, row_length: int) -> int:
+def trained_parameters(config: PreTrainedConfig, tuning: Tuning) -> int:
+    """Parameters of the adapters and of the new rows."""
+    tables = 1 if config.tie_word_embeddings else 2
+    return adapter_parameters(config, tuning.lora) + tables * tuning.new_rows * config.hidden_size
+
+
+def adapter_parameters(config: PreTrainedConfig, lora: LoraConfig) -> int:
+    """Parameters of the adapters in all blocks."""
+    bare = _part(config, 1)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(bare)
+        add_lora(model, lora, FEW_IDS, seed=0)
+    trained = [p.numel() for p in model.model.layers[0].parameters() if p.requires_grad]
+    return config.num_hidden_layers * sum(trained)
+
+
+def flops_per_token(config: PreTrainedConfig, row_length: int, lora: LoraConfig | None = None) -> int:
     """Multiplications and additions of a training step, forward and backward, for each token of a full row.
 
     6 for every weight of a matrix product (the embedding's lookup is none) and 12 L x width of attention.
+    With `lora` 4 for the blocks' own weights, which need no gradient, and 6 for the adapters'.
     """
     block, outside = parameter_counts(config)
     tied = config.tie_word_embeddings
-    products = config.num_hidden_layers * block + (
-        outside if tied else outside - config.vocab_size * config.hidden_size
-    )
+    blocks = config.num_hidden_layers * block
+    head = outside if tied else outside - config.vocab_size * config.hidden_size
     attention = config.num_hidden_layers * config.num_attention_heads * _head_dim(config) * row_length
-    return 6 * products + 12 * attention
+    if lora is not None:
+        return 4 * blocks + 6 * (adapter_parameters(config, lora) + head) + 12 * attention
+    return 6 * (blocks + head) + 12 * attention
 
 
 def saved_bytes(
-    config: PreTrainedConfig, tensor: int, rows: int, row_length: int, dtype: torch.dtype, fused: bool
+    config: PreTrainedConfig,
+    tensor: int,
+    rows: int,
+    row_length: int,
+    dtype: torch.dtype,
+    fused: bool,
+    tuning: Tuning | None = None,
 ) -> tuple[int, int]:
     """What autograd keeps of a forward pass: outside the layers, and for each layer."""
-    one, two = (_saved(config, count, tensor, rows, row_length, dtype, fused) for count in (1, 2))
+    one, two = (_saved(config, count, tensor, rows, row_length, dtype, fused, tuning) for count in (1, 2))
     return 2 * one - two, two - one
 
 
@@ -122,19 +176,20 @@ def _saved(
     row_length: int,
     dtype: torch.dtype,
     fused: bool,
+    tuning: Tuning | None,
 ) -> int:
-    part = copy.deepcopy(config)
-    part.num_hidden_layers, part.vocab_size, part.pad_token_id = layers, 8, None
+    part = _part(config, layers)
     part.head_dim = _head_dim(config)
     part.num_attention_heads //= tensor
     part.num_key_value_heads //= tensor
     part.intermediate_size //= tensor
-    if getattr(part, "layer_types", None):
-        part.layer_types = part.layer_types[:layers]
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(
             part, dtype=dtype, attn_implementation=FUSED if fused else "eager"
         )
+        if tuning is not None:
+            add_lora(model, tuning.lora, FEW_IDS, seed=0)
+            _cast_for_adapters(model, dtype)
         own = {p.untyped_storage()._cdata for p in model.parameters()}
         ids_RL = torch.zeros(rows, row_length, dtype=torch.long)
         mask: Any = torch.zeros(rows, 1, row_length, row_length, dtype=dtype)
@@ -154,6 +209,25 @@ def _saved(
             output = model.model(input_ids=ids_RL, attention_mask=masks, position_ids=ids_RL, use_cache=False)
     del output
     return sum(storages.values())
+
+
+def _part(config: PreTrainedConfig, layers: int) -> PreTrainedConfig:
+    """The config of a model of fewer layers and a vocabulary of `FEW_IDS`."""
+    part = copy.deepcopy(config)
+    part.num_hidden_layers, part.vocab_size, part.pad_token_id = layers, FEW_IDS.size, None
+    if getattr(part, "layer_types", None):
+        part.layer_types = part.layer_types[:layers]
+    return part
+
+
+def _cast_for_adapters(model: Any, dtype: torch.dtype) -> None:
+    """In half precision each adapter keeps a cast of its input of its own, as it does under autocast."""
+    if dtype == torch.float32:
+        return
+    model.to(dtype)
+    for name, module in model.named_modules():
+        if name.endswith("lora_A.default"):
+            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].clone(),))
 
 
 def _head_dim(config: PreTrainedConfig) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ddt.store.base import NotFound, Store, StoreError, check_key, sha256_file
+from ddt.store.digests import remembered_digest
 from ddt.store.folder import FolderStore
 from ddt.store.s3 import S3Store
 from ddt.store.tree import MARKER, folder_digest, mark_complete, require_complete
@@ -20,6 +21,7 @@ __all__ = [
     "folder_digest",
     "mark_complete",
     "open_store",
+    "remembered_digest",
     "require_complete",
     "sha256_file",
 ]

@@ -12,6 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ddt.data.tokens import TokenMeta, write_shard
+from ddt.manifest import commits
 from ddt.mllm import DDTLlama
 from ddt.mllm.config import LanguageModelConfig, LoraConfig, SamplingConfig
 from ddt.params import FinetuneParams, PretrainParams
@@ -64,7 +65,7 @@ def run_jobs(store: str, text: str, name: str, spread: bool) -> list[float]:
     config = dataclasses.replace(FIT_SHORT, log_every=1)
     pretrain = PretrainParams(None, "mean", text, SHAPE, 96, 0.6, 0.1, 0.0, None, False, 1e-4, None, config)
     PretrainJob("pretrain", f"{name}-{'a' * 40}", store, resources, hooks).run(
-        pretrain, "shards/train_tokenizer/model", ["shards/pairs.arrow"]
+        pretrain, "shards/train_tokenizer/model", ["shards/pairs.arrow"], ["shards/pairs.arrow"]
     )
     key = published(store, "pretrain", name).relative_to(store).as_posix()
     mix = {"text_to_image": 0.6, "caption": 0.4}
@@ -96,6 +97,12 @@ def test_spread_jobs_publish_what_one_process_does(inputs):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=2e-4, msg=name)
         marker = json.loads((second / "_COMPLETE").read_text())
         assert {"config.json", "model.safetensors", "ddt.json", "tokenizer.json"} <= set(marker["files"])
+    measured = [
+        commit.stats["held_out/visual_ce"]
+        for name in ("one", "four")
+        for commit in commits(open_store(inputs["store"]), "pretrain", f"{name}-{'a' * 40}").values()
+    ]
+    assert measured[0] == pytest.approx(measured[1], abs=1e-3)
     assert not open_store(inputs["store"]).list("checkpoints/")  # gone once the model is published
     assert DDTLlama.from_pretrained(second).generate_image(["a red circle"], cfg_scale=1.0)
 
@@ -125,7 +132,7 @@ def pretrain_from(inputs: dict[str, str], init: Path, shards: str = "shards/pair
         str(init), "mean", inputs["text"], None, 96, 0.6, 0.1, 0.0, None, False, 1e-4, None, config
     )
     job = PretrainJob("pretrain", "d" * 64, inputs["store"], RESOURCES, [])
-    job.run(params, "shards/train_tokenizer/model", [shards])
+    job.run(params, "shards/train_tokenizer/model", [shards], [])
 
 
 def write_config(folder: Path, **values: object) -> Path:

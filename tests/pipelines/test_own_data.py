@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +30,7 @@ from ddt.tokenizer import DDTTokenizer, presets
 from pipelines import finetune, ingest, pretrain, tokenize_images
 from pipelines.cli import main
 from pipelines.models import publish_model
-from pipelines.runner import StageContext, StageError
+from pipelines.runner import StageContext, StageError, is_finished, manifest_path, report_path
 from tests.data.test_instruction_readers import png, said
 from tests.mllm.mllm_tiny import make_tokenizer
 from tests.pipelines.ray_support import RESOURCES
@@ -139,11 +140,14 @@ def publish_tokenizer(stages: Stages) -> None:
 
 
 def test_a_model_is_tuned_on_own_files_by_params_alone(files, tmp_path, monkeypatch):
-    params = own_params(files, "finetune.mix.chat=1.0", "ingest.max_reject_rate=0.5")
+    (files / "held.parquet").write_bytes((files / "pairs.parquet").read_bytes())
+    params = own_params(
+        files, "finetune.mix.chat=1.0", "ingest.max_reject_rate=0.5", f"ingest.holdout={files}/held.parquet"
+    )
     stages = Stages(params, tmp_path, monkeypatch)
     report = stages.run(ingest, "ingest")
-    counts = [report.metrics[f"ingest/{role}"] for role in ("pairs", "chat", "instruct", "rejected")]
-    assert counts == [4, 3, 2, 1]
+    counts = [report.metrics[f"ingest/{role}"] for role in ("pairs", "holdout", "chat", "instruct", "rejected")]
+    assert counts == [4, 4, 3, 2, 1]
     assert "gone.png" in str(report.tables["Rejected samples (some)"])
 
     select_all(stages)
@@ -163,7 +167,13 @@ def test_a_model_is_tuned_on_own_files_by_params_alone(files, tmp_path, monkeypa
     tokens = stages.inputs["tokenize_images"]
     images = finetune.model_key(stages.inputs["train_tokenizer"])
     shards = pretrain.token_shards(tokens, "pairs")
-    stages.train(pretrain.PretrainJob, "pretrain", params=section, tokenizer=images, shards=shards)
+    stages.train(
+        pretrain.PretrainJob, "pretrain", params=section, tokenizer=images, shards=shards,
+        held_out=pretrain.token_shards(tokens, "holdout"),
+    )  # fmt: skip
+    measured = stages.inputs["pretrain"].commits[0].stats
+    assert measured["held_out/visual_ce"] > 0 < measured["held_out/visual_ce_shuffled"]
+    assert "nats a code with their own captions" in pretrain.held_out_note(measured)
 
     seen: dict[str, Any] = {}
 
@@ -201,8 +211,9 @@ def test_a_labelled_set_becomes_a_model_that_draws_by_class(files, tmp_path, mon
     shards = pretrain.token_shards(stages.inputs["tokenize_images"], "pairs")
     images_key = finetune.model_key(stages.inputs["train_tokenizer"])
     trained = stages.train(
-        pretrain.PretrainJob, "pretrain", params=section, tokenizer=images_key, shards=shards
+        pretrain.PretrainJob, "pretrain", params=section, tokenizer=images_key, shards=shards, held_out=[]
     )
+    assert stages.inputs["pretrain"].commits[0].stats == {}
     assert trained.classes == ("1", "7")
     tuned = dataclasses.replace(
         stages.params.finetune, mix={"class_to_image": 1.0}, row_length=96, fit=FIT_SHORT,
@@ -242,6 +253,29 @@ def test_a_changed_picture_is_read_again_and_another_part_is_not(files, monkeypa
     (files / "gone.png").write_bytes(png("white"))
     second = chat_units()
     assert second[0] == first[0] and second[1]["unit"] != first[1]["unit"]
+    os.utime(files / "gone.png", ns=(0, 0))  # other pixels may have the same size
+    assert chat_units()[1]["unit"] != second[1]["unit"]
+
+
+def test_a_source_that_changed_under_its_path_is_read_again(files, tmp_path, monkeypatch):
+    stages = Stages(own_params(files), tmp_path, monkeypatch)
+
+    def finish() -> set[str]:
+        ctx = stages.context("ingest")
+        result = ingest.run(ctx)
+        manifest = Manifest("ingest", ctx.fingerprint, {}, tuple(result.commits))
+        result.report.digest = manifest.digest
+        result.report.save(report_path(ctx.workspace, "ingest"))
+        manifest.save(manifest_path(ctx.workspace, "ingest"))
+        assert is_finished(ctx)
+        return {commit.unit for commit in manifest.commits}
+
+    first = finish()
+    table = pq.read_table(files / "pairs.parquet")
+    pq.write_table(table.slice(1), files / "pairs.parquet")
+    assert not is_finished(stages.context("ingest"))
+    second = finish()
+    assert len(second - first) == len(first - second) == 1  # nothing else is read again
 
 
 def test_what_is_not_there_is_named(files, tmp_path, monkeypatch):

@@ -25,10 +25,11 @@ Turn = dict[str, str]  # role "user" or "assistant", and text
 
 @dataclass(frozen=True)
 class Part:
-    """Entries `start` to `stop` of a file. `digest` is of their text and of the sizes of their pictures.
+    """Entries `start` to `stop` of a file. `digest` is of their text and of their pictures' sizes and times.
 
-    Of the sizes only: one file names a million pictures, and reading them all to see whether anything is new
-    would take as long as the stage itself.
+    Not of what the pictures show: one file names a million of them, and reading them all to see whether
+    anything is new would take as long as the stage itself. A copy with other times is read once more and
+    gives the same shard.
     """
 
     start: int
@@ -42,8 +43,8 @@ def split_conversations(path: str | Path, images: str | Path, entries: int) -> l
     for group in _batched(_entries(Path(path)), entries):
         digest = hashlib.sha256(json.dumps(group, sort_keys=True).encode())
         for entry in group:
-            sizes = [_size(root / str(name)) for name in _image_names(entry)]
-            digest.update(json.dumps(sizes).encode())
+            states = [_state(root / str(name)) for name in _image_names(entry)]
+            digest.update(json.dumps(states).encode())
         parts.append(Part(start, start + len(group), digest.hexdigest()))
         start += len(group)
     return parts
@@ -130,11 +131,13 @@ def _image_names(entry: Any) -> list[Any]:
     return list(names) if isinstance(names, list) else [names] if names else []
 
 
-def _size(path: Path) -> int:
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of the last change; None where there is no file."""
     try:
-        return path.stat().st_size
+        found = path.stat()
     except (OSError, ValueError):  # ValueError: a null byte in the name
-        return -1
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:

@@ -11,7 +11,7 @@ from ddt.data.readers.parquet import read_parquet
 from ddt.data.readers.sample import RawSample
 from ddt.data.readers.tar import read_tar
 from ddt.records import Reject, canonical_caption, check_image, sample_id
-from ddt.store import StoreError, open_store, sha256_file
+from ddt.store import StoreError, open_store, remembered_digest
 
 KINDS = {".tar": "tar", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}
 PAIRS, EDITS, CONVERSATIONS = (".tar", ".parquet"), (".parquet",), (".json", ".jsonl")
@@ -49,7 +49,7 @@ def list_sources(where: str | Path, what: str = "source", suffixes: tuple[str, .
     paths = find(str(where), what, suffixes)
     by_digest: dict[str, Source] = {}
     for path in paths:
-        digest = sha256_file(path)
+        digest = remembered_digest(path)
         by_digest.setdefault(digest, Source(path, digest, KINDS[path.suffix]))
     return list(by_digest.values())
 
