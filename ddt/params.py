@@ -207,6 +207,10 @@ class PretrainParams:
         check_init(self.init, self.model)
         if self.lora is not None and self.init is None:
             raise ValueError("lora: adapts a checkpoint; expected one in init")
+        if self.model is not None and self.row_length > self.model.max_length:
+            raise ValueError(
+                f"row_length = {self.row_length}: expected at most model.max_length = {self.model.max_length}"
+            )
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from pipelines import tracking
 from pipelines.cluster import begin_shared, local_cpus
 from pipelines.dvc_record import record
 from pipelines.graph import beside, longest_chain
+from pipelines.language_model import check_language_model
 from pipelines.report import Report
 from pipelines.runner import run_stage
 
@@ -42,7 +43,8 @@ def check_command_line(arguments: Sequence[str]) -> None:
         if flag == "--config" and name == "conf":
             path = Path(value)
     try:
-        load_params(path, options.get("--profile"), options.get("--set", "").split())
+        params = load_params(path, options.get("--profile"), options.get("--set", "").split())
+        check_language_model(params)  # hours before it is needed
     except ValueError as error:
         print(f"full_pipeline: {error}", file=sys.stderr)
         sys.exit(2)

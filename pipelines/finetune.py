@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ddt.params import FinetuneParams
-from pipelines.language_model import LanguageModelJob
+from pipelines.language_model import LanguageModelJob, check_language_model
 from pipelines.models import model_key
 from pipelines.pretrain import token_shards
 from pipelines.runner import StageContext, StageResult
@@ -37,7 +37,6 @@ class FinetuneJob(LanguageModelJob):
         from ddt.mllm.lora import merge_lora
         from ddt.mllm.model import DDTLlama, check_checkpoint, folder_vocabulary, read_settings
 
-        self.check(params.lora, params.fit)
         folder = self.store.fetch_tree(model)
         vocabulary, digest = folder_vocabulary(folder), read_settings(folder)["tokenizer_digest"]
         check_checkpoint(folder, vocabulary, digest)
@@ -95,6 +94,7 @@ def usable_mix(
 
 def run(ctx: StageContext) -> StageResult:
     """Tune the pre-trained model; tasks without data are left out and the report says so."""
+    check_language_model(ctx.params)
     tokens = ctx.inputs["tokenize_images"]
     kinds = {kind for c in tokens.commits for kind in c.stats["kinds"]}
     chats = token_shards(tokens, "chat")

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
     from ddt.mllm.config import LanguageModelConfig, LoraConfig, NewRowsKind
     from ddt.mllm.vocabulary import Vocabulary
+    from ddt.params import FinetuneParams, Params, PretrainParams, Resources
     from ddt.train.config import FitConfig
+
+LANGUAGE_STAGES = ("pretrain", "finetune")
 
 
 class LanguageModelJob(Job):
@@ -86,21 +89,55 @@ class LanguageModelJob(Job):
                 add_lora(model, lora, vocabulary, fit.seed)
         return self._recomputing(model), loss
 
-    def check(self, lora: LoraConfig | None, fit: FitConfig) -> None:
-        """ValueError where settings contradict `resources` or a package is missing; nothing is loaded yet."""
-        from ddt.mllm.lora import check_peft
-
-        if lora is not None:
-            if self.spread:
-                raise ValueError(
-                    f"{self.stage}.lora: frozen weights stay whole on every worker; "
-                    "expected resources.tensor_parallel = 1 and shard_weights = false"
-                )
-            check_peft()
-        if self.spread and fit.optimizer == "muon":
-            raise ValueError(f"{self.stage}.fit.optimizer = muon: wants whole matrices; expected adamw")
-
     def _recomputing(self, model: PreTrainedModel) -> PreTrainedModel:
         if self.resources.checkpoint_activations:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         return model
+
+
+def check_language_model(params: Params) -> None:
+    """ValueError where the language model can't be trained as `params` say, found before anything is made.
+
+    Reads at most a checkpoint's config and the text tokenizer, and those only where they matter.
+    """
+    for stage in LANGUAGE_STAGES:
+        _check_settings(stage, getattr(params, stage), params.resources)
+    section, tensor = params.pretrain, params.resources.tensor_parallel
+    if section.model is not None and tensor == 1:
+        return  # a shape checks itself
+    from ddt.data.refs import resolve
+    from ddt.mllm.build import check_row_length, llama_config, load_config, load_tokenizer
+    from ddt.mllm.model import SETTINGS
+    from ddt.mllm.parallel_plan import check_tensor_parallel
+    from ddt.mllm.vocabulary import check_rows, extend_tokenizer
+
+    text = load_tokenizer(resolve(section.text_tokenizer))
+    vocabulary = extend_tokenizer(text, params.train_tokenizer.image_tokenizer.codebook_size)
+    if section.model is not None:
+        config: Any = llama_config(section.model, vocabulary)
+    else:
+        init = resolve(str(section.init))
+        config = load_config(init)
+        if not (Path(init) / SETTINGS).is_file():  # else its codes matter too, which only the data tell
+            check_rows(config.vocab_size, vocabulary)
+    check_tensor_parallel(config, tensor)
+    for stage in LANGUAGE_STAGES:
+        try:
+            check_row_length(config, getattr(params, stage).row_length)
+        except ValueError as error:
+            raise ValueError(f"{stage}.{error}") from None
+
+
+def _check_settings(stage: str, section: PretrainParams | FinetuneParams, resources: Resources) -> None:
+    spread = resources.shard_weights or resources.tensor_parallel > 1
+    if section.lora is not None:
+        from ddt.mllm.lora import check_peft
+
+        if spread:
+            raise ValueError(
+                f"{stage}.lora: frozen weights stay whole on every worker; "
+                "expected resources.tensor_parallel = 1 and shard_weights = false"
+            )
+        check_peft()
+    if spread and section.fit.optimizer == "muon":
+        raise ValueError(f"{stage}.fit.optimizer = muon: wants whole matrices; expected adamw")

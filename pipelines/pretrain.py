@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddt.manifest import Manifest
 from ddt.params import PretrainParams
-from pipelines.language_model import LanguageModelJob
+from pipelines.language_model import LanguageModelJob, check_language_model
 from pipelines.models import model_key
 from pipelines.runner import StageContext, StageResult
 from pipelines.training import run_training
@@ -49,14 +49,13 @@ class PretrainJob(LanguageModelJob):
         from ddt.data.refs import resolve
         from ddt.data.tokens import TokenDataset
         from ddt.mllm.batches import PretrainBatches, PretrainMix
-        from ddt.mllm.build import check_row_length, load_tokenizer
+        from ddt.mllm.build import load_tokenizer
         from ddt.mllm.held_out import held_out_metrics
         from ddt.mllm.lora import merge_lora
         from ddt.mllm.model import DDTLlama, check_checkpoint
         from ddt.mllm.sequences import SequenceBuilder
         from ddt.mllm.vocabulary import extend_tokenizer
 
-        self.check(params.lora, params.fit)
         images = load_image_tokenizer(self.store.fetch_tree(tokenizer))
         pairs, unseen = (
             TokenDataset([self.store.fetch(key) for key in keys], images.digest) if keys else None
@@ -76,7 +75,6 @@ class PretrainJob(LanguageModelJob):
             model, loss = self.from_checkpoint(
                 init, vocabulary, params.z_loss, params.lora, params.fit, params.new_rows
             )
-        check_row_length(model, params.row_length)
         config = images.config
         builder = SequenceBuilder(text, vocabulary, config.num_tokens, config.token_order, classes)
         mix = PretrainMix(params.long_caption_rate, params.caption_drop_rate, params.text_rate)
@@ -141,6 +139,7 @@ def token_shards(manifest: Manifest, role: str) -> list[str]:
 
 def run(ctx: StageContext) -> StageResult:
     """Train on the token shards of the selected pairs; writes a whole DDT-LLaMA folder."""
+    check_language_model(ctx.params)
     tokens = ctx.inputs["tokenize_images"]
     commit, report = run_training(
         ctx,

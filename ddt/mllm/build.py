@@ -140,11 +140,11 @@ def build(
     return model, tokenizer, vocabulary
 
 
-def check_row_length(model: PreTrainedModel, row_length: int) -> None:
+def check_row_length(config: PreTrainedConfig, row_length: int) -> None:
     """Rows must fit the model's positions and, where it has one, its attention window (ValueError)."""
-    limits = {"max_position_embeddings": model.config.max_position_embeddings}
-    if "sliding_attention" in (getattr(model.config, "layer_types", None) or []):
-        limits["sliding_window"] = model.config.sliding_window
+    limits = {"max_position_embeddings": config.max_position_embeddings}
+    if "sliding_attention" in (getattr(config, "layer_types", None) or []):
+        limits["sliding_window"] = config.sliding_window
     for name, limit in limits.items():
         if limit is not None and row_length > limit:
             raise ValueError(f"row_length = {row_length}: expected at most the model's {name} = {limit}")

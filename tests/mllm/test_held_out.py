@@ -36,7 +36,7 @@ def test_only_a_model_that_reads_captions_tells_them_apart(learnt, builder, voca
     assert fresh["held_out/unigram_entropy"] == pytest.approx(math.log(16))  # 16 codes, each once
     # Four codes are drawn among all ids, by a model that knows nothing.
     assert fresh["held_out/visual_ce"] == pytest.approx(math.log(vocabulary.size), rel=0.1)
-    assert fresh["held_out/visual_ce"] == pytest.approx(fresh["held_out/visual_ce_shuffled"], rel=0.02)
+    assert fresh["held_out/visual_ce"] == pytest.approx(fresh["held_out/visual_ce_shuffled"], rel=0.1)
 
     mix = PretrainMix(long_caption_rate=0.0, caption_drop_rate=0.0, text_rate=0.0)
     batches = PretrainBatches(learnt, None, builder, mix, FIT.global_batch, 64, seed=0)

@@ -174,4 +174,4 @@ def test_mistakes_are_named(tmp_path, plain_tokenizer, llama):
     with pytest.raises(ValueError, match="'gpt2'; supported: llama, gemma2"):
         load_model(tmp_path)
     with pytest.raises(ValueError, match="max_position_embeddings = 128"):
-        check_row_length(llama, 129)
+        check_row_length(llama.config, 129)

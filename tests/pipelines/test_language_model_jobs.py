@@ -14,17 +14,19 @@ from transformers import AutoModelForCausalLM
 from ddt.data.tokens import TokenMeta, write_shard
 from ddt.manifest import commits
 from ddt.mllm import DDTLlama
-from ddt.mllm.config import LanguageModelConfig, LoraConfig, SamplingConfig
-from ddt.params import FinetuneParams, PretrainParams
+from ddt.mllm.config import LanguageModelConfig, SamplingConfig
+from ddt.params import FinetuneParams, PretrainParams, load_params
 from ddt.store import mark_complete, open_store
 from ddt.tokenizer import DDTTokenizer, presets
 from pipelines.finetune import FinetuneJob
+from pipelines.language_model import check_language_model
 from pipelines.pretrain import PretrainJob
 from tests.mllm.mllm_tiny import make_tokenizer
 from tests.mllm.test_training import FIT
 from tests.pipelines.ray_support import RESOURCES
 from tests.processes import run_processes
 
+ROOT = Path(__file__).resolve().parents[2]
 FIT_SHORT = dataclasses.replace(FIT, steps=4, global_batch=8, micro_batch=2, lr=1e-3, warmup_steps=1)
 SHAPE = LanguageModelConfig(32, 2, 4, 2, 64, 256, False, 10_000.0)
 SPREAD = dataclasses.replace(
@@ -107,12 +109,48 @@ def test_spread_jobs_publish_what_one_process_does(inputs):
     assert DDTLlama.from_pretrained(second).generate_image(["a red circle"], cfg_scale=1.0)
 
 
-def test_settings_that_contradict_are_refused(tmp_path):
-    job = FinetuneJob("finetune", "c" * 64, str(tmp_path), SPREAD, [])
-    with pytest.raises(ValueError, match="finetune.lora: .* expected resources.tensor_parallel = 1"):
-        job.check(LoraConfig(2, 4, 0.0), FIT_SHORT)
-    with pytest.raises(ValueError, match="finetune.fit.optimizer = muon: wants whole matrices"):
-        job.check(None, dataclasses.replace(FIT_SHORT, optimizer="muon"))
+TWO = ("resources.train_workers=2", "resources.tensor_parallel=2")
+ADAMW = ("pretrain.fit.optimizer=adamw", "finetune.fit.optimizer=adamw")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ((*TWO, "pretrain.fit.optimizer=adamw"), "finetune.fit.optimizer = muon: wants whole matrices"),
+        (
+            (*TWO, *ADAMW, "finetune.lora={rank: 2, alpha: 4, dropout: 0.0}"),
+            r"finetune.lora: .* expected resources.tensor_parallel = 1",
+        ),
+        (
+            (*TWO, *ADAMW, "pretrain.model.kv_heads=1"),
+            "tensor_parallel = 2: expected a divisor of the model's num_key_value_heads = 1",
+        ),
+        (("resources.tensor_parallel=2",), "tensor_parallel = 2: expected a divisor of train_workers = 1"),
+        (("pretrain.row_length=512",), "pretrain: row_length = 512: expected at most model.max_length = 256"),
+    ],
+)
+def test_settings_that_contradict_are_refused_before_anything_is_made(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        check_language_model(load_params(ROOT / "params.yaml", overrides=overrides))
+
+
+def test_a_checkpoint_is_looked_at_before_anything_is_made(tmp_path):
+    def check(folder: Path, *overrides: str) -> None:
+        init = (f"pretrain.init={folder}", "pretrain.model=null", *overrides)
+        check_language_model(load_params(ROOT / "params.yaml", overrides=init))
+
+    with pytest.raises(ValueError, match="its type is 'gpt2'; supported: llama, gemma2"):
+        check(write_config(tmp_path / "class", model_type="gpt2"))
+    with pytest.raises(ValueError, match="the model has 100 embedding rows, its tokenizer .* text ids"):
+        check(write_config(tmp_path / "rows", vocab_size=100))
+    fits = write_config(tmp_path / "fits", vocab_size=5000, max_position_embeddings=100)
+    with pytest.raises(ValueError, match="pretrain.row_length = 128: expected at most the model's max_pos"):
+        check(fits)
+    with pytest.raises(ValueError, match="finetune.row_length = 128: expected at most the model's max_pos"):
+        check(fits, "pretrain.row_length=64")
+    check(fits, "pretrain.row_length=64", "finetune.row_length=64")
+    with pytest.raises(ValueError, match="language model .*nowhere: can't be loaded"):
+        check(tmp_path / "nowhere")
 
 
 @pytest.fixture

@@ -146,7 +146,9 @@ def test_a_model_is_tuned_on_own_files_by_params_alone(files, tmp_path, monkeypa
     )
     stages = Stages(params, tmp_path, monkeypatch)
     report = stages.run(ingest, "ingest")
-    counts = [report.metrics[f"ingest/{role}"] for role in ("pairs", "holdout", "chat", "instruct", "rejected")]
+    counts = [
+        report.metrics[f"ingest/{role}"] for role in ("pairs", "holdout", "chat", "instruct", "rejected")
+    ]
     assert counts == [4, 4, 3, 2, 1]
     assert "gone.png" in str(report.tables["Rejected samples (some)"])
 
