@@ -78,7 +78,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if grad_hidden is not None:
                 grad_hidden[span] = (gradient @ head).to(grad_hidden.dtype)
             if grad_head is not None:
-                grad_head += (gradient.t() @ hidden).float()
+                grad_head += gradient.t() @ hidden
         if grad_hidden is not None:
             part.reduce(grad_hidden)
         ctx.save_for_backward(grad_hidden, grad_head)

@@ -48,9 +48,13 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of one process at the peak of a step, by what they are for."""
+    """Bytes of one process at the peak of a step, by what they are for.
 
-    states: int  # weights that the process owns; gradients and both moments of those that are trained
+    The peak is with the loss, where all activations are alive and no gradient of a weight is; with the last
+    layer, which is then computed again; or with the first, where gradients have taken activations' place.
+    """
+
+    states: int  # weights that the process owns, both moments of those that are trained, gradients by then
     gathered: int  # weights of others, and gradients before they are given away
     activations: int
     loss: int
@@ -80,36 +84,53 @@ def footprint(
     block, outside = block // layout.tensor, outside // layout.tensor
     mine = (config.num_hidden_layers * block + outside) // (layout.data if layout.spread else 1)
     computed = 2 if bf16 else 4
-    states = 16 * mine
+    trained, weights = mine, 4 * mine
     if tuning is not None:
         trained = trained_parameters(config, tuning)
-        states = computed * whole + 16 * trained
-        gathered = (2 * trained if bf16 else 0) + (4 * trained if layout.data > 1 else 0)
-    elif layout.spread:
+        weights = computed * whole + 4 * trained
+    if layout.spread:
         # Two blocks at once: the next is gathered while one computes.
         gathered = (outside + 2 * block) * 2 * computed
     else:
         # Copies in bfloat16 that autocast makes; the buckets in which DDP averages.
-        gathered = (2 * whole if bf16 else 0) + (4 * whole if layout.data > 1 else 0)
+        bucketed = trained if tuning is not None else whole
+        gathered = (2 * bucketed if bf16 else 0) + (4 * bucketed if layout.data > 1 else 0)
     tokens = rows * row_length
-    width = config.hidden_size
     kept = computed if layout.spread or tuning else 4
     dtype = torch.bfloat16 if kept == 2 else torch.float32
     fixed, layer = saved_bytes(config, layout.tensor, rows, row_length, dtype, fused, tuning)
-    hidden = tokens * width * kept
+    hidden = tokens * config.hidden_size * kept
     kept_layers = config.num_hidden_layers * (hidden if layout.recompute else layer)
-    # In its backward pass one layer has all it kept, and gradients as large beside it.
-    working = 2 * layer if layout.recompute else layer
-    head = config.vocab_size * width // layout.tensor
+    head = config.vocab_size * config.hidden_size // layout.tensor
+    loss = hidden + _loss_bytes(config, layout, tokens, head, bf16, tuning is not None)
+    held = weights + 8 * trained  # and both moments; gradients come as activations go
+    head_gradient = 4 * (head if tuning is None else tuning.new_rows * config.hidden_size)
+    phases = (
+        Footprint(held, gathered, fixed + kept_layers, loss),
+        Footprint(
+            held + (0 if layout.spread else head_gradient),
+            gathered,
+            fixed + kept_layers + (layer if layout.recompute else 0),
+            hidden,
+        ),
+        Footprint(held + 4 * trained, gathered, fixed + layer, 0),
+    )
+    return max(phases, key=lambda phase: phase.total)
+
+
+def _loss_bytes(
+    config: PreTrainedConfig, layout: Layout, tokens: int, head: int, bf16: bool, tuned: bool
+) -> int:
+    """Of the chunked cross-entropy: the head's gradient and what else is alive with it."""
+    computed = 2 if bf16 else 4
     chunk = min(CHUNK_LOGITS, tokens * config.vocab_size // layout.tensor)
-    # Gradients of hidden states and head, the head for products; logits, their exponentials, their gradient.
-    logits = chunk * (4 + 4 + computed)
-    loss = hidden + 4 * head + (computed * head if bf16 else 0) + logits
-    if tuning is not None:
-        # The head for products is frozen and new rows put together. Its gradient is scaled, and cast to its
-        # type, whole before the new rows' part is taken; without `tuning` that is the one among the states.
-        loss = hidden + 4 * head + max(computed * head + logits, (4 + 2 if bf16 else 4) * head)
-    return Footprint(states, gathered, fixed + kept_layers + working, loss)
+    # Logits in float32 and their gradient for products; with a softcap also its value and its slope.
+    logits = chunk * (4 + (2 if bf16 else 0) + (8 if getattr(config, "final_logit_softcapping", None) else 0))
+    # The head as products take it (frozen and new rows are put together for that), and a chunk's part of its
+    # gradient; later, the gradient scaled and, of frozen rows, in their own type.
+    copied = computed * head if bf16 or tuned else 0
+    scaled = 4 * head + (2 * head if bf16 and tuned else 0)
+    return 4 * head + max(copied + computed * head + logits, scaled)
 
 
 def parameter_counts(config: PreTrainedConfig) -> tuple[int, int]:

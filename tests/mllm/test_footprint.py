@@ -40,6 +40,7 @@ TINY = LlamaConfig(
     vocab_size=4098, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1
 )
 ROWS, LENGTH = 4, 256
+M_MMAP_THRESHOLD = -3  # of malloc.h
 VOCABULARY = Vocabulary(2048, 2048, 0, 1, 1)
 LORA = LoraConfig(rank=8, alpha=16, dropout=0.0)
 
@@ -56,7 +57,10 @@ def measured(recompute: bool, lora: LoraConfig | None, queue) -> None:
     """Puts the peak of this process's memory during two steps, less what it had before the model."""
     torch.set_num_threads(1)
     steps(TINY, recompute, lora)  # so that libraries are in memory before we count
-    ctypes.CDLL(None).malloc_trim(0)  # what was freed would be used again, uncounted
+    libc = ctypes.CDLL(None)
+    # Tensors outside the heap: freed ones are given back at once, as an accelerator's allocator counts it.
+    libc.mallopt(M_MMAP_THRESHOLD, 1 << 16)
+    libc.malloc_trim(0)  # what was freed would be used again, uncounted
     before = memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from here
     steps(SMALL, recompute, lora)
@@ -123,7 +127,8 @@ def test_layouts_divide_the_work():
     assert 32 * block + outside == 8_030_261_248
     whole = footprint(config, Layout(1, 1, True, True), 1, 512, True, True)
     split = footprint(config, Layout(64, 8, True, True), 1, 512, True, True)
-    assert whole.states / split.states == pytest.approx(64, rel=1e-3)
+    assert whole.states == 16 * 8_030_261_248  # gradients among them, at the end of the backward pass
+    assert 12 * 8_030_261_248 < 64 * split.states * 1.001 < 16 * 8_030_261_248 * 1.002
     assert whole.gathered / split.gathered == pytest.approx(8, rel=1e-3)
     _, layer = saved_bytes(config, 1, 1, 512, torch.bfloat16, True)
     _, eighth = saved_bytes(config, 8, 1, 512, torch.bfloat16, True)
@@ -140,7 +145,8 @@ def test_frozen_weights_have_no_gradients_and_moments():
     assert trained_parameters(config, tuning) == adapters + 2 * 65_538 * 4096
     alone = Layout(1, 1, False, True)
     tuned = footprint(config, alone, 1, 512, True, True, tuning)
-    assert tuned.states == 2 * 8_030_261_248 + 16 * trained_parameters(config, tuning)
+    trained = trained_parameters(config, tuning)
+    assert 12 * trained <= tuned.states - 2 * 8_030_261_248 <= 16 * trained
     overrides = ["pretrain.lora={rank: 64, alpha: 128, dropout: 0.05}"]
     table = plan_layouts(load_params(profile="paper", overrides=overrides), config, rows=1)
     assert [row[:2] for row in table[1:]] == [["1", "1"], ["8", "1"], ["64", "1"]]
