@@ -105,15 +105,17 @@ def footprint(
     loss = hidden + _loss_bytes(config, layout, tokens, head, bf16, tuning is not None)
     held = weights + 8 * trained  # and both moments; gradients come as activations go
     head_gradient = 4 * (head if tuning is None else tuning.new_rows * config.hidden_size)
+    # A layer's backward pass begins with its MLP: three gradients of the inner width beside all it kept.
+    inner = 3 * tokens * kept * config.intermediate_size // layout.tensor
     phases = (
         Footprint(held, gathered, fixed + kept_layers, loss),
         Footprint(
             held + (0 if layout.spread else head_gradient),
             gathered,
-            fixed + kept_layers + (layer if layout.recompute else 0),
+            fixed + kept_layers + (layer if layout.recompute else 0) + inner,
             hidden,
         ),
-        Footprint(held + 4 * trained, gathered, fixed + layer, 0),
+        Footprint(held + 4 * trained, gathered, fixed + layer + inner, 0),
     )
     return max(phases, key=lambda phase: phase.total)
 
