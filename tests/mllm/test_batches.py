@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from ddt.data.text import DrawnText
 from ddt.data.tokens import TokenDataset, write_shard
@@ -104,3 +105,17 @@ def test_mistakes_are_named(pairs, builder):
         FinetuneBatches(pairs, None, builder, FinetuneMix({"edit": 1.0}), 4, 64, 0)
     with pytest.raises(ValueError, match="text_rate = 0.1: there is no text"):
         PretrainBatches(pairs, None, builder, PretrainMix(), 4, 64, 0)
+
+
+def test_a_step_is_the_same_whatever_is_drawn_with_it(pairs, instructions, builder, monkeypatch):
+    def made():
+        weights = {"text_to_image": 1.0, "edit": 1.0, "caption": 1.0, "vqa": 1.0}
+        tuning = FinetuneBatches(pairs, instructions, builder, FinetuneMix(weights), 12, 96, seed=1)
+        return pretrain(pairs, builder), tuning
+
+    many = made()
+    monkeypatch.setattr("ddt.mllm.batches.DRAWN_AT_ONCE", 1)
+    for one, other in zip(made(), many, strict=True):
+        for step in (84, 85, 0, 200, 1):  # 85 steps of 12 are drawn at once
+            for a, b in zip(one.batch(step), other.batch(step), strict=True):
+                assert torch.equal(a, b)
