@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -119,13 +121,22 @@ def check_language_model(params: Params) -> None:
         init = resolve(str(section.init))
         config = load_config(init)
         if not (Path(init) / SETTINGS).is_file():  # else its codes matter too, which only the data tell
-            check_rows(config.vocab_size, vocabulary)
-    check_tensor_parallel(config, tensor)
+            with _naming(f"pretrain.init = {section.init}: "):
+                check_rows(config.vocab_size, vocabulary)
+    with _naming("resources."):
+        check_tensor_parallel(config, tensor)
     for stage in LANGUAGE_STAGES:
-        try:
+        with _naming(f"{stage}."):
             check_row_length(config, getattr(params, stage).row_length)
-        except ValueError as error:
-            raise ValueError(f"{stage}.{error}") from None
+
+
+@contextlib.contextmanager
+def _naming(where: str) -> Iterator[None]:
+    """ValueErrors of the library, which knows no sections, with the place in front."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{where}{error}") from None
 
 
 def _check_settings(stage: str, section: PretrainParams | FinetuneParams, resources: Resources) -> None:
