@@ -83,6 +83,9 @@ def headline(reports: dict[str, Report]) -> list[tuple[str, float]]:
         ("wrong captions dropped, share", "select", "select/wrong_caption_dropped"),
         ("clean pairs lost to filters, share", "select", "select/clean_lost_to_filters"),
         ("codebook in use, share", "tokenize_images", "tokenize/codes_used"),
+        ("held-out pictures, nats a code", "pretrain", "held_out/visual_ce"),
+        ("the same with other captions", "pretrain", "held_out/visual_ce_shuffled"),
+        ("the same by frequency alone", "pretrain", "held_out/unigram_entropy"),
         ("reconstruction, dB PSNR", "evaluate", "reconstruct/psnr"),
         ("GenEval on scenes", "evaluate", "geneval/overall"),
     )
