@@ -40,7 +40,8 @@ from pipelines.runner import StageContext, StageError, StageResult
 from pipelines.units import Output, UnitWorker, digest_of, run_units
 
 CRAWL = tuple(
-    f"ddt.scenes.{m}" for m in ("world", "words", "sample", "render", "text", "questions", "edits", "crawl")
+    f"ddt.scenes.{m}"
+    for m in ("world", "words", "sample", "render", "photo", "text", "questions", "edits", "crawl")
 )
 MODULES = ("ddt.records", "ddt.data.readers", "ddt.data.schemas", *CRAWL, "pipelines.ingest")
 SCENES = "scenes"
@@ -111,7 +112,7 @@ class IngestWorker(UnitWorker):
     def _held_out_scenes(self, unit: dict[str, Any]) -> Iterable[RawSample]:
         import numpy as np
 
-        from ddt.scenes.crawl import jpeg_bytes
+        from ddt.scenes.photo import jpeg_bytes
         from ddt.scenes.render import render
         from ddt.scenes.sample import sample_scene
         from ddt.scenes.text import short_caption
