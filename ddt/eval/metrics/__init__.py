@@ -15,7 +15,7 @@ from ddt.eval.metrics.pope import pope, pope_parse
 from ddt.eval.metrics.ptb import ptb_tokenize
 from ddt.eval.metrics.seed import seed_letter, seed_rank
 from ddt.eval.metrics.t2i import t2i_blip_vqa, t2i_position, t2i_spatial, t2i_three_in_one
-from ddt.eval.metrics.vqa import gqa_accuracy, vqa_accuracy, vqa_normalize
+from ddt.eval.metrics.vqa import gqa_accuracy, vizwiz_accuracy, vqa_accuracy, vqa_normalize
 
 __all__ = [
     "cider",
@@ -43,6 +43,7 @@ __all__ = [
     "t2i_spatial",
     "t2i_three_in_one",
     "token_nll",
+    "vizwiz_accuracy",
     "vqa_accuracy",
     "vqa_normalize",
 ]

@@ -10,7 +10,7 @@ from ddt.eval.official import pope as pope_module
 from ddt.eval.official.captions import Flickr30K, NoCaps
 from ddt.eval.official.gqa import GQA
 from ddt.eval.official.problems import IncompleteError
-from ddt.eval.official.vqa import OKVQA, VQAv2, vizwiz_accuracy
+from ddt.eval.official.vqa import OKVQA, VQAv2
 from ddt.eval.scorers import Scorers
 from tests.eval.official.fake import FakeModel, save_image
 
@@ -202,8 +202,6 @@ def test_vizwiz_normalises_the_prediction_only(images, tmp_path):
     benchmark = open_benchmark("vizwiz", [write(tmp_path / "val.json", [item])], images)
     generate(benchmark, FakeModel({"": "The coke."}), tmp_path / "out", 1)
     assert value(evaluate(benchmark, tmp_path / "out", SCORERS), "vizwiz/accuracy") == 1
-    assert vizwiz_accuracy(["Coca cola"] * 10, "coca cola") == 0
-    assert vizwiz_accuracy(["coke"] * 2 + ["tea"] * 8, "coke") == pytest.approx(60)
 
 
 def test_gqa_scores_balanced_questions(images, tmp_path, monkeypatch):
