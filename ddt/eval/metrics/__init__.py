@@ -6,7 +6,7 @@ regular expression, a division by zero, an order that matters) the function's do
 """
 
 from ddt.eval.metrics.caption import cider
-from ddt.eval.metrics.fid import frechet_distance, inception_score
+from ddt.eval.metrics.fid import frechet_distance, frechet_influence, inception_score
 from ddt.eval.metrics.geneval import geneval_evaluate, geneval_relations, geneval_summary
 from ddt.eval.metrics.image import image_l1, lpips_from_features, psnr, psnr_pooled, ssim
 from ddt.eval.metrics.mme import mme, mme_parse
@@ -20,6 +20,7 @@ from ddt.eval.metrics.vqa import gqa_accuracy, vizwiz_accuracy, vqa_accuracy, vq
 __all__ = [
     "cider",
     "frechet_distance",
+    "frechet_influence",
     "geneval_evaluate",
     "geneval_relations",
     "geneval_summary",

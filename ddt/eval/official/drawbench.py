@@ -64,7 +64,7 @@ class DrawBench(Drawn):
         chosen = {"drawbench/clip": np.ones(len(cases), bool)}
         chosen |= {f"drawbench/clip_{group}": groups == group for group in dict.fromkeys(groups.tolist())}
         scores = {
-            name: mean_score(values[mask], floors={"shuffled images": floor[mask]})
+            name: mean_score(values[mask], floors={"shuffled images": floor[mask]}, span=(-1.0, 1.0))
             for name, mask in chosen.items()
         }
         return Scored(scores, halves(cases, values.tolist(), "cosine"))

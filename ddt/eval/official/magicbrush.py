@@ -71,7 +71,7 @@ class MagicBrush(Edited):
             every = [self.measures(case, found[case.id], scorers) for case in cases]
             for name in ("l1", "cvs"):
                 values = [each[name] for each in every]
-                scores[f"magicbrush/{setting}/{name}"] = edit_score(values, name == "cvs")
+                scores[f"magicbrush/{setting}/{name}"] = edit_score(name, values)
             judged = judged or halves(cases, [each["l1"][0] for each in every], "L1", higher_is_better=False)
         return Scored(scores, judged)
 
