@@ -25,6 +25,7 @@ class ClassFID(Drawn):
     paper's column is against ImageNet's training images (taming-transformers' "FID vs train").
     """
 
+    ceiling_is = "0 for the distance: the reference itself; the Inception Score has none"
     name = "class_fid"
     files_help = "a folder of reference pictures, or an .npz with their mu and sigma"
 

@@ -25,6 +25,7 @@ PROMPT_COLUMNS = ("Prompt", "Prompts")  # the sheet was published with either
 class DrawBench(Drawn):
     """Outputs: `<n>.png`, n the prompt's row from 0, or `<n>_<k>.png` with more than one a prompt."""
 
+    ceiling_is = "none: the prompts have no ground-truth pictures"
     name = "drawbench"
     files_help = "drawbench.csv (columns Prompt or Prompts, Category)"
     published = 200

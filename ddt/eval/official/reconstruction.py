@@ -36,6 +36,7 @@ class Reconstruction(Drawn):
     Pictures are cut to their centre square and resized to `side_px` (the paper's 256) before anything.
     """
 
+    ceiling_is = "the picture itself, or with --scorer vae= the VAE's round trip"
     name = "reconstruction"
     files_help = "a folder of pictures, such as ImageNet's validation images"
     uses_tokenizer = True
@@ -86,22 +87,19 @@ class Reconstruction(Drawn):
         wanted, made = self.original(case), rgb_array(read_image(output))
         if made.shape != wanted.shape:
             raise ValueError(f"{output}: is {made.shape[1]} x {made.shape[0]} px, expected {wanted.shape[0]}")
-        found = _similarity(made, wanted) | {"mse": mse(made, wanted)}
-        if "lpips" in scorers.models:
-            found["lpips"] = scorers.lpips()(Image.fromarray(made), Image.fromarray(wanted))
-        return found
+        return _similarity(made, wanted, scorers) | {"mse": mse(made, wanted)}
 
     def score(self, found: Mapping[str, Path], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
         values = [dict(self.measures(case, found[case.id], scorers)) for case in cases]
         errors = [each.pop("mse") for each in values]
-        floor = self._shuffled(found, cases)
+        floor = self._shuffled(found, cases, scorers)
         ceiling = self._ceiling(cases, scorers)
         scores = {
             f"{self.name}/{name}": mean_score(
                 [each[name] for each in values],
-                ceiling.get(name),
-                {"other reconstructions": [each[name] for each in floor]} if name in floor[0] else None,
+                ceiling[name],
+                {"other reconstructions": [each[name] for each in floor]},
                 higher_is_better=name != "lpips",
                 span=SPANS[name],
             )
@@ -112,10 +110,12 @@ class Reconstruction(Drawn):
             scores[f"{self.name}/rfid"] = self._rfid(found, cases, scorers)
         return Scored(scores, halves(cases, [each["psnr"] for each in values], "PSNR"))
 
-    def _shuffled(self, found: Mapping[str, Path], cases: Sequence[Case]) -> list[dict[str, float]]:
+    def _shuffled(
+        self, found: Mapping[str, Path], cases: Sequence[Case], scorers: Scorers
+    ) -> list[dict[str, float]]:
         others = shuffled_partners(len(cases))
         return [
-            _similarity(rgb_array(read_image(found[cases[other].id])), self.original(case))
+            _similarity(rgb_array(read_image(found[cases[other].id])), self.original(case), scorers)
             for case, other in zip(cases, others, strict=True)
         ]
 
@@ -123,11 +123,11 @@ class Reconstruction(Drawn):
         """The VAE's own round trip, where one is given: a tokenizer of its latents can't be better."""
         vae = scorers.vae()
         if vae is None:
-            return {"psnr": [PSNR_OF_EQUAL] * len(cases), "ssim": [1.0] * len(cases)}
+            return {"psnr": [PSNR_OF_EQUAL], "ssim": [1.0], "lpips": [0.0]}
         rows = []
         for case in cases:
             original = self.original(case)
-            rows.append(_similarity(np.asarray(vae(Image.fromarray(original))), original))
+            rows.append(_similarity(np.asarray(vae(Image.fromarray(original))), original, scorers))
         return {name: [row[name] for row in rows] for name in rows[0]}
 
     def _rfid(self, found: Mapping[str, Path], cases: Sequence[Case], scorers: Scorers) -> Score:
@@ -161,5 +161,8 @@ def inception_features(paths: Sequence[Path], scorers: Scorers) -> tuple[np.ndar
     return np.concatenate(features), np.concatenate(logits)
 
 
-def _similarity(image: np.ndarray, target: np.ndarray) -> dict[str, float]:
-    return {"psnr": min(psnr(image, target), PSNR_OF_EQUAL), "ssim": ssim(image, target)}
+def _similarity(image: np.ndarray, target: np.ndarray, scorers: Scorers) -> dict[str, float]:
+    found = {"psnr": min(psnr(image, target), PSNR_OF_EQUAL), "ssim": ssim(image, target)}
+    if "lpips" in scorers.models:
+        found["lpips"] = scorers.lpips()(Image.fromarray(image), Image.fromarray(target))
+    return found

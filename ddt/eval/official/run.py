@@ -14,9 +14,12 @@ from ddt.eval.official.files import digest_of
 from ddt.eval.official.problems import Problems
 from ddt.eval.results import spread
 from ddt.eval.scorers import Scorers
+from ddt.eval.statistics import RESAMPLES
 
 COMPLETE_FILES = "generate from complete files"
 PARTIAL = "--partial scores what is there and prints the coverage"
+
+INTERVAL = f"95 % bootstrap over cases, {RESAMPLES} resamples of seed 0; rule of three where all are equal"
 
 
 def generate(benchmark: Official, model: Any, outputs: Path, batch_size: int) -> int:
@@ -59,6 +62,8 @@ def evaluate(benchmark: Official, outputs: Path, scorers: Scorers, partial: bool
         "coverage": {"scored": len(found), "cases": cases, "share": len(found) / cases},
         "problems": problems.to_dict(),
         "settings": dict(benchmark.settings),
+        "ceiling": benchmark.ceiling_is,
+        "interval": INTERVAL,
         "scorers": scorers.used,
         "data": {str(path): digest_of(path) for path in benchmark.files},
         "examples": _examples(benchmark, found, scored.judged),

@@ -29,6 +29,8 @@ RESULTS = "results.json"
 class VQA(Asked):
     """Questions and annotations of the VQA format; outputs: `results.json`, [{question_id, answer}]."""
 
+    ceiling_is = "each question's most frequent answer: people differ"
+
     def read(self) -> list[Case]:
         questions, annotations = self._both()
         answers = {}

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from ddt.eval.metrics import cider
 from ddt.eval.official import evaluate, generate, open_benchmark
 from ddt.eval.official import mme as mme_module
 from ddt.eval.official import pope as pope_module
@@ -277,9 +278,21 @@ def test_captions_in_both_forms(name, content, images, tmp_path, monkeypatch):
     generate(benchmark, FakeModel(colors), out, 2)
     result = evaluate(benchmark, out, SCORERS)
     assert value(result, f"{name}/cider") > 3 > result["scores"][f"{name}/cider"]["floor"]
+    assert result["scores"][f"{name}/cider"]["ceiling"] is None  # only one picture has two references
     assert [row["caption"] for row in json.loads((out / "captions_results.json").read_text())] == [
         "a red dog", "two cats sleep",
     ]  # fmt: skip
     write(tmp_path / "captions.json", json.dumps(content)[:80])
     with pytest.raises(ValueError, match=r"captions.json:1: no JSON, or cut here"):
         open_benchmark(name, [tmp_path / "captions.json"])
+
+
+def test_captions_have_their_last_reference_as_the_ceiling(tmp_path, monkeypatch):
+    monkeypatch.setattr(NoCaps, "published", 2)
+    items = [{"image": f"{k}.jpg", "caption": [f"{k} dogs run here", f"{k} dogs run there"]} for k in "ab"]
+    benchmark = open_benchmark("nocaps", [write(tmp_path / "nocaps_val.json", items)])
+    write(tmp_path / "captions_results.json", [{"image_id": k, "caption": f"{k} dogs"} for k in "ab"])
+    result = evaluate(benchmark, tmp_path, SCORERS)
+    expected, _ = cider({k: [f"{k} dogs run here"] for k in "ab"}, {k: f"{k} dogs run there" for k in "ab"})
+    assert result["scores"]["nocaps/cider"]["ceiling"] == pytest.approx(expected) and expected > 0.5
+    assert result["ceiling"] == NoCaps.ceiling_is and "seed 0" in result["interval"]
