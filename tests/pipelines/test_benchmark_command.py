@@ -20,6 +20,7 @@ from ddt.mllm import DDTLlama
 from ddt.mllm.build import load_tokenizer, new_model
 from ddt.mllm.vocabulary import extend_tokenizer
 from ddt.scenes import weights_dir
+from ddt.store import folder_digest
 from ddt.tokenizer import DDTTokenizer, presets
 from pipelines.benchmark import pairs
 from pipelines.cli import main
@@ -67,6 +68,7 @@ def test_generates_and_scores(data, model_folder, capsys):
     assert result["scores"]["geneval/overall"]["value"] == 1
     assert result["generated"]["made"] == 4 and len(result["generated"]["digest"]) == 64
     assert "cfg_scale" in result["generated"]["sampling"]
+    assert result["generated"]["tokenizer"] == folder_digest(model_folder / "image_tokenizer")
     main(arguments(data, "--model", str(model_folder), "--no-score"))
     assert json.loads(capsys.readouterr().out)["generated"]["made"] == 0
 

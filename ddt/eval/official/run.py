@@ -45,7 +45,7 @@ def generate(benchmark: Official, model: Any, outputs: Path, batch_size: int) ->
 def evaluate(benchmark: Official, outputs: Path, scorers: Scorers, partial: bool = False) -> dict[str, Any]:
     """Scores of an outputs folder, with coverage, problems, settings, scorer models and data digests.
 
-    Raises IncompleteError unless the set is complete or `partial` is given.
+    Raises IncompleteError unless the set is complete, or `partial` is given and some case has an output.
     """
     if not outputs.is_dir():
         raise ValueError(f"{outputs}: no such folder of outputs")
@@ -54,6 +54,8 @@ def evaluate(benchmark: Official, outputs: Path, scorers: Scorers, partial: bool
     problems = benchmark.problems.merged(found_problems)
     if not partial:
         problems.refuse(PARTIAL)
+    if not found:
+        problems.refuse("no case is left to score")
     scored = benchmark.score(found, scorers)
     cases = benchmark.published or len(benchmark.cases)
     return {
