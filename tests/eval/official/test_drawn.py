@@ -130,7 +130,7 @@ def test_nothing_left_to_score_says_why(geneval, tmp_path):
     path.parent.mkdir(parents=True)
     path.write_bytes(b"no picture")
     with pytest.raises(IncompleteError, match=r"1 x unreadable image \(.*0000.png.*no case is left to score"):
-        evaluate(geneval, tmp_path / "out", Scorers(), partial=True)
+        evaluate(open_benchmark("geneval", [geneval]), tmp_path / "out", Scorers(), partial=True)
 
 
 def test_geneval_names_what_is_wrong_with_its_file(geneval, tmp_path):
