@@ -171,6 +171,8 @@ def test_vqa_names_bad_predictions(vqa, images, tmp_path):
         f"1 x second prediction for an id ({out}/results.json item 2: '1')",
         f"1 x item without question_id, answer ({out}/results.json item 4)",
         "1 x missing prediction",
+        f"also found: 1 x answer with control characters ({out}/results.json item 1: 'black\\x0b')",
+        f"1 x prediction for an unknown id, not scored ({out}/results.json item 3: '7')",
     ):
         assert named in str(refused.value)
     result = evaluate(benchmark, out, SCORERS, partial=True)
