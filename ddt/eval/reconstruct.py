@@ -32,7 +32,7 @@ from ddt.eval.placement import Wanted, center, placed
 from ddt.eval.statistics import bootstrap, mean_of, shuffled_partners
 from ddt.mllm.pictures import to_images, to_pixels
 from ddt.scenes.detect import Detection, detect
-from ddt.scenes.render import render
+from ddt.scenes.photo import photograph
 from ddt.scenes.sample import sample_scene
 from ddt.scenes.world import EVALUATION_PARTS
 
@@ -89,7 +89,7 @@ class Reconstruct(Benchmark):
             return rgb_array(base64.b64decode(json.loads(case["data"])))
         rng = self.rng(int(case["data"]))
         rng.random()  # the draw that decided `unseen`
-        return render(sample_scene(rng, held_out=case["unseen"], parts=EVALUATION_PARTS), self.image_size)
+        return photograph(sample_scene(rng, held_out=case["unseen"], parts=EVALUATION_PARTS), self.image_size)
 
     def run_batch(self, model: Any, cases: Sequence[Case]) -> list[Row]:
         pictures = [self._picture(case) for case in cases]

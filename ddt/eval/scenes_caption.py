@@ -28,7 +28,7 @@ from ddt.eval.metrics.caption import HIGHEST
 from ddt.eval.pictures import png_bytes
 from ddt.eval.scenes_questions import BLANK_GREY
 from ddt.eval.statistics import SHARE, shuffled_partners
-from ddt.scenes.render import render
+from ddt.scenes.photo import photograph
 from ddt.scenes.sample import sample_scene
 from ddt.scenes.text import short_caption
 from ddt.scenes.words import NUMBER_WORDS, plural
@@ -124,7 +124,7 @@ class Captioning(Benchmark):
 
     def run_batch(self, model: Any, cases: Sequence[Case]) -> list[Row]:
         scenes = [scene_from_dict(json.loads(case["data"])["scene"]) for case in cases]
-        pictures = [render(scene, self.image_size) for scene in scenes]
+        pictures = [photograph(scene, self.image_size) for scene in scenes]
         # One more, plain grey: what the model says of nothing. It is the same in every batch.
         blank = np.full_like(pictures[0], BLANK_GREY)
         images = [Image.fromarray(picture) for picture in [*pictures, blank]]

@@ -27,8 +27,8 @@ from ddt.eval.metrics import seed_rank
 from ddt.eval.pictures import png_bytes
 from ddt.eval.ranking import option_losses
 from ddt.eval.scenes_questions import BLANK_GREY
+from ddt.scenes.photo import photograph
 from ddt.scenes.questions import ANSWERS, open_question
-from ddt.scenes.render import render
 from ddt.scenes.sample import sample_scene
 from ddt.scenes.world import EVALUATION_PARTS, scene_from_dict
 
@@ -71,7 +71,7 @@ class Choice(Benchmark):
 
     def run_batch(self, model: Any, cases: Sequence[Case]) -> list[Row]:
         data = [json.loads(case["data"]) for case in cases]
-        pictures = [render(scene_from_dict(item["scene"]), self.image_size) for item in data]
+        pictures = [photograph(scene_from_dict(item["scene"]), self.image_size) for item in data]
         blank = np.full_like(pictures[0], BLANK_GREY)
         codes = model.encode([Image.fromarray(picture) for picture in [*pictures, blank]])
         rows = []

@@ -31,6 +31,7 @@ from ddt.eval.placement import Wanted, placed
 from ddt.eval.statistics import shuffled_partners
 from ddt.scenes.detect import read
 from ddt.scenes.edits import EDIT_KINDS, sample_edit
+from ddt.scenes.photo import photograph
 from ddt.scenes.render import render
 from ddt.scenes.world import EVALUATION_PARTS, Scene, scene_from_dict
 
@@ -89,7 +90,7 @@ class Editing(Benchmark):
 
     def run_batch(self, model: Any, cases: Sequence[Case]) -> list[Row]:
         data = [json.loads(case["data"]) for case in cases]
-        sources = [render(scene_from_dict(item["source"]), self.image_size) for item in data]
+        sources = [photograph(scene_from_dict(item["source"]), self.image_size) for item in data]
         images = model.edit_image(
             [Image.fromarray(source) for source in sources],
             [case["prompt"] for case in cases],

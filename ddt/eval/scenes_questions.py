@@ -11,8 +11,8 @@ from PIL import Image
 
 from ddt.eval.benchmark import Benchmark, Case, Row, make_case, make_row
 from ddt.eval.pictures import png_bytes
+from ddt.scenes.photo import photograph
 from ddt.scenes.questions import Question
-from ddt.scenes.render import render
 from ddt.scenes.world import Scene, scene_from_dict
 
 BLANK_GREY = 128
@@ -34,7 +34,7 @@ class Asked(Benchmark):
         ]
 
     def _picture(self, case: Case) -> np.ndarray:
-        return render(scene_from_dict(json.loads(case["data"])["scene"]), self.image_size)
+        return photograph(scene_from_dict(json.loads(case["data"])["scene"]), self.image_size)
 
     def _row(self, case: Case, picture: np.ndarray, answer: str, blind: str) -> Row:
         correct = self.score(case["expected"], answer)

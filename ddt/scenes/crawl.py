@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ddt.scenes.edits import sample_edit
+from ddt.scenes.photo import jpeg_bytes
 from ddt.scenes.render import render
 from ddt.scenes.sample import pick, sample_scene
 from ddt.scenes.text import questions, short_caption
@@ -32,7 +32,6 @@ FAULTS: tuple[str, ...] = (
 )  # fmt: skip
 COPIES: tuple[str, ...] = ("duplicate", "near_duplicate")
 PLANTED: tuple[str, ...] = ("clean", *FAULTS)
-JPEG_QUALITY = 100  # at 32 px a lower one changes what the picture shows, as it does not at 256 px
 TINY_PX = 8
 EDIT_SHARE = 0.5  # of instruction rows; the others are questions with answers
 
@@ -62,20 +61,6 @@ class _Original:
     picture_HWC: np.ndarray
     image: bytes
     caption: str
-
-
-def jpeg_bytes(image_HWC: np.ndarray, quality: int = JPEG_QUALITY) -> bytes:
-    """uint8 [H, W, 3] as JPEG with full-resolution colour (4:4:4), as small pictures need."""
-    buffer = io.BytesIO()
-    Image.fromarray(image_HWC).save(buffer, "JPEG", quality=quality, subsampling=0)
-    return buffer.getvalue()
-
-
-def png_bytes(image_HWC: np.ndarray) -> bytes:
-    """uint8 [H, W, 3] as PNG."""
-    buffer = io.BytesIO()
-    Image.fromarray(image_HWC).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
 
 
 def check_faults(faults: Mapping[str, float]) -> None:
@@ -249,8 +234,8 @@ def _instruct_row(rng: np.random.Generator, side_px: int) -> dict[str, Any]:
         edit = sample_edit(rng, parts=TRAINING_PARTS)
         return {
             "kind": "edit",
-            "image": png_bytes(render(edit.source, side_px)),
-            "target": png_bytes(render(edit.target, side_px)),
+            "image": jpeg_bytes(render(edit.source, side_px)),
+            "target": jpeg_bytes(render(edit.target, side_px)),
             "instruction": edit.instruction,
             "answer": None,
         }
@@ -258,7 +243,7 @@ def _instruct_row(rng: np.random.Generator, side_px: int) -> dict[str, Any]:
     question = pick(rng, questions(scene, rng))
     return {
         "kind": "qa",
-        "image": png_bytes(render(scene, side_px)),
+        "image": jpeg_bytes(render(scene, side_px)),
         "target": None,
         "instruction": question.question,
         "answer": question.answer,

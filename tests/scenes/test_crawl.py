@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from ddt.scenes import render, sample_scene
-from ddt.scenes.crawl import FAULTS, instruct_rows, jpeg_bytes, shard_samples, write_shard
+from ddt.scenes.crawl import FAULTS, instruct_rows, shard_samples, write_shard
+from ddt.scenes.photo import jpeg_bytes, photograph
 from ddt.scenes.world import EVALUATION_PARTS
 
 SHARES = {
@@ -20,6 +21,7 @@ SHARES = {
     "tiny": 0.05, "duplicate": 0.05, "near_duplicate": 0.05,
 }  # fmt: skip
 ROWS = 200
+JPEG_START = b"\xff\xd8"
 
 
 def decoded(data: bytes) -> np.ndarray:
@@ -33,6 +35,10 @@ def samples():
 
 def of(samples, planted):
     return [sample for sample in samples if sample.meta["planted"] == planted]
+
+
+def test_pictures_are_jpeg(samples):
+    assert all(sample.image[:2] == JPEG_START for sample in of(samples, "clean"))
 
 
 def test_shard_reads_back_as_img2dataset_writes_it(tmp_path, samples):
@@ -55,6 +61,13 @@ def test_no_scene_twice_and_none_of_the_evaluation():
     rng = np.random.default_rng(0)
     shown = {jpeg_bytes(render(sample_scene(rng, parts=EVALUATION_PARTS), 32)) for _ in range(2000)}
     assert not shown & set(images)
+
+
+def test_a_photograph_is_what_a_reader_of_the_crawl_sees():
+    scene = sample_scene(np.random.default_rng(1))
+    seen = photograph(scene, 32)
+    assert np.array_equal(seen, decoded(jpeg_bytes(render(scene, 32))))
+    assert 0 < np.abs(seen.astype(int) - render(scene, 32)).max() <= 6
 
 
 def test_bytes_depend_on_seed_and_index_only(tmp_path):
@@ -132,6 +145,8 @@ def test_instruct_rows():
     assert 15 < sum(row["kind"] == "edit" for row in rows) < 45
     for row in rows:
         assert decoded(row["image"]).shape == (32, 32, 3) and row["instruction"]
+        # what tuning and benchmarks show is stored as pre-training's pictures are
+        assert all(data[:2] == JPEG_START for data in (row["image"], row["target"]) if data)
         if row["kind"] == "edit":
             assert row["answer"] is None
             assert not np.array_equal(decoded(row["image"]), decoded(row["target"]))

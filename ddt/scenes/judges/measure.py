@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +13,10 @@ from PIL import Image
 
 from ddt.data.captioner import Captioner
 from ddt.data.clip_score import ClipScorer
-from ddt.scenes.crawl import different_scene, jpeg_bytes
+from ddt.scenes.crawl import different_scene
 from ddt.scenes.judges.mutate import mutate
 from ddt.scenes.judges.reading import described, holds, objects_of, read
-from ddt.scenes.render import render
+from ddt.scenes.photo import photograph
 from ddt.scenes.sample import sample_scene
 from ddt.scenes.text import long_caption, short_caption
 from ddt.scenes.world import Scene
@@ -44,13 +43,12 @@ def draw_cases(rows: int, *, held_out: bool, seed: int = SEED) -> list[Case]:
     for index in range(rows):
         rng = np.random.default_rng([seed, int(held_out), index])
         scene = sample_scene(rng, held_out=held_out)
-        pixels_HWC = render(scene, SIDES_PX[index % 2])
         near = mutate(rng, scene)
         texts = [_captions(member, index) for member in (scene, different_scene(scene, rng), near)]
         cases.append(
             Case(
                 scene=scene,
-                image=Image.open(io.BytesIO(jpeg_bytes(pixels_HWC))),
+                image=Image.fromarray(photograph(scene, SIDES_PX[index % 2])),
                 true=texts[0],
                 wrong=texts[1],
                 near={key: None if holds(read(text), scene) else text for key, text in texts[2].items()},
