@@ -108,7 +108,11 @@ def generate_on_ray(
     benchmark.problems.refuse(COMPLETE_FILES)
     store, outputs = open_store(params.paths.store), Path(request.outputs)
     digest = folder_digest(Path(request.model))
-    sign(outputs, {"model": request.model, "digest": digest, "sampling": _sampling(Path(request.model))})
+    maker = {
+        "model": request.model, "digest": digest, "sampling": _sampling(Path(request.model)),
+        "tokenizer": folder_digest(image_tokenizer_folder(Path(request.model))),
+    }  # fmt: skip
+    sign(outputs, maker)
     inputs = {Path(path).name: file_digest(Path(path)) for path in request.files}
     made_from = fingerprint({"name": request.name, **benchmark.settings}, inputs | {"model": digest}, MODULES)
     absent = {case.id: case for case in benchmark.missing(outputs)}

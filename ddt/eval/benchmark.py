@@ -18,7 +18,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ddt.eval.statistics import bootstrap, mean_of
+from ddt.eval.statistics import SHARE, bootstrap, mean_of
 
 Case = dict[str, Any]
 Row = dict[str, Any]
@@ -31,8 +31,9 @@ UNSEEN_SHARE = 0.25  # of cases that show a (colour, shape) combination held out
 class Score:
     """One number with what it has to be read against.
 
-    `low` and `high` are the bounds of its 95 % bootstrap interval over `n` cases. `ceiling` is what ground
-    truth scores through the same scorer, `floor` the best of the baselines named in `floor_is`.
+    `low` and `high` are the bounds of its 95 % bootstrap interval over `n` cases, equal where it has none.
+    `ceiling` is what ground truth scores through the same scorer, `floor` the best of the baselines named in
+    `floor_is`.
     """
 
     value: float
@@ -151,10 +152,14 @@ def mean_score(
     floors: Mapping[str, ArrayLike] | None = None,
     higher_is_better: bool = True,
     seed: int = 0,
+    span: tuple[float, float] | None = SHARE,
 ) -> Score:
-    """Mean of per-case values with interval; the ceiling's mean and the best of the baselines' means."""
+    """Mean of per-case values with interval; the ceiling's mean and the best of the baselines' means.
+
+    `span`: the lowest and highest value a case can have, None where there are no such ends.
+    """
     numbers = np.asarray(values, dtype=np.float64)
-    low, high = bootstrap(mean_of(numbers), len(numbers), seed)
+    low, high = bootstrap(mean_of(numbers), len(numbers), seed, span)
     named = {name: float(np.mean(np.asarray(floor, float))) for name, floor in (floors or {}).items()}
     best = (max if higher_is_better else min)(named, key=lambda name: named[name]) if named else ""
     return Score(
@@ -171,12 +176,18 @@ def grouped_scores(
     floors: Mapping[str, np.ndarray],
     higher_is_better: bool = True,
     seed: int = 0,
+    span: tuple[float, float] | None = SHARE,
 ) -> dict[str, Score]:
     """`mean_score` of the cases of each group (name -> bool per case); groups without cases are left out."""
     return {
         name: mean_score(
-            values[chosen], ceiling[chosen], {k: v[chosen] for k, v in floors.items()}, higher_is_better, seed
-        )
+            values[chosen],
+            ceiling[chosen],
+            {k: v[chosen] for k, v in floors.items()},
+            higher_is_better,
+            seed,
+            span,
+        )  # fmt: skip
         for name, chosen in groups.items()
         if chosen.any()
     }

@@ -42,7 +42,7 @@ class Line:
         return f"{value:.{self.column.digits}f}"
 
     def text(self, measured: Measured) -> str:
-        """Value and interval; the value alone where the interval has no width (FID has none)."""
+        """Value and interval; the value alone where the interval has no width."""
         score = measured.score
         if score.low == score.high:
             return self.number(score.value)

@@ -25,10 +25,11 @@ from ddt.eval.benchmark import (
     ordered,
     seen_groups,
 )
-from ddt.eval.metrics import psnr, psnr_pooled, ssim
+from ddt.eval.metrics import psnr, ssim
+from ddt.eval.metrics.image import mse
 from ddt.eval.pictures import png_bytes, rgb_array
 from ddt.eval.placement import Wanted, center, placed
-from ddt.eval.statistics import bootstrap, shuffled_partners
+from ddt.eval.statistics import bootstrap, mean_of, shuffled_partners
 from ddt.mllm.pictures import to_images, to_pixels
 from ddt.scenes.detect import Detection, detect
 from ddt.scenes.photo import photograph
@@ -48,7 +49,8 @@ class Reconstruct(Benchmark):
     protocol = (
         "Mean over images of PSNR and of Wang's SSIM, as papers report them; `psnr_pooled` is the PSNR of "
         "the pooled squared error (another, lower number). `codebook_used` is the share of the codes that "
-        "occur among all these images. On scenes, `objects_placed` is the share of a picture's objects that "
+        "occur among all these images; it has no interval, since a resample has fewer distinct images. On "
+        "scenes, `objects_placed` is the share of a picture's objects that "
         "the analytic detector finds again in their colour and place, `objects_kept` with their shape too. "
         "Floors: other pictures' reconstructions, and for PSNR and SSIM the mean of all pictures."
     )
@@ -127,8 +129,9 @@ class Reconstruct(Benchmark):
             }
             groups = seen_groups(rows, f"reconstruct/{name}")
             ceiling = np.full(len(rows), best)
-            scores |= grouped_scores(groups, values, ceiling, floors, seed=self.seed)
-        scores["reconstruct/psnr_pooled"] = self._pooled(results, targets)
+            scores |= grouped_scores(groups, values, ceiling, floors, seed=self.seed, span=(0.0, best))
+        errors = [mse(image, target) for image, target in zip(results, targets, strict=True)]
+        scores["reconstruct/psnr_pooled"] = pooled_score(errors, self.seed)
         if self.photos is None:
             scores |= self._objects(rows, results, targets)
         return scores | self._codebook(rows)
@@ -151,19 +154,6 @@ class Reconstruct(Benchmark):
             scores |= grouped_scores(groups, kept(found, with_shape), ceiling, floors, seed=self.seed)
         return scores
 
-    def _pooled(self, results: list[np.ndarray], targets: list[np.ndarray]) -> Score:
-        errors = np.array(
-            [((a.astype(float) - b) ** 2).mean() / 255**2 for a, b in zip(results, targets, strict=True)]
-        )
-        floor = 1e-6  # 60 dB
-
-        def resampled(indices_Rn: np.ndarray) -> np.ndarray:
-            return -10 * np.log10(np.maximum(errors[indices_Rn].mean(axis=1), floor))
-
-        low, high = bootstrap(resampled, len(errors), self.seed)
-        value = min(psnr_pooled(zip(results, targets, strict=True)), PSNR_OF_EQUAL)
-        return Score(value, low, high, len(errors), ceiling=PSNR_OF_EQUAL)
-
     def _codebook(self, rows: Sequence[Row]) -> dict[str, Score]:
         codes_NT = np.array(column(rows, "codes"))
         size = column(rows, "codebook_size")[0]
@@ -176,6 +166,18 @@ class Reconstruct(Benchmark):
                 float(most), float(most), float(most), len(rows), ceiling=1 / size, higher_is_better=False
             ),
         }
+
+
+def pooled_score(errors: Sequence[float], seed: int = 0) -> Score:
+    """PSNR of the mean over pictures of one size of their mean squared errors (`mse`)."""
+
+    def decibel(error: np.ndarray) -> np.ndarray:
+        return -10 * np.log10(np.maximum(error, 10 ** (-PSNR_OF_EQUAL / 10)))
+
+    errors_N = np.asarray(errors, dtype=np.float64)
+    mean = mean_of(errors_N)
+    low, high = bootstrap(lambda indices: decibel(mean(indices)), len(errors_N), seed, (0.0, PSNR_OF_EQUAL))
+    return Score(float(decibel(errors_N.mean())), low, high, len(errors_N), ceiling=PSNR_OF_EQUAL)
 
 
 def _share_kept(

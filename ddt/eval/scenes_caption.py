@@ -24,9 +24,10 @@ from ddt.eval.benchmark import (
     seen_groups,
 )
 from ddt.eval.metrics import cider
+from ddt.eval.metrics.caption import HIGHEST
 from ddt.eval.pictures import png_bytes
 from ddt.eval.scenes_questions import BLANK_GREY
-from ddt.eval.statistics import shuffled_partners
+from ddt.eval.statistics import SHARE, shuffled_partners
 from ddt.scenes.photo import photograph
 from ddt.scenes.sample import sample_scene
 from ddt.scenes.text import short_caption
@@ -161,11 +162,13 @@ class Captioning(Benchmark):
             )
 
         scores: dict[str, Score] = {}
-        for name, measure in (("caption/cider", per_image), ("caption/true", truth)):
+        for name, measure, span in (
+            ("caption/cider", per_image, (0.0, HIGHEST)), ("caption/true", truth, SHARE),
+        ):  # fmt: skip
             floors = {
                 "captions of other pictures": measure(shuffled),
                 "caption of a grey picture": measure(blind),
             }
             groups = seen_groups(rows, name)
-            scores |= grouped_scores(groups, measure(said), measure(sixth), floors, seed=self.seed)
+            scores |= grouped_scores(groups, measure(said), measure(sixth), floors, seed=self.seed, span=span)
         return scores

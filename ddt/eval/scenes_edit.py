@@ -141,8 +141,9 @@ class Editing(Benchmark):
         )
         scores["edit/l1"] = mean_score(values["l1"], 0 * ones, floors("unchanged_l1", "l1"), False, self.seed)
         scores["edit/psnr"] = mean_score(
-            values["psnr"], PSNR_OF_EQUAL * ones, floors("unchanged_psnr", "psnr"), seed=self.seed
-        )
+            values["psnr"], PSNR_OF_EQUAL * ones, floors("unchanged_psnr", "psnr"), seed=self.seed,
+            span=(0.0, PSNR_OF_EQUAL),
+        )  # fmt: skip
         return scores
 
     def _shuffled(self, rows: Sequence[Row]) -> dict[str, np.ndarray]:

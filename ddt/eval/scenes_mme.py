@@ -14,6 +14,7 @@ from ddt.scenes.questions import yes_no_pair
 from ddt.scenes.sample import sample_scene
 from ddt.scenes.world import EVALUATION_PARTS
 
+BEST = 200.0  # of a category: every answer and every pair right
 MME_CATEGORIES = ("existence", "count", "position", "color")
 
 
@@ -90,7 +91,7 @@ def _mme_score(rows: Sequence[Row], blind: Sequence[str], members: dict[str, np.
         parts = np.split(per_pair[indices_Rn], bounds, axis=1)
         return np.sum([part.mean(axis=1) for part in parts], axis=0)
 
-    low, high = bootstrap(resampled, strata, seed)
+    low, high = bootstrap(resampled, strata, seed, (0.0, BEST * len(members)))
     floors = {
         "always yes": perception(["yes"] * len(rows)),
         "question without the picture": perception(blind),

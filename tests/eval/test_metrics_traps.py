@@ -52,6 +52,20 @@ def test_vqa_strips_at_most_32_periods():
     assert metrics.vqa_normalize("." * 40) == "." * 8
 
 
+def test_vizwiz_normalises_the_prediction_only_and_restores_curly_apostrophes():
+    assert metrics.vizwiz_accuracy(["Coca cola"] * 10, "coca cola") == 0
+    assert metrics.vizwiz_accuracy(["coke"] * 2 + ["tea"] * 8, "The coke.") == pytest.approx(60)
+    for said, reference, expected in (
+        ("dont know", "don\u2019t know", 100), ("dont know", "don't know", 0),
+        ("don't know", "don't know", 100), ("cant tell", "can't tell", 100), ("thats", "that\u2019s", 100),
+        ("hadn'tve", "hadn\u2019t\u2019ve", 100), ("hadn\u2019tve", "hadn\u2019t\u2019ve", 0),
+        ("somebody\u2019d", "somebodyd", 100),
+    ):  # fmt: skip
+        assert metrics.vizwiz_accuracy([reference] * 10, said) == expected, said
+    with pytest.raises(ValueError, match="no reference"):
+        metrics.vizwiz_accuracy([], "x")
+
+
 def test_gqa_needs_every_balanced_question():
     questions = {"1": {"answer": "yes", "isBalanced": True}, "2": {"answer": "no", "isBalanced": False}}
     assert metrics.gqa_accuracy(questions, [{"questionId": "1", "prediction": "yes"}]) == 100

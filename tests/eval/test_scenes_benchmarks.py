@@ -4,7 +4,6 @@ low.
 
 import dataclasses
 import json
-import math
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ from ddt.eval.scenes_mme import MME
 from ddt.eval.scenes_pope import POPE
 from ddt.eval.scenes_t2i import T2I
 from ddt.eval.scenes_vqa import VQA
-from ddt.eval.statistics import bootstrap, mean_of, shuffled_partners
+from ddt.eval.statistics import shuffled_partners
 from ddt.scenes.render import render
 from ddt.scenes.sample import sample_scene
 from ddt.scenes.text import short_caption
@@ -296,18 +295,3 @@ def test_a_case_twice_is_refused():
         ordered([row, row])
     with pytest.raises(ValueError, match="no rows"):
         ordered([])
-
-
-def test_bootstrap_covers_a_mean():
-    values = np.random.default_rng(0).random(400)
-    low, high = bootstrap(mean_of(values), 400)
-    standard_error = values.std() / math.sqrt(400)
-    assert low == pytest.approx(values.mean() - 1.96 * standard_error, abs=0.3 * standard_error)
-    assert high == pytest.approx(values.mean() + 1.96 * standard_error, abs=0.3 * standard_error)
-
-
-def test_no_case_keeps_its_own_output_when_shuffled():
-    for count in (2, 3, 50):
-        partners = shuffled_partners(count)
-        assert sorted(partners) == list(range(count))
-        assert all(index != other for index, other in enumerate(partners))

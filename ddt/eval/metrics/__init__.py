@@ -6,7 +6,7 @@ regular expression, a division by zero, an order that matters) the function's do
 """
 
 from ddt.eval.metrics.caption import cider
-from ddt.eval.metrics.fid import frechet_distance, inception_score
+from ddt.eval.metrics.fid import frechet_distance, frechet_influence, inception_score
 from ddt.eval.metrics.geneval import geneval_evaluate, geneval_relations, geneval_summary
 from ddt.eval.metrics.image import image_l1, lpips_from_features, psnr, psnr_pooled, ssim
 from ddt.eval.metrics.mme import mme, mme_parse
@@ -15,11 +15,12 @@ from ddt.eval.metrics.pope import pope, pope_parse
 from ddt.eval.metrics.ptb import ptb_tokenize
 from ddt.eval.metrics.seed import seed_letter, seed_rank
 from ddt.eval.metrics.t2i import t2i_blip_vqa, t2i_position, t2i_spatial, t2i_three_in_one
-from ddt.eval.metrics.vqa import gqa_accuracy, vqa_accuracy, vqa_normalize
+from ddt.eval.metrics.vqa import gqa_accuracy, vizwiz_accuracy, vqa_accuracy, vqa_normalize
 
 __all__ = [
     "cider",
     "frechet_distance",
+    "frechet_influence",
     "geneval_evaluate",
     "geneval_relations",
     "geneval_summary",
@@ -43,6 +44,7 @@ __all__ = [
     "t2i_spatial",
     "t2i_three_in_one",
     "token_nll",
+    "vizwiz_accuracy",
     "vqa_accuracy",
     "vqa_normalize",
 ]

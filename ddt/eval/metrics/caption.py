@@ -11,6 +11,7 @@ from ddt.eval.metrics.ptb import ptb_tokenize
 
 MAX_N = 4
 SIGMA = 6.0
+HIGHEST = 10.0  # of a caption equal to all its references
 Id = TypeVar("Id", bound=Hashable)
 Ngram = tuple[str, ...]
 Ngrams = Counter[Ngram]
@@ -48,7 +49,7 @@ def cider(
         total = sum(
             _similarity(hypothesis, _weighed(caption, squared_idf, 0.0), squared_idf) for caption in captions
         )
-        scores[key] = 10.0 * total / (MAX_N * len(captions))
+        scores[key] = HIGHEST * total / (MAX_N * len(captions))
     return float(np.mean(list(scores.values()))), scores
 
 

@@ -13,7 +13,7 @@ C1, C2 = 0.01**2, 0.03**2  # Wang et al. for a data range of 1
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
     """10 log10(1 / MSE) of two uint8 HWC images on [0, 1]; infinite for equal images."""
-    return _decibel(_mse(a, b))
+    return _decibel(mse(a, b))
 
 
 def psnr_pooled(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
@@ -23,20 +23,21 @@ def psnr_pooled(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
     """
     squares, count = 0.0, 0
     for a, b in pairs:
-        squares += _mse(a, b) * a.size
+        squares += mse(a, b) * a.size
         count += a.size
     if count == 0:
         raise ValueError("psnr_pooled: no images")
     return _decibel(squares / count)
 
 
-def _mse(a: np.ndarray, b: np.ndarray) -> float:
+def mse(a: np.ndarray, b: np.ndarray) -> float:
+    """Mean squared difference of two uint8 HWC images on [0, 1]."""
     _check_pair(a, b)
     return float(((a.astype(np.float64) - b) ** 2).mean() / 255.0**2)
 
 
-def _decibel(mse: float) -> float:
-    return float("inf") if mse == 0 else float(10 * np.log10(1 / mse))
+def _decibel(error: float) -> float:
+    return float("inf") if error == 0 else float(10 * np.log10(1 / error))
 
 
 def ssim(a: np.ndarray, b: np.ndarray) -> float:

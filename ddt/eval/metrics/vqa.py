@@ -1,4 +1,4 @@
-"""VQA accuracy (VQAv2, OKVQA) and GQA accuracy, as their official scripts compute them."""
+"""Accuracy of VQAv2, OKVQA, VizWiz and GQA, as their official scripts compute it."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -47,10 +47,25 @@ def _contractions() -> dict[str, str]:
 CONTRACTIONS = _contractions()
 
 
+def _curly(text: str) -> str:
+    return text.replace("'", "\u2019")
+
+
+# VizWiz's copy of the table has curly apostrophes but for these, so a restored word equals no reference that
+# has a straight one.
+_STRAIGHT = ("aint", "arent", "cant", "couldve", "couldnt", "weve", "wheres", "whove")
+_STRAIGHT_KEYS = {"couldn'tve": _curly("couldn't've"), "hadn'tve": _curly("hadn't've")}
+VIZWIZ_CONTRACTIONS = {
+    _curly(key): word if key in _STRAIGHT else _curly(word)
+    for key, word in CONTRACTIONS.items()
+    if key not in _STRAIGHT_KEYS
+} | _STRAIGHT_KEYS
+
+
 @lru_cache(maxsize=1 << 16)
 def vqa_normalize(answer: str) -> str:
     """Full normalisation of an answer: punctuation, then lower case, number words, articles, contractions."""
-    return _words(_punctuation(answer))
+    return _words(_punctuation(answer), CONTRACTIONS)
 
 
 def _punctuation(answer: str) -> str:
@@ -67,9 +82,9 @@ def _punctuation(answer: str) -> str:
     return LOOSE_PERIOD.sub("", text, count=MAX_PERIODS)
 
 
-def _words(text: str) -> str:
+def _words(text: str, contractions: Mapping[str, str]) -> str:
     words = (NUMBERS.get(word, word) for word in text.lower().split())
-    return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
+    return " ".join(contractions.get(word, word) for word in words if word not in ARTICLES)
 
 
 def _strip(answer: str) -> str:
@@ -96,6 +111,18 @@ def vqa_accuracy(answers: Sequence[Mapping[str, Any]], prediction: str) -> float
     matching = [item for item in annotators if item["answer"] == predicted]
     total = sum(min(1.0, sum(item != own for item in matching) / 3) for own in annotators)
     return round(100 * total / len(annotators), 10)
+
+
+def vizwiz_accuracy(answers: Sequence[str], prediction: str) -> float:
+    """Accuracy of one prediction in percent, as VizWiz's own script has it: the prediction is normalised,
+    always and with its own table of contractions, the references are compared as they are; an annotator is
+    left out by place.
+    """
+    if not answers:
+        raise ValueError("vizwiz_accuracy: no reference answers")
+    said = _words(_punctuation(_strip(prediction)), VIZWIZ_CONTRACTIONS)
+    hits = [answer == said for answer in answers]
+    return 100 * sum(min(1.0, (sum(hits) - own) / 3) for own in hits) / len(hits)
 
 
 def gqa_accuracy(

@@ -12,6 +12,7 @@ import numpy as np
 from ddt.data.decode import read_image
 from ddt.eval.benchmark import mean_score
 from ddt.eval.metrics import cider
+from ddt.eval.metrics.caption import HIGHEST
 from ddt.eval.official.asked import Asked, Prediction
 from ddt.eval.official.case import Case, Judged, Scored, halves
 from ddt.eval.official.files import json_of, one_line, records_of, write_whole
@@ -28,6 +29,8 @@ class Captions(Asked):
     Outputs: `captions_results.json`, [{image_id, caption}], COCO's results format. The idf comes from the
     references given, so a partial set has another scale than the whole.
     """
+
+    ceiling_is = "each picture's last reference against its others, where it has several"
 
     def read(self) -> list[Case]:
         path = self.files[0]
@@ -85,8 +88,12 @@ class Captions(Asked):
         _, values = cider(references, captions)
         _, shuffled = cider(references, others)
         ids = [case.id for case in cases]
-        value = np.array([values[key] for key in ids])
-        floor = np.array([shuffled[key] for key in ids])
+        score = mean_score(
+            np.array([values[key] for key in ids]),
+            _ceiling(references),
+            {"shuffled captions": np.array([shuffled[key] for key in ids])},
+            span=(0.0, HIGHEST),
+        )
         judged = [
             Judged(
                 each.case,
@@ -94,9 +101,18 @@ class Captions(Asked):
                 each.right,
                 f"{each.reason}; a reference: {each.case.data['references'][0]}",
             )
-            for each in halves(cases, value.tolist(), "CIDEr")
+            for each in halves(cases, [values[key] for key in ids], "CIDEr")
         ]
-        return Scored({f"{self.name}/cider": mean_score(value, floors={"shuffled captions": floor})}, judged)
+        return Scored({f"{self.name}/cider": score}, judged)
+
+
+def _ceiling(references: Mapping[str, Sequence[str]]) -> list[float] | None:
+    """CIDEr of each picture's last reference against its others; None unless two pictures have several."""
+    several = {key: texts for key, texts in references.items() if len(texts) > 1}
+    if len(several) < 2:
+        return None
+    others = {key: texts[:-1] for key, texts in several.items()}
+    return list(cider(others, {key: texts[-1] for key, texts in several.items()})[1].values())
 
 
 class NoCaps(Captions):

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from ddt.eval.benchmark import Score
-from ddt.eval.metrics import inception_score
+from ddt.eval.metrics import frechet_influence, inception_score
 from ddt.eval.metrics.fid import Moments, frechet_of_moments, moments
 from ddt.eval.official.case import Case, Made, Scored
 from ddt.eval.official.drawn import SUFFIXES, Drawn, is_picture
 from ddt.eval.official.problems import Problems
-from ddt.eval.official.reconstruction import inception_features
+from ddt.eval.official.reconstruction import frechet_score, inception_features
 from ddt.eval.scorers import Scorers
 
 
@@ -25,6 +25,7 @@ class ClassFID(Drawn):
     paper's column is against ImageNet's training images (taming-transformers' "FID vs train").
     """
 
+    ceiling_is = "0 for the distance: the reference itself; the Inception Score has none"
     name = "class_fid"
     files_help = "a folder of reference pictures, or an .npz with their mu and sigma"
 
@@ -60,12 +61,14 @@ class ClassFID(Drawn):
         if len(found) < 2:
             raise ValueError(f"{self.name}: {len(found)} pictures, needs at least 2")
         features, logits = inception_features(list(found.values()), scorers)
-        value = frechet_of_moments(moments(features), self._reference(scorers))
+        own, reference = moments(features), self._reference(scorers)
+        # The reference stays as it is: it is the same for every model.
+        influence = frechet_influence(features, own, reference)
         mean, deviation = inception_score(logits, splits=min(10, len(logits)))
         n = len(features)
         return Scored(
             {
-                "class_fid/fid": Score(value, value, value, n, ceiling=0.0, higher_is_better=False),
+                "class_fid/fid": frechet_score(frechet_of_moments(own, reference), influence),
                 "class_fid/inception_score": Score(mean, mean - 1.96 * deviation, mean + 1.96 * deviation, n),
             },
             [],

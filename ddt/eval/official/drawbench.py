@@ -25,6 +25,7 @@ PROMPT_COLUMNS = ("Prompt", "Prompts")  # the sheet was published with either
 class DrawBench(Drawn):
     """Outputs: `<n>.png`, n the prompt's row from 0, or `<n>_<k>.png` with more than one a prompt."""
 
+    ceiling_is = "none: the prompts have no ground-truth pictures"
     name = "drawbench"
     files_help = "drawbench.csv (columns Prompt or Prompts, Category)"
     published = 200
@@ -64,7 +65,7 @@ class DrawBench(Drawn):
         chosen = {"drawbench/clip": np.ones(len(cases), bool)}
         chosen |= {f"drawbench/clip_{group}": groups == group for group in dict.fromkeys(groups.tolist())}
         scores = {
-            name: mean_score(values[mask], floors={"shuffled images": floor[mask]})
+            name: mean_score(values[mask], floors={"shuffled images": floor[mask]}, span=(-1.0, 1.0))
             for name, mask in chosen.items()
         }
         return Scored(scores, halves(cases, values.tolist(), "cosine"))

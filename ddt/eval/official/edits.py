@@ -47,17 +47,26 @@ def lpips(pair: Pair, scorers: Scorers) -> tuple[float, float]:
     return both(pair, lambda a, b: distance(_fitted(a, b), b))
 
 
-def edit_score(values: Sequence[tuple[float, float]], higher_is_better: bool) -> Score:
-    """The mean of the first numbers; the floor is that of the second ones, of the unedited sources."""
+# Lowest and highest value of each metric; LPIPS has no highest.
+SPANS: dict[str, tuple[float, float] | None] = {"l1": (0.0, 1.0), "cvs": (-1.0, 1.0), "lpips": None}
+
+
+def edit_score(name: str, values: Sequence[tuple[float, float]]) -> Score:
+    """The mean of the first numbers of metric `name`; the floor is that of the second ones, of the unedited
+    sources.
+    """
+    higher_is_better = name == "cvs"
     values_N2 = np.array(values)
     known = ~np.isnan(values_N2[:, 1])
     floors = {"unedited source": values_N2[known, 1]} if known.any() else {}
     ceiling = np.full(len(values_N2), 1.0 if higher_is_better else 0.0)
-    return mean_score(values_N2[:, 0], ceiling, floors, higher_is_better)
+    return mean_score(values_N2[:, 0], ceiling, floors, higher_is_better, span=SPANS[name])
 
 
 class Requests(Edited):
     """A picture, a request and the picture a person made; outputs: `<id>.png`."""
+
+    ceiling_is = "the ground-truth edit through the same scorer"
 
     def measures(self, case: Case, output: Path, scorers: Scorers) -> dict[str, tuple[float, float]]:
         """Each metric's numbers of the output and of the unedited source."""
@@ -75,8 +84,7 @@ class Requests(Edited):
         cases = self.with_output(found)
         every = [self.measures(case, found[case.id], scorers) for case in cases]
         scores = {
-            f"{self.name}/{name}": edit_score([each[name] for each in every], name == "cvs")
-            for name in every[0]
+            f"{self.name}/{name}": edit_score(name, [each[name] for each in every]) for name in every[0]
         }
         return Scored(scores, halves(cases, [each["l1"][0] for each in every], "L1", higher_is_better=False))
 

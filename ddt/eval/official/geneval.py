@@ -32,6 +32,7 @@ Verdict = tuple[bool, str]  # whether it is right, and why not
 class GenEval(Drawn):
     """Outputs: `<n>/metadata.jsonl` and `<n>/samples/<k>.png`, as its scripts read them."""
 
+    ceiling_is = "none: the prompts have no ground-truth pictures"
     name = "geneval"
     files_help = "evaluation_metadata.jsonl"
     published = PROMPTS * IMAGES_A_PROMPT

@@ -24,6 +24,7 @@ class MagicBrush(Edited):
     output. all_turn scores the independent edits, final_turn the last iterative one of each session.
     """
 
+    ceiling_is = "the ground-truth edit through the same scorer"
     name = "magicbrush"
     files_help = "edit_sessions.json of a split; --images is its images/ folder, with a folder for each id"
 
@@ -71,7 +72,7 @@ class MagicBrush(Edited):
             every = [self.measures(case, found[case.id], scorers) for case in cases]
             for name in ("l1", "cvs"):
                 values = [each[name] for each in every]
-                scores[f"magicbrush/{setting}/{name}"] = edit_score(values, name == "cvs")
+                scores[f"magicbrush/{setting}/{name}"] = edit_score(name, values)
             judged = judged or halves(cases, [each["l1"][0] for each in every], "L1", higher_is_better=False)
         return Scored(scores, judged)
 

@@ -23,6 +23,7 @@ LINES = {
     "scene": 400, "landmark": 400, "artwork": 400, "OCR": 40,
     "commonsense_reasoning": 140, "numerical_calculation": 40, "text_translation": 40, "code_reasoning": 40,
 }  # fmt: skip
+BEST = 200.0  # of a category: every answer and every pair right
 
 
 class MME(Asked):
@@ -90,7 +91,6 @@ class MME(Asked):
             name: [_line(case, "Yes") for pair in part for case in pair] for name, part in pairs.items()
         }
         values, floors = mme(lines), mme(always_yes)
-        best = 200.0  # of a category: every answer and every pair right
         right = {
             name: np.array(
                 [[mme_parse(found[c.id]) == c.data["label"].lower() for c in pair] for pair in part]
@@ -107,7 +107,7 @@ class MME(Asked):
                 [right[name] for name in names],
                 values[title] if title in values else values["per_category"][title],
                 floors[title] if title in floors else floors["per_category"][title],
-                best * len(names),
+                BEST * len(names),
             )
             for title, names in groups.items()
             if names
@@ -139,7 +139,7 @@ def _score(right: list[np.ndarray], value: float, floor: float, ceiling: float) 
         return np.sum([100 * p.mean((1, 2)) + 100 * p.all(2).mean(1) for p in parts], axis=0)
 
     strata = np.split(np.arange(len(together)), bounds[:-1])
-    low, high = bootstrap(total, strata)
+    low, high = bootstrap(total, strata, span=(0.0, ceiling))
     return Score(value, low, high, 2 * len(together), ceiling, floor, "always yes")
 
 

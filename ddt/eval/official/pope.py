@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from ddt.eval.official.files import json_lines, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.official.vqa import SHORT
 from ddt.eval.scorers import Scorers
-from ddt.eval.statistics import bootstrap
+from ddt.eval.statistics import SHARE, bootstrap, mean_of
 
 QUESTIONS = 3000
 
@@ -93,25 +92,26 @@ def _scores(prefix: str, cases: Sequence[Case], found: Mapping[str, str]) -> dic
     true = np.array([label == "yes" for label in labels])
     scores = {}
     for name, value in values.items():
-        statistic = partial(_resampled, name, said, true)
-        low, high = bootstrap(statistic, len(cases))
+        low, high = _interval(name, said, true)
         scores[f"{prefix}/{name}"] = Score(
             value, low, high, len(cases), ceiling[name], floor[name], "always yes"
         )
     return scores
 
 
-def _resampled(name: str, said: np.ndarray, true: np.ndarray, indices_Rn: np.ndarray) -> np.ndarray:
-    said_Rn, true_Rn = said[indices_Rn], true[indices_Rn]
-    hits, yes, wanted = (each.sum(1) for each in (said_Rn & true_Rn, said_Rn, true_Rn))
-    n = said_Rn.shape[1]
-    return {
-        "accuracy": (said_Rn == true_Rn).sum(1) / n,
-        "precision": hits / np.maximum(yes, 1),
-        "recall": hits / np.maximum(wanted, 1),
-        "f1": 2 * hits / np.maximum(yes + wanted, 1),
-        "yes_ratio": yes / n,
-    }[name]
+def _interval(name: str, said: np.ndarray, true: np.ndarray) -> tuple[float, float]:
+    """Of a metric; `said` and `true` tell for each question whether the answer and the label are yes."""
+    if name == "f1":
+
+        def f1(indices_Rn: np.ndarray) -> np.ndarray:
+            said_Rn, true_Rn = said[indices_Rn], true[indices_Rn]
+            return 2 * (said_Rn & true_Rn).sum(1) / np.maximum(said_Rn.sum(1) + true_Rn.sum(1), 1)
+
+        return bootstrap(f1, len(said))
+    # The others are shares: of the questions, of the answers yes, of the labels yes.
+    shares = {"accuracy": said == true, "precision": true[said], "recall": said[true], "yes_ratio": said}
+    hits = shares[name]
+    return bootstrap(mean_of(hits), len(hits)) if len(hits) else SHARE
 
 
 def _answers(outputs: Path, questions: Path) -> Path:

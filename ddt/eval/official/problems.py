@@ -30,14 +30,22 @@ class Problems:
         return {kind: {"count": len(places), "first": places[:NAMED]} for kind, places in self._found.items()}
 
     def refuse(self, allowed: str) -> None:
-        """Raise IncompleteError, with every blocking kind and its first places, if there is one."""
-        kinds = [
+        """Raise IncompleteError if a kind blocks: every such kind with its first places, then the others."""
+        if not self._blocking:
+            return
+        also = self._told(blocking=False)
+        raise IncompleteError(
+            f"the set is not complete: {self._told(blocking=True)}"
+            + (f"; also found: {also}" if also else "")
+            + f"; {allowed}"
+        )
+
+    def _told(self, blocking: bool) -> str:
+        return ", ".join(
             f"{len(places)} x {kind} ({'; '.join(places[:NAMED])}{'; ...' if len(places) > NAMED else ''})"
             for kind, places in self._found.items()
-            if kind in self._blocking
-        ]
-        if kinds:
-            raise IncompleteError(f"the set is not complete: {', '.join(kinds)}; {allowed}")
+            if (kind in self._blocking) == blocking
+        )
 
     def merged(self, other: Problems) -> Problems:
         """Both together, in a new object."""

@@ -12,16 +12,22 @@ from PIL import Image
 
 from ddt.data.decode import read_image
 from ddt.eval.benchmark import Score, batches, mean_score
-from ddt.eval.metrics import frechet_distance, psnr, psnr_pooled, ssim
+from ddt.eval.metrics import frechet_influence, psnr, ssim
+from ddt.eval.metrics.fid import frechet_of_moments, moments
+from ddt.eval.metrics.image import mse
 from ddt.eval.official.case import Case, Scored, halves
 from ddt.eval.official.drawn import SUFFIXES, Drawn
 from ddt.eval.pictures import rgb_array
-from ddt.eval.reconstruct import PSNR_OF_EQUAL
+from ddt.eval.reconstruct import PSNR_OF_EQUAL, pooled_score
 from ddt.eval.scorers import Scorers
-from ddt.eval.statistics import shuffled_partners
+from ddt.eval.statistics import bootstrap, mean_of, shuffled_partners
 from ddt.mllm.pictures import to_images, to_pixels
 
 INCEPTION_BATCH = 32
+# Lowest and highest value of each metric; LPIPS has no highest.
+SPANS: dict[str, tuple[float, float] | None] = {
+    "psnr": (0.0, PSNR_OF_EQUAL), "ssim": (-1.0, 1.0), "lpips": None,
+}  # fmt: skip
 
 
 class Reconstruction(Drawn):
@@ -30,6 +36,7 @@ class Reconstruction(Drawn):
     Pictures are cut to their centre square and resized to `side_px` (the paper's 256) before anything.
     """
 
+    ceiling_is = "the picture itself, or with --scorer vae= the VAE's round trip"
     name = "reconstruction"
     files_help = "a folder of pictures, such as ImageNet's validation images"
     uses_tokenizer = True
@@ -80,36 +87,35 @@ class Reconstruction(Drawn):
         wanted, made = self.original(case), rgb_array(read_image(output))
         if made.shape != wanted.shape:
             raise ValueError(f"{output}: is {made.shape[1]} x {made.shape[0]} px, expected {wanted.shape[0]}")
-        found = _similarity(made, wanted)
-        if "lpips" in scorers.models:
-            found["lpips"] = scorers.lpips()(Image.fromarray(made), Image.fromarray(wanted))
-        return found
+        return _similarity(made, wanted, scorers) | {"mse": mse(made, wanted)}
 
     def score(self, found: Mapping[str, Path], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
-        values = [self.measures(case, found[case.id], scorers) for case in cases]
-        floor = self._shuffled(found, cases)
+        values = [dict(self.measures(case, found[case.id], scorers)) for case in cases]
+        errors = [each.pop("mse") for each in values]
+        floor = self._shuffled(found, cases, scorers)
         ceiling = self._ceiling(cases, scorers)
         scores = {
             f"{self.name}/{name}": mean_score(
                 [each[name] for each in values],
-                ceiling.get(name),
-                {"other reconstructions": [each[name] for each in floor]} if name in floor[0] else None,
+                ceiling[name],
+                {"other reconstructions": [each[name] for each in floor]},
                 higher_is_better=name != "lpips",
+                span=SPANS[name],
             )
             for name in values[0]
         }
-        pairs = ((rgb_array(read_image(found[case.id])), self.original(case)) for case in cases)
-        pooled = min(psnr_pooled(pairs), PSNR_OF_EQUAL)
-        scores[f"{self.name}/psnr_pooled"] = Score(pooled, pooled, pooled, len(cases))
+        scores[f"{self.name}/psnr_pooled"] = pooled_score(errors)
         if "inception" in scorers.models:
             scores[f"{self.name}/rfid"] = self._rfid(found, cases, scorers)
         return Scored(scores, halves(cases, [each["psnr"] for each in values], "PSNR"))
 
-    def _shuffled(self, found: Mapping[str, Path], cases: Sequence[Case]) -> list[dict[str, float]]:
+    def _shuffled(
+        self, found: Mapping[str, Path], cases: Sequence[Case], scorers: Scorers
+    ) -> list[dict[str, float]]:
         others = shuffled_partners(len(cases))
         return [
-            _similarity(rgb_array(read_image(found[cases[other].id])), self.original(case))
+            _similarity(rgb_array(read_image(found[cases[other].id])), self.original(case), scorers)
             for case, other in zip(cases, others, strict=True)
         ]
 
@@ -117,11 +123,11 @@ class Reconstruction(Drawn):
         """The VAE's own round trip, where one is given: a tokenizer of its latents can't be better."""
         vae = scorers.vae()
         if vae is None:
-            return {"psnr": [PSNR_OF_EQUAL] * len(cases), "ssim": [1.0] * len(cases)}
+            return {"psnr": [PSNR_OF_EQUAL], "ssim": [1.0], "lpips": [0.0]}
         rows = []
         for case in cases:
             original = self.original(case)
-            rows.append(_similarity(np.asarray(vae(Image.fromarray(original))), original))
+            rows.append(_similarity(np.asarray(vae(Image.fromarray(original))), original, scorers))
         return {name: [row[name] for row in rows] for name in rows[0]}
 
     def _rfid(self, found: Mapping[str, Path], cases: Sequence[Case], scorers: Scorers) -> Score:
@@ -130,8 +136,20 @@ class Reconstruction(Drawn):
             scorers.inception()([Image.fromarray(self.original(case)) for case in batch])[0]
             for batch in batches(cases, INCEPTION_BATCH)
         ]
-        value = frechet_distance(made, np.concatenate(parts))
-        return Score(value, value, value, len(cases), ceiling=0.0, higher_is_better=False)
+        wanted = np.concatenate(parts)
+        a, b = moments(made), moments(wanted)
+        # A picture and its reconstruction are resampled together.
+        influence = frechet_influence(made, a, b) + frechet_influence(wanted, b, a)
+        return frechet_score(frechet_of_moments(a, b), influence)
+
+
+def frechet_score(value: float, influence: np.ndarray) -> Score:
+    """A Frechet distance with the bootstrap interval of its expansion to first order; the lower the better.
+
+    `influence` [n] is that of `frechet_influence`.
+    """
+    low, high = bootstrap(mean_of(value + influence), len(influence), span=None)
+    return Score(value, max(low, 0.0), high, len(influence), ceiling=0.0, higher_is_better=False)
 
 
 def inception_features(paths: Sequence[Path], scorers: Scorers) -> tuple[np.ndarray, np.ndarray]:
@@ -143,5 +161,8 @@ def inception_features(paths: Sequence[Path], scorers: Scorers) -> tuple[np.ndar
     return np.concatenate(features), np.concatenate(logits)
 
 
-def _similarity(image: np.ndarray, target: np.ndarray) -> dict[str, float]:
-    return {"psnr": min(psnr(image, target), PSNR_OF_EQUAL), "ssim": ssim(image, target)}
+def _similarity(image: np.ndarray, target: np.ndarray, scorers: Scorers) -> dict[str, float]:
+    found = {"psnr": min(psnr(image, target), PSNR_OF_EQUAL), "ssim": ssim(image, target)}
+    if "lpips" in scorers.models:
+        found["lpips"] = scorers.lpips()(Image.fromarray(image), Image.fromarray(target))
+    return found

@@ -14,9 +14,12 @@ from ddt.eval.official.files import digest_of
 from ddt.eval.official.problems import Problems
 from ddt.eval.results import spread
 from ddt.eval.scorers import Scorers
+from ddt.eval.statistics import RESAMPLES
 
 COMPLETE_FILES = "generate from complete files"
 PARTIAL = "--partial scores what is there and prints the coverage"
+
+INTERVAL = f"95 % bootstrap over cases, {RESAMPLES} resamples of seed 0; rule of three where all are equal"
 
 
 def generate(benchmark: Official, model: Any, outputs: Path, batch_size: int) -> int:
@@ -42,7 +45,7 @@ def generate(benchmark: Official, model: Any, outputs: Path, batch_size: int) ->
 def evaluate(benchmark: Official, outputs: Path, scorers: Scorers, partial: bool = False) -> dict[str, Any]:
     """Scores of an outputs folder, with coverage, problems, settings, scorer models and data digests.
 
-    Raises IncompleteError unless the set is complete or `partial` is given.
+    Raises IncompleteError unless the set is complete, or `partial` is given and some case has an output.
     """
     if not outputs.is_dir():
         raise ValueError(f"{outputs}: no such folder of outputs")
@@ -51,6 +54,8 @@ def evaluate(benchmark: Official, outputs: Path, scorers: Scorers, partial: bool
     problems = benchmark.problems.merged(found_problems)
     if not partial:
         problems.refuse(PARTIAL)
+    if not found:
+        problems.refuse("no case is left to score")
     scored = benchmark.score(found, scorers)
     cases = benchmark.published or len(benchmark.cases)
     return {
@@ -59,6 +64,8 @@ def evaluate(benchmark: Official, outputs: Path, scorers: Scorers, partial: bool
         "coverage": {"scored": len(found), "cases": cases, "share": len(found) / cases},
         "problems": problems.to_dict(),
         "settings": dict(benchmark.settings),
+        "ceiling": benchmark.ceiling_is,
+        "interval": INTERVAL,
         "scorers": scorers.used,
         "data": {str(path): digest_of(path) for path in benchmark.files},
         "examples": _examples(benchmark, found, scored.judged),

@@ -21,7 +21,7 @@ from ddt.eval.official.files import json_of, lines_of, records_of
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import Scorers
 from ddt.eval.scorers.blip import BlipVQA, question_of
-from ddt.eval.statistics import shuffled_partners
+from ddt.eval.statistics import SHARE, shuffled_partners
 
 PROMPTS = 300
 IMAGES_A_PROMPT = 10
@@ -52,7 +52,9 @@ class Shown:
 class T2ICompBench(Drawn):
     """Outputs: `samples/<prompt>_<id>.png`, id = ten times the prompt's line plus the picture's number."""
 
+    ceiling_is = "none: the prompts have no ground-truth pictures"
     category: ClassVar[str]
+    span: ClassVar[tuple[float, float]] = SHARE  # the lowest and the highest score of a picture
     published = PROMPTS * IMAGES_A_PROMPT
 
     def read(self) -> list[Case]:
@@ -79,7 +81,7 @@ class T2ICompBench(Drawn):
     def score(self, found: Mapping[str, Path], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
         values = self.values([Shown(case, case, found[case.id]) for case in cases], scorers)
-        score = mean_score(values, floors=self._floors(found, cases, scorers))
+        score = mean_score(values, floors=self._floors(found, cases, scorers), span=self.span)
         return Scored({f"t2i/{self.category}": score}, halves(cases, values, "score"))
 
     def _floors(
@@ -130,6 +132,7 @@ class NonSpatial(T2ICompBench):
     """Cosine of picture and prompt."""
 
     name, category, files_help = "t2i_non_spatial", "non_spatial", "non_spatial_val.txt"
+    span = (-1.0, 1.0)
 
     def values(self, shown: Sequence[Shown], scorers: Scorers) -> list[float]:
         return action_scores(shown, scorers, without_adjectives=False)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ddt.eval.benchmark import mean_score
-from ddt.eval.metrics import vqa_accuracy, vqa_normalize
+from ddt.eval.metrics import vizwiz_accuracy, vqa_accuracy
 from ddt.eval.official.asked import Asked, Prediction
 from ddt.eval.official.case import Case, Judged, Scored
 from ddt.eval.official.files import json_of, records_of, write_whole
@@ -28,6 +28,8 @@ RESULTS = "results.json"
 
 class VQA(Asked):
     """Questions and annotations of the VQA format; outputs: `results.json`, [{question_id, answer}]."""
+
+    ceiling_is = "each question's most frequent answer: people differ"
 
     def read(self) -> list[Case]:
         questions, annotations = self._both()
@@ -169,13 +171,6 @@ def _given(case: Case, value: float) -> str:
     """What people answered, the most frequent first."""
     counts = Counter(answer["answer"] for answer in case.data["answers"]).most_common(3)
     return f"{value:.2f}; people: " + ", ".join(f"{answer!r} {count}x" for answer, count in counts)
-
-
-def vizwiz_accuracy(answers: Sequence[str], prediction: str) -> float:
-    """Percent: the prediction normalised, the references as they are."""
-    said = vqa_normalize(prediction.replace("\n", " ").replace("\t", " ").strip())
-    hits = [answer == said for answer in answers]
-    return 100 * sum(min(1.0, (sum(hits) - own) / 3) for own in hits) / len(hits)
 
 
 def most_common(answers: Any) -> str:

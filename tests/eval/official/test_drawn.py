@@ -125,6 +125,14 @@ def test_geneval_names_what_is_wrong_with_outputs(geneval, tmp_path):
     assert result["scores"]["geneval/single_object"]["n"] == 3
 
 
+def test_nothing_left_to_score_says_why(geneval, tmp_path):
+    path = tmp_path / "out" / "00000" / "samples" / "0000.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"no picture")
+    with pytest.raises(IncompleteError, match=r"1 x unreadable image \(.*0000.png.*no case is left to score"):
+        evaluate(open_benchmark("geneval", [geneval]), tmp_path / "out", Scorers(), partial=True)
+
+
 def test_geneval_names_what_is_wrong_with_its_file(geneval, tmp_path):
     geneval.write_text("\n".join([*GENEVAL, GENEVAL[0], GENEVAL[2][:40]]))
     benchmark = open_geneval(geneval)

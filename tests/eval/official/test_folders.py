@@ -15,6 +15,7 @@ from ddt.eval.official import evaluate, generate, open_benchmark
 from ddt.eval.official.problems import IncompleteError
 from ddt.eval.scorers import Scorers
 from ddt.eval.scorers.inception import WEIGHTS, InceptionV3
+from tests.eval.official import tiny
 
 SIDE_PX = 32
 
@@ -75,8 +76,34 @@ def test_reconstruction(photos, tmp_path, scorers):
     assert scores["reconstruction/rfid"]["value"] == pytest.approx(
         frechet_distance(halved, originals), rel=1e-4
     )
+    rfid, pooled = scores["reconstruction/rfid"], scores["reconstruction/psnr_pooled"]
+    assert rfid["low"] < rfid["value"] < rfid["high"] and pooled["low"] <= pooled["value"] <= pooled["high"]
     assert "reconstruction/lpips" not in scores
     json.dumps(result)
+
+
+def test_reconstruction_with_lpips_and_the_ceiling_of_a_vae(photos, tmp_path):
+    models = {"lpips": tiny.lpips(tmp_path / "lpips"), "vae": tiny.vae(tmp_path / "vae")}
+    benchmark = open_benchmark("reconstruction", [photos], settings={"side_px": "64"})
+    for case in benchmark.cases:  # the VAE's own round trip as the outputs: score and ceiling are one
+        made = Scorers(models, device="cpu").vae()(Image.fromarray(benchmark.original(case)))
+        (tmp_path / "out" / case.output).parent.mkdir(parents=True, exist_ok=True)
+        made.save(tmp_path / "out" / case.output)
+    result = evaluate(benchmark, tmp_path / "out", Scorers(models, device="cpu"))
+    for name in ("psnr", "ssim", "lpips"):
+        score = result["scores"][f"reconstruction/{name}"]
+        assert score["value"] == pytest.approx(score["ceiling"]), name
+        assert score["low"] < score["value"] < score["high"]
+        assert score["floor"] is not None and score["floor_is"] == "other reconstructions"
+    assert {kind: name.split(" ")[0] for kind, name in result["scorers"].items()} == models
+    # Without a VAE the picture itself is the ceiling.
+    scores = evaluate(benchmark, tmp_path / "out", Scorers({"lpips": models["lpips"]}, device="cpu"))[
+        "scores"
+    ]
+    assert scores["reconstruction/lpips"]["ceiling"] == 0 < scores["reconstruction/lpips"]["value"]
+    assert scores["reconstruction/psnr"]["ceiling"] == 60
+    with pytest.raises(ValueError, match="cannot be loaded as AutoencoderKL"):
+        Scorers({"vae": models["lpips"]}).vae()
 
 
 def test_reconstruction_tells_a_tokenizer_of_another_size(photos, tmp_path):

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from ddt.eval.metrics import lpips_from_features
 from ddt.eval.scorers import BlipVQA, ColorClassifier, Found, Scorers, open_detector, open_phrases
 from ddt.eval.scorers.blip import question_of
 from ddt.eval.scorers.colors import crop_of
-from ddt.eval.scorers.lpips import LPIPS
+from ddt.eval.scorers.lpips import HEADS, LPIPS
 from tests.eval.official import tiny
 
 
@@ -44,8 +45,14 @@ def test_blip_p_yes_is_the_share_of_the_first_token(tmp_path):
         asked = model.text_encoder(ids, encoder_hidden_states=seen)[0]
         start = torch.tensor([[tiny.WORDS.index("[DEC]")]])
         p = model.text_decoder(start, encoder_hidden_states=asked).logits[0, 0].softmax(-1)
-    yes, no = p[tiny.WORDS.index("yes")], p[tiny.WORDS.index("no")]
-    assert alone[0] == pytest.approx(float(yes / (yes + no)), abs=1e-5)
+        written = model.generate(
+            ids, pixels, interpolate_pos_encoding=True, max_new_tokens=1, do_sample=False,
+            output_logits=True, return_dict_in_generate=True,
+        ).logits[0][0].softmax(-1)  # fmt: skip
+    words = [tiny.WORDS.index(word) for word in ("yes", "no")]
+    for found in (p, written):  # the parts one by one, and as the class itself generates
+        yes, no = found[words].tolist()
+        assert alone[0] == pytest.approx(yes / (yes + no), abs=1e-5)
 
 
 def test_mask2former_boxes_are_the_extent_of_their_masks(tmp_path):
@@ -121,6 +128,23 @@ def test_lpips_runs_alexnet_and_its_heads(tmp_path):
     assert lpips(a, b) == pytest.approx(float(expected)) and expected > 0
     with pytest.raises(ValueError, match="can't be read as LPIPS weights"):
         LPIPS(str(tmp_path / "nowhere"))
+
+
+def test_lpips_is_torchmetrics_with_the_published_heads(tmp_path, monkeypatch):
+    """torchmetrics carries the heads of v0.1; the backbone, which it takes from torchvision, is ours."""
+    reference = pytest.importorskip("torchmetrics.functional.image.lpips")
+    folder = tiny.lpips(tmp_path)
+    backbone = LPIPS(folder, "cpu").features
+    monkeypatch.setattr(reference, "_get_tv_model_features", lambda net, pretrained: backbone)
+    network = reference._LPIPS(net="alex")
+    heads = {name: value for name, value in network.state_dict().items() if name.startswith("lin")}
+    save_file({k: v.contiguous() for k, v in heads.items() if not k.startswith("lins")}, tmp_path / HEADS)
+    lpips = LPIPS(folder, "cpu")
+    for size in ((64, 64), (40, 77)):
+        a, b = picture(0, size), picture(1, size)
+        pixels = [torch.from_numpy(np.array(x)).permute(2, 0, 1)[None] / 127.5 - 1 for x in (a, b)]
+        with torch.no_grad():
+            assert lpips(a, b) == pytest.approx(float(network(*pixels)), rel=1e-5)
 
 
 def test_phrases_come_from_a_file(tmp_path):

@@ -88,6 +88,17 @@ def owlv2(folder):
     return str(folder)
 
 
+def vae(folder):
+    import diffusers
+
+    torch.manual_seed(0)
+    diffusers.AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4,
+    ).save_pretrained(folder)  # fmt: skip
+    return str(folder)
+
+
 def lpips(folder):
     torch.manual_seed(0)
     folder.mkdir(parents=True, exist_ok=True)
