@@ -52,6 +52,9 @@ class DDTConfig:
     # random); decoder gates start at `gate_start` (0: adaLN-zero). All of it can be unlearned.
     position_period: Positive
     regional_blocks: Natural
+    # One learned query for all tokens, each at the centre of its region, and positions in attention alone:
+    # codes then mean the same everywhere (false: T learned queries, as in the paper).
+    shared_query: bool
     gate_start: float
     # The decoder's image positions: `sincos` by the period above; `stored` the same at first, but kept with
     # the weights, so that those of the SD3 checkpoint that training starts from can take their place.
@@ -177,6 +180,7 @@ def presets() -> dict[str, DDTConfig]:
         activation="gelu_tanh",
         position_period=10_000.0,
         regional_blocks=0,
+        shared_query=False,
         gate_start=0.0,
         decoder_positions="sincos",
         schedule="linear",

@@ -19,7 +19,7 @@ from torch import Tensor
 from ddt.config import build, to_dict
 
 WEIGHTS, CONFIG, CARD, MARKER = "model.safetensors", "config.json", "README.md", "_COMPLETE"
-FORMAT_VERSION = 3  # 2: decoder_positions, token_stream, data_std; 3: code_noise, regions row by row
+FORMAT_VERSION = 4  # 3: code_noise, regions row by row; 4: shared_query
 C = TypeVar("C")
 
 

@@ -73,6 +73,7 @@ class DDTTokenizer(SavedModel[DDTConfig]):
             activation=config.activation,
             position_period=config.position_period,
             regional_blocks=config.regional_blocks,
+            shared_query=config.shared_query,
         )
         self.quantizer = Quantizer(
             config.codebook_size,
