@@ -136,7 +136,7 @@ class Encoder(nn.Module):
         """[B, C, S, S] -> z [B, T, code_dim], not yet normalised."""
         dtype = compute_dtype(x_BCHW)
         image_BLD, query_TD = self.embed(patchify(x_BCHW, self.patch)), self.queries
-        places = self.query_positions, self.image_positions
+        places: tuple[Tensor | None, Tensor | None] = self.query_positions, self.image_positions
         if not self.shared_query:
             image_BLD, query_TD = image_BLD + self.image_positions, query_TD + self.query_positions
             places = None, None  # added once, as in the paper
