@@ -67,8 +67,8 @@ class EncoderBlock(nn.Module):
         self,
         query_BTD: Tensor,
         image_BLD: Tensor,
-        query_places_TD: Tensor | None,
-        image_places_LD: Tensor | None,
+        query_places_TD: Tensor | None = None,
+        image_places_LD: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         num_queries = query_BTD.shape[1]
         query_qkv = self.query.before(query_BTD, query_places_TD)
@@ -135,7 +135,8 @@ class Encoder(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """[B, C, S, S] -> z [B, T, code_dim], not yet normalised."""
         dtype = compute_dtype(x_BCHW)
-        image_BLD, query_TD = self.embed(patchify(x_BCHW, self.patch)), self.queries
+        image_BLD: Tensor = self.embed(patchify(x_BCHW, self.patch))
+        query_TD: Tensor = self.queries
         places: tuple[Tensor | None, Tensor | None] = self.query_positions, self.image_positions
         if not self.shared_query:
             image_BLD, query_TD = image_BLD + self.image_positions, query_TD + self.query_positions

@@ -125,7 +125,7 @@ def test_digest_covers_the_token_order():
         (lambda folder: (folder / "config.json").write_text("[1]"), "config.json: is a list"),
         (lambda folder: _edit(folder, config=None), "config = None: expected a mapping"),
         (lambda folder: _edit(folder, drop="digest"), "config.json: lacks digest"),
-        (lambda folder: _edit(folder, format_version=1), "version 1, expected ddt_tokenizer version 3"),
+        (lambda folder: _edit(folder, format_version=1), "version 1, expected ddt_tokenizer version 4"),
         (lambda folder: _edit(folder, model_type="llama"), "is llama"),
         (lambda folder: _edit(folder, digest="0" * 64), "do not have the digest"),
     ],
@@ -399,3 +399,16 @@ def test_region_points_are_the_centres_of_equal_regions_row_by_row(count, rows, 
     for row, column in ((0, 0), (rows - 1, columns - 1), (rows // 2, columns // 2)):
         expected = [(row + 0.5) * height - 0.5, (column + 0.5) * width - 0.5]
         assert points[row, column].tolist() == pytest.approx(expected)
+
+
+def test_a_shared_query_tells_places_apart_by_their_content_alone():
+    """Of a flat picture every token says nearly the same; with a query for each token they differ."""
+    flat_BCHW = torch.full((1, 3, 16, 16), 0.3)
+    spread = {}
+    for shared in (False, True):
+        torch.manual_seed(0)
+        encoder = DDTTokenizer(debug(shared_query=shared, regional_blocks=1, position_period=4.0)).encoder
+        assert len(encoder.queries) == (1 if shared else encoder.num_tokens)
+        z_Td = encoder(flat_BCHW)[0]
+        spread[shared] = float(z_Td.std(0).mean() / z_Td.abs().mean())
+    assert spread[True] < 0.1 * spread[False]
