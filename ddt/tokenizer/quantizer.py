@@ -85,7 +85,7 @@ class Quantizer(nn.Module):
             flat_Nd = z_BTd.detach().flatten(0, 1)
             if not self.ready:
                 self._place_codes(flat_Nd, step)
-            codes_BT = self.lookup(z_BTd)
+            codes_BT = nearest(flat_Nd, self.codebook_Kd).view(z_BTd.shape[:2])
             codes_BTd = self.codebook_Kd[codes_BT]
             commitment_BT = (z_BTd - codes_BTd).square().mean(-1)
             entropy_loss = self._entropy_loss(z_BTd) if entropy else zero

@@ -409,6 +409,6 @@ def test_a_shared_query_tells_places_apart_by_their_content_alone():
         torch.manual_seed(0)
         encoder = DDTTokenizer(debug(shared_query=shared, regional_blocks=1, position_period=4.0)).encoder
         assert len(encoder.queries) == (1 if shared else encoder.num_tokens)
-        z_Td = encoder(flat_BCHW)[0]
+        z_Td = encoder(flat_BCHW)[0].detach()
         spread[shared] = float(z_Td.std(0).mean() / z_Td.abs().mean())
     assert spread[True] < 0.1 * spread[False]
