@@ -16,6 +16,7 @@ from ddt.scenes.world import (
     BACKGROUNDS,
     OPPOSITE,
     RELATIONS,
+    Object,
     Scene,
     group_relations,
     place,
@@ -51,6 +52,10 @@ def _phrase(group: Group) -> str:
     return counted(group[0], len(group[1]))
 
 
+def _reading_order(scene: Scene) -> list[Object]:
+    return sorted(scene.objects, key=lambda item: (item.y, item.x))
+
+
 def say_relation(relation: str, rng: np.random.Generator) -> str:
     """The relation's wording: as GenEval words it, or now and then "to the left of"."""
     if relation in RELATIONS[:2] and rng.random() < LONG_FORM_RELATION_SHARE:
@@ -62,15 +67,15 @@ def short_caption(scene: Scene, rng: np.random.Generator) -> str:
     """A native caption as found beside pictures: true and complete in counts, not in attributes.
 
     "a red circle", "two blue squares", "a photo of a red circle left of a blue square on a grey background".
+    Kinds come in reading order but beside a relation, which is told from either side.
     """
-    groups = group_objects(scene.objects, weighted(rng, NAMED))
-    if rng.random() < 0.5:
-        groups.reverse()
+    groups = group_objects(_reading_order(scene), weighted(rng, NAMED))
     body = None
     if len(groups) == 2 and rng.random() < RELATION_SHARE:
-        holding = sorted(group_relations(groups[0][1], groups[1][1]))
+        one, other = groups if rng.random() < 0.5 else groups[::-1]
+        holding = sorted(group_relations(one[1], other[1]))
         if holding:
-            body = f"{_phrase(groups[0])} {say_relation(pick(rng, holding), rng)} {_phrase(groups[1])}"
+            body = f"{_phrase(one)} {say_relation(pick(rng, holding), rng)} {_phrase(other)}"
     if body is None:
         body = join([_phrase(group) for group in groups])
     prefix = pick(rng, PREFIXES[:1] * 2 + PREFIXES) if rng.random() < PREFIX_SHARE else ""
@@ -85,7 +90,7 @@ def long_caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
     objects, which is by reading order, or random when `rng` is given. Solid is left unsaid. At most about
     28 words: with three or four objects the places come without "at the".
     """
-    objects = sorted(scene.objects, key=lambda item: (item.y, item.x))
+    objects = _reading_order(scene)
     groups = group_objects(objects, ("size", "texture", "color"))
     if rng is not None:
         groups = [groups[i] for i in rng.permutation(len(groups))]
@@ -96,42 +101,69 @@ def long_caption(scene: Scene, rng: np.random.Generator | None = None) -> str:
     return f"{NUMBER_WORDS[total]} {noun} on {article(scene.background)} background: {join(parts)}."
 
 
-_SENTENCES = (
-    "the {b} is {color}.",
+# Of two objects of different color and shape: what a text begins with, and what it may go on to say of them.
+_OPENINGS = (
     "{a1} lies {relation} {a2}.",
-    "the background is {background}.",
-    "{count} {bs} stand on {background} ground.",
-    "if {a1} is {relation} {a2}, then {a2} is {opposite} {a1}.",
+    "a picture shows {a1} {relation} {a2}.",
+    "there are {a1} and {a2}.",
+)
+_FOLLOWING = (
+    "the {shape1} is {color1}.",
+    "the {shape2} is {color2}.",
+    "the {color1} one is {a_shape1}.",
+    "the {color2} one is {a_shape2}.",
+)
+_FOLLOWING_RELATION = (
+    "the {shape1} is {relation} the {shape2}.",
+    "the {shape2} is {opposite} the {shape1}.",
+    "the {color2} one is {opposite} the {color1} one.",
+)
+_GENERAL = (
     "one and {less} make {count_more}.",
     "{count_more} is more than {less}.",
-    "a {b} is a shape, and {color} is a color.",
-    "a large {b} is bigger than a small one.",
-    "a striped {b} has bands of two tones of {color}.",
-    "a checkered {b} has squares of two tones of {color}.",
-    "a picture of {a1} and {a2} shows two objects.",
+    "{a_shape1} is a shape, and {color2} is a color.",
+    "a large {shape1} is bigger than a small one.",
+    "a striped {shape2} has bands of two tones of {color2}.",
+    "a checkered {shape2} has squares of two tones of {color2}.",
+    "{count} {shapes1} stand on {background} ground.",
 )
+GENERAL_SHARE = 0.25
 
 
-def paragraph(rng: np.random.Generator, num_sentences: int = 3) -> str:
-    """Text-only paragraph about this world, as Wikipedia is about ours; mentions no held-out combination."""
-    sentences = []
-    for _ in range(num_sentences):
-        (color, shape), (color2, shape2) = pick(rng, SEEN_KINDS), pick(rng, SEEN_KINDS)
-        less = 1 + int(rng.random() * 3)
-        relation = pick(rng, RELATIONS)
-        sentences.append(
-            pick(rng, _SENTENCES).format(
-                b=shape,
-                bs=plural(shape),
-                color=color,
-                a1=article(f"{color} {shape}"),
-                a2=article(f"{color2} {shape2}"),
-                relation=relation,
-                opposite=OPPOSITE[relation],
-                background=pick(rng, BACKGROUNDS),
-                count=NUMBER_WORDS[2 + int(rng.random() * 3)],
-                count_more=NUMBER_WORDS[less + 1],
-                less=NUMBER_WORDS[less],
-            )
-        )
-    return " ".join(sentences)
+def paragraph(rng: np.random.Generator, num_sentences: int = 4) -> str:
+    """Text-only paragraph about this world, as Wikipedia is about ours; mentions no held-out combination.
+
+    It tells of two objects and comes back to them ("the circle is red"), so that text alone teaches which
+    attribute belongs to which object: with independent sentences the language model never learned it.
+    """
+    while True:
+        (color1, shape1), (color2, shape2) = pick(rng, SEEN_KINDS), pick(rng, SEEN_KINDS)
+        if color1 != color2 and shape1 != shape2:
+            break
+    relation = pick(rng, RELATIONS)
+    less = 1 + int(rng.random() * 3)
+    words = dict(
+        color1=color1,
+        color2=color2,
+        shape1=shape1,
+        shape2=shape2,
+        shapes1=plural(shape1),
+        a1=article(f"{color1} {shape1}"),
+        a2=article(f"{color2} {shape2}"),
+        a_shape1=article(shape1),
+        a_shape2=article(shape2),
+        relation=relation,
+        opposite=OPPOSITE[relation],
+        background=pick(rng, BACKGROUNDS),
+        count=NUMBER_WORDS[2 + int(rng.random() * 3)],
+        less=NUMBER_WORDS[less],
+        count_more=NUMBER_WORDS[less + 1],
+    )
+    opening = pick(rng, _OPENINGS)
+    facts = _FOLLOWING + (_FOLLOWING_RELATION if "{relation}" in opening else ())
+    told = iter(rng.permutation(len(facts)))
+    sentences = [opening]
+    for _ in range(num_sentences - 1):
+        general = rng.random() < GENERAL_SHARE
+        sentences.append(pick(rng, _GENERAL) if general else facts[next(told)])
+    return " ".join(sentences).format(**words)

@@ -83,6 +83,9 @@ class DDTConfig:
     # Noise of this length on the unit vectors in training, before they are quantized: codes then depend less
     # on what the decoder hardly needs, and a language model learns them faster (0: none, as in the paper).
     code_noise: Annotated[float, Range(0)]
+    # Codes (unit vectors) are kept this far apart, so that what is frequent, such as a flat background, has one
+    # code rather than many (0: any distance, as in the paper).
+    code_distance: Annotated[float, Range(0, 2)]
     unquantized_steps: Natural
     ema_decay: Fraction
     dead_threshold: Annotated[float, Range(0)]  # in expected hits of a code per step
@@ -197,6 +200,7 @@ def presets() -> dict[str, DDTConfig]:
         condition_dropout=0.0,
         position_norm=False,
         code_noise=0.0,
+        code_distance=0.0,
         unquantized_steps=2000,
         ema_decay=0.99,
         dead_threshold=0.2,

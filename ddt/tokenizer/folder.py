@@ -19,7 +19,7 @@ from torch import Tensor
 from ddt.config import build, to_dict
 
 WEIGHTS, CONFIG, CARD, MARKER = "model.safetensors", "config.json", "README.md", "_COMPLETE"
-FORMAT_VERSION = 4  # 3: code_noise, regions row by row; 4: shared_query
+FORMAT_VERSION = 5  # 3: code_noise, regions row by row; 4: shared_query; 5: code_distance
 C = TypeVar("C")
 
 

@@ -84,6 +84,7 @@ class DDTTokenizer(SavedModel[DDTConfig]):
             unquantized_steps=config.unquantized_steps,
             entropy_floor=config.entropy_floor,
             noise=config.code_noise,
+            code_distance=config.code_distance,
         )
         self.decoder = Decoder(
             side=config.grid_side,

@@ -52,6 +52,7 @@ class Quantizer(nn.Module):
         unquantized_steps: int,
         entropy_floor: float = 0.0,
         noise: float = 0.0,
+        code_distance: float = 0.0,
     ) -> None:
         super().__init__()
         self.ema_decay = ema_decay
@@ -59,6 +60,7 @@ class Quantizer(nn.Module):
         self.unquantized_steps = unquantized_steps
         self.entropy_floor = entropy_floor
         self.noise = noise
+        self.code_distance = code_distance
         self.norm = PositionNorm(normalise_positions, code_dim, ema_decay) if normalise_positions else None
         codebook_Kd = unit(torch.randn(codebook_size, code_dim))
         self.register_buffer("codebook_Kd", codebook_Kd)
@@ -77,6 +79,7 @@ class Quantizer(nn.Module):
         """
         with torch.autocast(z_BTd.device.type, enabled=False):
             z_BTd = self._on_sphere(z_BTd, self.training)
+            outputs_Nd = z_BTd.detach().flatten(0, 1)
             if self.training and self.noise:
                 z_BTd = self._disturb(z_BTd, generator)
             zero = z_BTd.new_zeros(())
@@ -90,7 +93,7 @@ class Quantizer(nn.Module):
             commitment_BT = (z_BTd - codes_BTd).square().mean(-1)
             entropy_loss = self._entropy_loss(z_BTd) if entropy else zero
             if self.training:
-                self._move_codes(flat_Nd, codes_BT.flatten(), step)
+                self._move_codes(flat_Nd, codes_BT.flatten(), outputs_Nd, step)
             straight_through_BTd = z_BTd + (codes_BTd - z_BTd).detach()
             metrics = codebook_metrics(codes_BT, len(self.codebook_Kd))
         return Quantized(straight_through_BTd, codes_BT, commitment_BT, entropy_loss, metrics)
@@ -114,26 +117,57 @@ class Quantizer(nn.Module):
         return unit(z_BTd + self.noise * z_BTd.shape[-1] ** -0.5 * noise_BTd)
 
     @torch.no_grad()
-    def _move_codes(self, z_Nd: Tensor, codes_N: Tensor, step: int) -> None:
-        """EMA of hits and sums over all ranks; codes matched too rarely restart at random outputs."""
+    def _move_codes(self, z_Nd: Tensor, codes_N: Tensor, outputs_Nd: Tensor, step: int) -> None:
+        """EMA of hits and sums over all ranks; dead codes restart at random outputs of the encoder."""
         hits_K, sums_Kd = scatter(z_Nd, codes_N, len(self.codebook_Kd))
         _all_reduce(hits_K)
         _all_reduce(sums_Kd)
         self.hits_K.lerp_(hits_K, 1 - self.ema_decay)
         self.sums_Kd.lerp_(sums_Kd, 1 - self.ema_decay)
-        self._reset_dead(z_Nd, step)
+        self._reset_dead(outputs_Nd, step)
         # The direction of the sum is the direction of the mean: no division by hits, no smoothing.
         self.codebook_Kd.copy_(unit(self.sums_Kd))
 
-    def _reset_dead(self, z_Nd: Tensor, step: int) -> None:
-        limit = self.dead_threshold * len(z_Nd) * _world_size() / len(self.codebook_Kd)
-        dead_D = (self.hits_K < limit).nonzero().flatten()
+    def _reset_dead(self, outputs_Nd: Tensor, step: int) -> None:
+        """Dead is a code matched too rarely or, with `code_distance`, too near one that is matched more."""
+        limit = self.dead_threshold * len(outputs_Nd) * _world_size() / len(self.codebook_Kd)
+        dead_K = self.hits_K < limit
+        if self.code_distance:
+            dead_K |= self._crowded()
+            dead_K[self.hits_K.argmax()] = False  # one stays whatever the threshold
+        dead_D = dead_K.nonzero().flatten()
         if not len(dead_D):
             return
-        chosen = _random_rows(_gather_rows(z_Nd), len(dead_D), step)
+        outputs_Nd = _gather_rows(outputs_Nd)
+        if self.code_distance:
+            live_Kd = unit(self.sums_Kd[~dead_K])
+            outputs_Nd = outputs_Nd[largest_cosine(outputs_Nd, live_Kd) < self._near]
+            # A code for which there is no room waits opposite the most frequent one, where no vector comes.
+            self.sums_Kd[dead_D] = -live_Kd[self.hits_K[~dead_K].argmax()]
+            self.hits_K[dead_D] = 0
+        chosen = _random_rows(outputs_Nd, len(dead_D), step)
         dead_D = dead_D[: len(chosen)]
         self.sums_Kd[dead_D] = chosen * limit
         self.hits_K[dead_D] = limit
+
+    @property
+    def _near(self) -> float:
+        """The cosine of unit vectors `code_distance` apart."""
+        return 1 - self.code_distance**2 / 2
+
+    def _crowded(self) -> Tensor:
+        """[K] whether a code with more hits is nearer than `code_distance`.
+
+        Not in the paper. Averages alone put many codes where many vectors are: in flat backgrounds, whose
+        codes then changed with one grey level, and which the language model had to learn by heart.
+        """
+        codes_Kd = unit(self.sums_Kd)
+        rows = max(1, LOOKUP_ELEMENTS // len(codes_Kd))
+        crowded = [
+            ((chunk_Kd @ codes_Kd.T > self._near) & (self.hits_K > hits_K[:, None])).any(1)
+            for chunk_Kd, hits_K in zip(codes_Kd.split(rows), self.hits_K.split(rows), strict=True)
+        ]
+        return torch.cat(crowded)
 
     @torch.no_grad()
     def _place_codes(self, z_Nd: Tensor, step: int) -> None:
@@ -210,6 +244,12 @@ def nearest(z_Nd: Tensor, codebook_Kd: Tensor) -> Tensor:
     """int64 [N]: the code with the largest inner product; ties go to the lowest index."""
     rows = max(1, LOOKUP_ELEMENTS // len(codebook_Kd))
     return torch.cat([(chunk @ codebook_Kd.T).argmax(-1) for chunk in z_Nd.split(rows)])
+
+
+def largest_cosine(z_Nd: Tensor, codebook_Kd: Tensor) -> Tensor:
+    """float [N]: the inner product with the nearest code."""
+    rows = max(1, LOOKUP_ELEMENTS // len(codebook_Kd))
+    return torch.cat([(chunk @ codebook_Kd.T).amax(-1) for chunk in z_Nd.split(rows)])
 
 
 def scatter(z_Nd: Tensor, codes_N: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
