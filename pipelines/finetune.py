@@ -41,7 +41,7 @@ class FinetuneJob(LanguageModelJob):
         vocabulary, digest = folder_vocabulary(folder), read_settings(folder)["tokenizer_digest"]
         check_checkpoint(folder, vocabulary, digest)
         shards = [[self.store.fetch(key) for key in keys] for keys in (pairs, instructions, chats)]
-        found = [TokenDataset(paths, digest) if paths else None for paths in shards]
+        found = [TokenDataset(paths, digest, vocabulary.codebook_size) if paths else None for paths in shards]
         assert found[0] is not None  # `select` keeps at least one pair
         trained, loss = self.from_checkpoint(folder, vocabulary, params.z_loss, params.lora, params.fit)
         whole = DDTLlama.from_pretrained(folder, model=trained)

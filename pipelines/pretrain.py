@@ -58,7 +58,9 @@ class PretrainJob(LanguageModelJob):
 
         images = load_image_tokenizer(self.store.fetch_tree(tokenizer))
         pairs, unseen = (
-            TokenDataset([self.store.fetch(key) for key in keys], images.digest) if keys else None
+            TokenDataset([self.store.fetch(key) for key in keys], images.digest, images.config.codebook_size)
+            if keys
+            else None
             for keys in (shards, held_out)
         )
         assert pairs is not None  # `select` keeps at least one pair

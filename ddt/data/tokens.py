@@ -140,6 +140,7 @@ class TokenShard:
         self.meta = TokenMeta.from_schema(table.schema.metadata, self.path)
         kinds = {"kind": "instruct", "turns": "chat"}
         self.kind = next((kind for name, kind in kinds.items() if name in table.column_names), "pairs")
+        _check_columns(table.schema, SCHEMAS[self.kind](self.meta.num_tokens), self.path)
         self._table = table.combine_chunks()
         self._codes: dict[str, np.ndarray] = {}
 
@@ -161,6 +162,20 @@ class TokenShard:
             chunk = chunk.values
         flat = chunk.values.to_numpy(zero_copy_only=True)
         return flat[chunk.offset * width : (chunk.offset + len(chunk)) * width].reshape(len(chunk), width)
+
+    def highest_code(self) -> int:
+        """The highest code of its images and targets, -1 where there is none; reads all of them.
+
+        Arrow IPC keeps no statistics of a column. What lies under a row without a target may be anything.
+        """
+        if not len(self):
+            return -1
+        images = self._table.column("codes").chunk(0)
+        columns = [images.flatten() if self.kind == "chat" else images]
+        if self.kind == "instruct":
+            columns.append(self._table.column("target_codes").chunk(0))
+        codes = [column.flatten().to_numpy() for column in columns]
+        return max(int(found.max()) if len(found) else -1 for found in codes)
 
     def conversation(self, row: int) -> tuple[list[dict[str, str]], np.ndarray]:
         """The turns of one row, and the uint16 [n, T] codes of its images in the order of their marks."""
@@ -185,16 +200,22 @@ class TokenDataset:
     """Shards of one kind and one tokenizer as a single indexed sequence.
 
     The order of `paths` is the order of rows; give it sorted, as a manifest is. Raises ValueError where a
-    shard was made by another tokenizer than `tokenizer_digest`, shards disagree, or there is no row.
+    shard was made by another tokenizer than `tokenizer_digest` or for another `codebook_size`, shards
+    disagree, a code is not in the codebook, or there is no row.
     """
 
-    def __init__(self, paths: Sequence[Path | str], tokenizer_digest: str | None = None) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path | str],
+        tokenizer_digest: str | None = None,
+        codebook_size: int | None = None,
+    ) -> None:
         self.shards = [TokenShard(path) for path in paths]
         if not sum(map(len, self.shards)):
             raise ValueError(f"no rows in {len(self.shards)} token shards")
         self.meta = self.shards[0].meta
         for shard in self.shards:
-            _check(shard, self.meta, tokenizer_digest)
+            _check(shard, self.meta, tokenizer_digest, codebook_size)
         self._starts = np.concatenate([[0], np.cumsum([len(shard) for shard in self.shards])])
 
     def __len__(self) -> int:
@@ -230,14 +251,30 @@ class TokenDataset:
         return {kind: np.flatnonzero(kinds == kind) for kind in sorted(set(kinds))}
 
 
-def _check(shard: TokenShard, meta: TokenMeta, tokenizer_digest: str | None) -> None:
+def _check_columns(found: pa.Schema, expected: pa.Schema, path: Path) -> None:
+    for name, kind in zip(expected.names, expected.types, strict=True):
+        if name not in found.names:
+            raise ValueError(f"{path}: not a token shard, it has no column {name}")
+        if found.field(name).type != kind:
+            raise ValueError(f"{path}: column {name} is of type {found.field(name).type}, expected {kind}")
+
+
+def _check(
+    shard: TokenShard, meta: TokenMeta, tokenizer_digest: str | None, codebook_size: int | None
+) -> None:
     if tokenizer_digest is not None and shard.meta.tokenizer_digest != tokenizer_digest:
         raise ValueError(
             f"{shard.path}: its codes were made by tokenizer {shard.meta.tokenizer_digest[:16]}, "
             f"but the tokenizer given is {tokenizer_digest[:16]}; run tokenize_images with that tokenizer"
         )
+    size = shard.meta.codebook_size
+    if codebook_size is not None and size != codebook_size:
+        raise ValueError(f"{shard.path}: its codebook_size is {size}, the tokenizer's is {codebook_size}")
     if shard.meta != meta:
         raise ValueError(f"{shard.path}: {shard.meta} differs from the first shard's {meta}")
+    highest = shard.highest_code()
+    if highest >= size:
+        raise ValueError(f"{shard.path}: holds code {highest}, expected codes from 0 to {size - 1}")
 
 
 def all_codes(paths: Iterable[Path | str]) -> np.ndarray:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from ddt.data.text import DrawnText, JsonLines
@@ -32,6 +34,14 @@ def instructions() -> dict:
         "codes": np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]]),
         "target_codes": [None, [10, 11, 12], None],
     }
+
+
+def damage(path: Path, codes: list[int], others: list[int]) -> None:
+    """Writes other codes over the only place of the file that has these."""
+    found, other = (np.array(values, dtype=np.uint16).tobytes() for values in (codes, others))
+    data = path.read_bytes()
+    assert data.count(found) == 1
+    path.write_bytes(data.replace(found, other))
 
 
 def test_pairs_are_read_as_written_across_shards(tmp_path):
@@ -85,6 +95,48 @@ def test_another_tokenizer_is_refused(tmp_path):
     write_shard(tmp_path / "t", pairs(0, 2), other, "pairs")
     with pytest.raises(ValueError, match="differs from the first shard's"):
         TokenDataset([tmp_path / "s", tmp_path / "t"])
+
+
+def test_a_code_beyond_the_codebook_is_refused_when_the_shard_is_opened(tmp_path):
+    write_shard(tmp_path / "good", pairs(0, 4), META, "pairs")
+    write_shard(tmp_path / "s", pairs(0, 4), META, "pairs")
+    damage(tmp_path / "s", [2, 1, 499], [2, 1, 600])
+    with pytest.raises(ValueError, match="/s: holds code 600, expected codes from 0 to 499"):
+        TokenDataset([tmp_path / "good", tmp_path / "s"])
+    write_shard(tmp_path / "edits", instructions(), META, "instruct")
+    damage(tmp_path / "edits", [10, 11, 12], [10, 500, 12])
+    with pytest.raises(ValueError, match="/edits: holds code 500, expected"):
+        TokenDataset([tmp_path / "edits"])
+    turns = [[{"role": "user", "text": "<image>"}], []]
+    chats = {"sample_id": ["a", "b"], "turns": turns, "codes": [[[1, 2, 3], [4, 5, 6]], []]}
+    write_shard(tmp_path / "chats", chats, META, "chat")
+    damage(tmp_path / "chats", [4, 5, 6], [4, 5, 65535])
+    with pytest.raises(ValueError, match="/chats: holds code 65535, expected"):
+        TokenDataset([tmp_path / "chats"])
+
+
+def test_what_lies_under_an_absent_target_is_not_a_code(tmp_path):
+    path = tmp_path / "s"
+    write_shard(path, instructions(), META, "instruct")
+    damage(path, [0, 0, 0, 10, 11, 12], [900, 900, 900, 10, 11, 12])
+    assert TokenDataset([path]).codes(1, "target_codes").tolist() == [10, 11, 12]
+
+
+def test_metadata_that_say_something_else_are_refused(tmp_path):
+    path = tmp_path / "s"
+    write_shard(path, pairs(0, 2), META, "pairs")
+    with pytest.raises(ValueError, match="/s: its codebook_size is 500, the tokenizer's is 499"):
+        TokenDataset([path], META.tokenizer_digest, 499)
+    table = pa.ipc.open_file(path).read_all()
+    for lie, columns, message in (
+        ({"num_tokens": "4"}, table, r"/s: column codes is of type .*\[3\], expected .*\[4\]"),
+        ({}, table.drop_columns("long"), "/s: not a token shard, it has no column long"),
+    ):
+        lying = columns.replace_schema_metadata(META.to_schema() | lie)
+        with pa.ipc.new_file(path, lying.schema) as writer:
+            writer.write_table(lying)
+        with pytest.raises(ValueError, match=message):
+            TokenDataset([path])
 
 
 def test_unreadable_and_empty_shards_are_named(tmp_path):
