@@ -83,8 +83,8 @@ class DDTConfig:
     # Noise of this length on the unit vectors in training, before they are quantized: codes then depend less
     # on what the decoder hardly needs, and a language model learns them faster (0: none, as in the paper).
     code_noise: Annotated[float, Range(0)]
-    # Codes (unit vectors) are kept this far apart, so that what is frequent, such as a flat background, has one
-    # code rather than many (0: any distance, as in the paper).
+    # Codes (unit vectors) are kept this far apart, so that what is frequent, such as a flat background, has
+    # one code rather than many (0: any distance, as in the paper).
     code_distance: Annotated[float, Range(0, 2)]
     unquantized_steps: Natural
     ema_decay: Fraction

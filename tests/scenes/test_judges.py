@@ -31,7 +31,7 @@ from ddt.scenes.text import long_caption, short_caption
 
 @pytest.fixture(scope="module")
 def cases() -> list[measure.Case]:
-    return [case for held_out in (False, True) for case in measure.draw_cases(48, held_out=held_out, seed=77)]
+    return [case for held_out in (False, True) for case in measure.draw_cases(96, held_out=held_out, seed=77)]
 
 
 @pytest.fixture(scope="module")

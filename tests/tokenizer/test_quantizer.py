@@ -237,9 +237,7 @@ def _train_rank(rank, world, meeting, z, distance, result):
     if world > 1:
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
     torch.set_num_threads(1)
-    quantizer = make(
-        codebook_size=24, dead=0.3, unquantized=1, normalise_positions=6, code_distance=distance
-    )
+    quantizer = make(codebook_size=24, dead=0.3, unquantized=1, normalise_positions=6, code_distance=distance)
     for step in range(20):
         quantizer(z[step].chunk(world)[rank], step)
     if rank == 0:
