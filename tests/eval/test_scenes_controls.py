@@ -136,7 +136,9 @@ def test_pictures_of_other_cases_score_no_more_than_chance(cls, prefix, whole):
     assert checked
     for name in checked:
         chosen = groups[name]
-        chance, error = further[chosen].mean(), further[chosen].std() / np.sqrt(chosen.sum())
+        # Where hits are rare their spread is hardly seen: as if one case in n were one, at least.
+        chance, spread = further[chosen].mean(), max(further[chosen].std(), chosen.sum() ** -0.5)
+        error = spread / np.sqrt(chosen.sum())
         assert shuffled[chosen].mean() <= chance + 3 * error, (name, chance)
         assert chance < 0.4, name
         # What the benchmark prints is the best of its floors, the shuffled outputs among them.
