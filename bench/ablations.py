@@ -3,7 +3,7 @@
 Trains each variant with each seed for the same steps on the same scenes, one after another, and writes the
 table of all runs there are. A run's numbers lie in a file of --folder named after what it is made of
 (configuration, seed, sizes, code): a finished run is not run again, and one of other code is left out. Each
-run takes about a minute and a half of one core. Columns of the table:
+run takes about three minutes of one core. Columns of the table:
 one step, T steps   PSNR in dB of held-out scenes, decoded from all tokens
 largest fall        the most that PSNR in one step loses as one more token is shown, in dB
 used                share of the codes that occur among the held-out scenes
@@ -43,19 +43,16 @@ from ddt.train.fit import fit
 TRAIN_SCENES, HELD_OUT_SCENES, HELD_OUT_SEED = 4096, 128, 1
 READER_STEPS, READER_BATCH = 150, 64
 READER = LanguageModelConfig(
-    width=96, layers=3, heads=3, kv_heads=3, mlp_width=256, max_length=64, tie_embeddings=True
-)
+    width=96, layers=3, heads=3, kv_heads=3, mlp_width=256, max_length=64, tie_embeddings=True,
+    rope_theta=10_000.0,
+)  # fmt: skip
 MODULES = (
     "ddt.tokenizer", "ddt.train", "ddt.mllm.loss",
     "ddt.scenes.sample", "ddt.scenes.render", "ddt.scenes.world",
 )  # fmt: skip
 
-# Over train_tokenizer of params.yaml.
-BASE: dict[str, Any] = {
-    "image_size": 32, "num_tokens": 16, "codebook_size": 256, "encoder_depth": 3, "encoder_width": 128,
-    "decoder_depth": 4, "decoder_width": 128, "unquantized_steps": 60, "tail_dropout": 0.0,
-}  # fmt: skip
-STAGES = {"schedule": "stages", "stage_ends": (0.2, 0.4, 0.6, 0.8, 1.0), "stage_tokens": (6, 5, 2, 2, 1)}
+BASE: dict[str, Any] = {"unquantized_steps": 80}  # over train_tokenizer of params.yaml, which trains longer
+STAGES = {"schedule": "stages", "stage_ends": (0.2, 0.4, 0.6, 0.8, 1.0), "stage_tokens": (12, 10, 4, 4, 2)}
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "base": {"": {}},
     "schedule": {
@@ -68,14 +65,18 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "warm-up": {
         "none": {"unquantized_steps": 0},
         "20 steps": {"unquantized_steps": 20},
-        "120 steps": {"unquantized_steps": 120},
+        "200 steps": {"unquantized_steps": 200},
     },
     "EMA decay": {"0.9": {"ema_decay": 0.9}, "0.999": {"ema_decay": 0.999}},
     "reset policy": {
         "never": {"dead_threshold": 0.0},
-        "below 0.05": {"dead_threshold": 0.05},
+        "below 0.2": {"dead_threshold": 0.2},
         "below 1": {"dead_threshold": 1.0},
     },
+    "code noise": {"none": {"code_noise": 0.0}, "0.1": {"code_noise": 0.1}},
+    "code distance": {"none": {"code_distance": 0.0}, "0.1": {"code_distance": 0.1}},
+    "queries": {"one for each token": {"shared_query": False}},
+    "codebook": {"64": {"codebook_size": 64}, "512": {"codebook_size": 512}},
     "token stream": {"separate": {"token_stream": "separate", "hidden_tokens": "mask"}},
     "tail dropout": {"0.3": {"tail_dropout": 0.3}},
 }
@@ -151,7 +152,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
-    parser.add_argument("--steps", type=int, default=240)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--folder", type=Path, default=Path("data/ablations"), help="of finished runs")
     parser.add_argument("--table", type=Path, default=Path("docs/ablations.md"), help="to write")
     options = parser.parse_args()
@@ -247,9 +248,9 @@ def table(every: list[Run], folder: Path, steps: int) -> str:
     lines = [
         "# Ablations of the tokenizer",
         "",
-        f"Made by `bench/ablations.py`, which says what the columns are: {steps} steps on scenes of\n"
-        f"{BASE['image_size']} px with {BASE['num_tokens']} tokens of {BASE['codebook_size']} codes, one "
-        "option changed at a time.\nMean ± standard deviation over the seeds.",
+        "Made by `bench/ablations.py`, which says what the columns are: the default tokenizer after "
+        f"{steps} steps\n(warm-up {BASE['unquantized_steps']}) on {TRAIN_SCENES} scenes, one option changed "
+        "at a time. Mean ± standard deviation over the seeds.",
         "",
         f"| option | value | seeds | {' | '.join(COLUMNS)} | processor s |",
         f"|---|---|--:|{'--:|' * (len(COLUMNS) + 1)}",

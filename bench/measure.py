@@ -81,4 +81,4 @@ def report(options: argparse.Namespace, results: dict[str, Any]) -> None:
     """Writes the numbers to `--json` if asked for, with the options they were measured at."""
     if options.json:
         settings = {name: value for name, value in vars(options).items() if name != "json"}
-        options.json.write_text(json.dumps({**settings, **results}, indent=2) + "\n")
+        options.json.write_text(json.dumps({**settings, **results}, indent=2, default=str) + "\n")

@@ -85,15 +85,17 @@ def _run_trainer(
 ) -> Exception | None:
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch import TorchConfig
     from ray.train.v2.api.exceptions import TrainingFailedError
+
+    from pipelines.trainer import trainer_class
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
     cpus = _cpus_per_worker(resources, ray.cluster_resources().get("CPU", 1.0))
     wanted = {"CPU": cpus}
     if resources.gpus_per_worker:
         wanted["GPU"] = resources.gpus_per_worker
-    trainer = TorchTrainer(
+    trainer = trainer_class()(
         _work,
         train_loop_config={
             "job": job,
