@@ -150,7 +150,7 @@ def _work(config: dict[str, Any]) -> None:
         failure = {
             "kind": type(error).__name__,
             "reason": " ".join(str(error).split()),
-            "user": isinstance(error, ValueError),
+            "user": isinstance(error, ValueError | OSError),
             "trace": traceback.format_exc(),
         }
         ray.get(collector.fail.remote(failure))
