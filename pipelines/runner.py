@@ -15,7 +15,7 @@ from typing import Any
 from ddt.config import to_dict
 from ddt.manifest import Commit, Manifest, commits, fingerprint
 from ddt.params import Params
-from ddt.store import Store, open_store
+from ddt.store import Store, StoreError, open_store
 from pipelines import tracking
 from pipelines.graph import INPUTS, STAGES
 from pipelines.overhead import overhead, overhead_seconds
@@ -122,11 +122,18 @@ def stage_context(name: str, params: Params) -> StageContext:
         name=name,
         params=params,
         section=section,
-        store=open_store(params.paths.store),
+        store=_store(params),
         workspace=workspace,
         fingerprint=fingerprint(to_dict(section), digests | _models(module, section), module.MODULES),
         inputs=inputs,
     )
+
+
+def _store(params: Params) -> Store:
+    try:
+        return open_store(params.paths.store)
+    except StoreError as error:
+        raise StageError(f"paths.store: {error}") from None
 
 
 def writable_folder(path: str, key: str) -> Path:

@@ -98,7 +98,9 @@ def test_a_store_that_cannot_be_written_is_named(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     line = mistake(capsys, "ingest", *places, "--set", f"paths.store={tmp_path}/file")
-    assert f"{tmp_path}/file" in line and "not a folder" in line
+    assert f"paths.store: {tmp_path}/file: exists and is not a folder" in line
+    line = mistake(capsys, "ingest", *places, "--set", "paths.store=/proc/none")
+    assert "paths.store: /proc/none: no folder can be made here" in line
 
 
 def test_a_tracking_database_that_is_none_is_named(
@@ -186,6 +188,7 @@ def test_a_corrupt_tar_is_counted_and_stops_the_stage(
     assert ended.value.code == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "1 of 1 samples rejected (corrupt_archive 1), more than ingest.max_reject_rate" in last
+    assert "the first: 0.tar: corrupt_archive, unreadable from its beginning" in last
     assert not (tmp_path / "workspace" / "manifests" / "ingest.json").exists()
 
 
