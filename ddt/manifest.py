@@ -258,9 +258,13 @@ class Manifest:
         except FileNotFoundError as error:
             raise ValueError(f"{path}: no such manifest; run the stage that makes it first") from error
         except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path}: not a manifest ({error})") from error
+            raise ValueError(
+                f"{path}: not a manifest ({error}); run the stage that makes it again"
+            ) from error
         if manifest.digest != found["digest"]:
-            raise ValueError(f"{path}: its digest does not match its units; it was edited or cut")
+            raise ValueError(
+                f"{path}: its digest does not match its units, it was edited; run its stage again"
+            )
         return manifest
 
 

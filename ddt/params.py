@@ -235,11 +235,17 @@ class FinetuneParams:
                 raise ValueError(f"mix.{task}: unknown task; allowed here: {', '.join(TASKS)}")
 
 
+# Known here, without what computes them, so that a wrong name is told before a run and not at its end.
+BenchmarkName = Literal[
+    "reconstruct", "geneval", "t2i", "vqa", "pope", "mme", "choice", "caption", "edit", "perplexity"
+]
+
+
 @dataclass(frozen=True)
 class EvaluateParams:
     """Benchmarks and the cases of each."""
 
-    benchmarks: tuple[str, ...]
+    benchmarks: tuple[BenchmarkName, ...]
     cases: Count
     seed: int
     batch_size: Count

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -37,23 +39,40 @@ def check_command_line(arguments: Sequence[str]) -> None:
     """Refuse wrong parameters before Metaflow starts anything: one line, exit code 2."""
     if "run" not in arguments:
         return
-    options = dict(zip(arguments, arguments[1:], strict=False))
+    words = list(chain.from_iterable(_split(argument) for argument in arguments))
+    options = dict(zip(words, words[1:], strict=False))
     path = ROOT / "params.yaml"
-    for flag, name, value in zip(arguments, arguments[1:], arguments[2:], strict=False):
+    for flag, name, value in zip(words, words[1:], words[2:], strict=False):
         if flag == "--config" and name == "conf":
             path = Path(value)
     try:
         params = load_params(path, options.get("--profile"), options.get("--set", "").split())
         check_language_model(params)  # hours before it is needed
+        tracking.require_place(params.tracking.uri)
     except ValueError as error:
         print(f"full_pipeline: {error}", file=sys.stderr)
         sys.exit(2)
 
 
+def _split(argument: str) -> list[str]:
+    """`--name=value` as the two words that it stands for."""
+    return argument.split("=", 1) if argument.startswith("--") else [argument]
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """A user's mistake ends the step in one line."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise StepFailed(" ".join(str(error).split())) from None
+
+
 def read_settings(conf: Mapping[str, Any], profile: str, overrides: str) -> dict[str, Any]:
     """The run's merged settings as plain types, checked; profiles are looked up in profiles/."""
-    settings = overlay(_plain(conf), profile or None, overrides.split(), ROOT)
-    build(Params, settings)
+    with one_line():
+        settings = overlay(_plain(conf), profile or None, overrides.split(), ROOT)
+        build(Params, settings)
     return settings
 
 
@@ -70,20 +89,19 @@ def start_run(settings: dict[str, Any], profile: str) -> str:
     params = build(Params, settings)
     begin_shared(params.resources, os.getppid())  # Ray starts while MLflow does
     tags = {"metaflow_run": f"{current.flow_name}/{current.run_id}", "profile": profile or "default"}
-    return tracking.start_parent(params.tracking, f"{current.flow_name}/{current.run_id}", tags)
+    with one_line():
+        return tracking.start_parent(params.tracking, f"{current.flow_name}/{current.run_id}", tags)
 
 
 def run_step(flow: Any, stage: str) -> None:
     """Run the step's stage with the flow's settings; its report becomes an artifact and the step's card."""
     # Every step of this run shares the Ray cluster of the process that runs the flow, and it ends with it.
     os.environ["DDT_RAY_OWNER"] = str(os.getppid())
-    try:
+    with one_line():
         params = build(Params, flow.settings)
         if stage in beside("train_tokenizer"):
             params = replace(params, resources=beside_training(params.resources))
         report = run_stage(stage, params, flow.mlflow_run)
-    except (ValueError, OSError) as error:
-        raise StepFailed(" ".join(str(error).split())) from None
     flow.reports = {**flow.reports, stage: asdict(report)}
     show_report(report, Path(flow.settings["paths"]["workspace"]))
 

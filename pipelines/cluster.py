@@ -183,7 +183,7 @@ class _Actor:
             reason = " ".join(str(error).split()) or type(error).__name__
             answer["error"] = {
                 "reason": reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}",
-                "user": isinstance(error, ValueError),
+                "user": isinstance(error, ValueError | OSError),  # their input, or a disk that is full
                 "trace": traceback.format_exc(),
                 "unit": unit.get("unit", str(unit)[:80]),
             }

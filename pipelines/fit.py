@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import json
 import logging
+import signal
 import threading
 import time
 import traceback
@@ -115,10 +116,30 @@ def _run_trainer(
         ),
     )
     try:
-        trainer.fit()
+        with _interrupts_of_python():
+            trainer.fit()
     except (TrainingFailedError, ray.exceptions.RayError) as error:
         return error
     return None
+
+
+@contextlib.contextmanager
+def _interrupts_of_python() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt inside of the block and after it.
+
+    Ray Train puts a handler of its own in place and leaves it there: it ends the process without a word, and
+    with exit code 0 once the training is over.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where there are no handlers
+        return
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _cpus_per_worker(resources: Resources, cpus: float) -> float:
@@ -152,7 +173,7 @@ def _work(config: dict[str, Any]) -> None:
         failure = {
             "kind": type(error).__name__,
             "reason": " ".join(str(error).split()),
-            "user": isinstance(error, ValueError),
+            "user": isinstance(error, ValueError | OSError),
             "trace": traceback.format_exc(),
         }
         ray.get(collector.fail.remote(failure))

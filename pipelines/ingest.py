@@ -137,15 +137,27 @@ def run(ctx: StageContext) -> StageResult:
     rejected = rejects.total()
     if rejected > params.max_reject_rate * (rows + rejected):
         counts = ", ".join(f"{reason} {count}" for reason, count in rejects.most_common())
+        first = next(chain.from_iterable(_rejects(ctx, made).values()))
         raise StageError(
             f"ingest: {rejected} of {rows + rejected} samples rejected ({counts}), "
-            f"more than ingest.max_reject_rate = {params.max_reject_rate}"
+            f"more than ingest.max_reject_rate = {params.max_reject_rate}; the first: {_told(first)}"
         )
     for key in dict.fromkeys(c.stats["from"] for c in made):
         if not any(c.rows for c in made if c.stats["from"] == key):
             where = getattr(params, key.removeprefix("ingest."))
             raise StageError(f"ingest: nothing usable in {key} = {where}")
     return StageResult(made, _report(ctx, made))
+
+
+def _rejects(ctx: StageContext, made: Iterable[Commit]) -> dict[str, list[dict[str, Any]]]:
+    """Rows of the rejects of each unit that has some."""
+    return {c.unit: list(iter_shard(ctx.store.fetch(str(c.rejects_key)))) for c in made if c.rejects}
+
+
+def _told(reject: dict[str, Any]) -> str:
+    """A reject in a few words: where it came from and why."""
+    key = "" if reject["key"] == reject["source"] else f" {reject['key']}"
+    return f"{reject['source']}{key}: {reject['reason']}, {reject['detail']}".removesuffix(", ")
 
 
 def is_current(ctx: StageContext, manifest: Manifest) -> bool:
@@ -222,11 +234,13 @@ def _report(ctx: StageContext, made: list[Commit]) -> Report:
     record_grid(table.slice(0, 24).to_pylist()).save(path)
     report.pictures["Records as they came in"] = ctx.relative(path)
     columns = ["source", "key", "reason", "detail"]
-    rejects = {c.unit: list(iter_shard(ctx.store.fetch(str(c.rejects_key)))) for c in made if c.rejects}
+    rejects = _rejects(ctx, made)
     if rejects:
-        some = list(chain.from_iterable(rejects.values()))[:REJECT_EXAMPLES]
-        rows = [[str(row[name])[:80] for name in columns] for row in some]
+        every = list(chain.from_iterable(rejects.values()))
+        rows = [[str(row[name])[:80] for name in columns] for row in every[:REJECT_EXAMPLES]]
         report.tables["Rejected samples (some)"] = [columns, *rows]
+        cut = [row for row in every if row["reason"] == "corrupt_archive"]  # who knows what was lost with it
+        report.notes = [f"rejected {_told(row)}" for row in cut[:REJECT_EXAMPLES]]
     if ctx.section.source == SCENES:
         records = (r for c in pairs for r in read_shard(ctx.store.fetch(c.key), ["planted"]).to_pylist())
         of_pairs = [r for c in made if c.stats["role"] == "pairs" for r in rejects.get(c.unit, [])]

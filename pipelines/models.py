@@ -43,10 +43,10 @@ def find_model(reference: str, params: Params) -> Path:
 
     Raises ValueError in one line where there is none.
     """
-    if not reference.startswith("models:/"):
+    if not reference.startswith("models:"):
         return require_complete(reference)
     name, separator, which = _split_reference(reference)
-    if not (name and which):
+    if not (reference.startswith("models:/") and name and which):
         raise ValueError(f"{reference}: expected models:/<name>@<alias> or models:/<name>/<version>")
     version = tracking.version_by_alias(params.tracking, name, which)
     if version is None:

@@ -41,4 +41,8 @@ class Report:
 
     @classmethod
     def load(cls, path: Path) -> Report:
-        return cls(**json.loads(path.read_text()))
+        """A saved report; ValueError where the file holds anything else."""
+        try:
+            return cls(**json.loads(path.read_text()))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: no report of a stage ({error}); run the stage again") from None

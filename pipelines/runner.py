@@ -15,7 +15,7 @@ from typing import Any
 from ddt.config import to_dict
 from ddt.manifest import Commit, Manifest, commits, fingerprint
 from ddt.params import Params
-from ddt.store import Store, open_store
+from ddt.store import Store, StoreError, open_store
 from pipelines import tracking
 from pipelines.graph import INPUTS, STAGES
 from pipelines.overhead import overhead, overhead_seconds
@@ -87,6 +87,7 @@ def run_stage(name: str, params: Params, parent_run: str | None = None) -> Repor
         report = Report.load(report_path(ctx.workspace, name))
         report.skipped = True
         return report
+    tracking.require_place(params.tracking.uri)  # what can't be logged is better known before the work
     result = module.run(ctx)
     manifest = Manifest(
         stage=name,
@@ -121,11 +122,18 @@ def stage_context(name: str, params: Params) -> StageContext:
         name=name,
         params=params,
         section=section,
-        store=open_store(params.paths.store),
+        store=_store(params),
         workspace=workspace,
         fingerprint=fingerprint(to_dict(section), digests | _models(module, section), module.MODULES),
         inputs=inputs,
     )
+
+
+def _store(params: Params) -> Store:
+    try:
+        return open_store(params.paths.store)
+    except StoreError as error:
+        raise StageError(f"paths.store: {error}") from None
 
 
 def writable_folder(path: str, key: str) -> Path:
@@ -162,13 +170,14 @@ def is_finished(ctx: StageContext) -> bool:
     manifest_file = manifest_path(ctx.workspace, ctx.name)
     if not (manifest_file.is_file() and report_path(ctx.workspace, ctx.name).is_file()):
         return False
-    manifest = Manifest.load(manifest_file)
-    if manifest.fingerprint != ctx.fingerprint:
+    try:
+        manifest, report = Manifest.load(manifest_file), Report.load(report_path(ctx.workspace, ctx.name))
+    except ValueError:  # cut or edited: the units tell what is done
+        return False
+    if manifest.fingerprint != ctx.fingerprint or report.digest != manifest.digest:
         return False
     made = commits(ctx.store, ctx.name, ctx.fingerprint)
     if any(commit.unit not in made for commit in manifest.commits):
-        return False
-    if Report.load(report_path(ctx.workspace, ctx.name)).digest != manifest.digest:
         return False
     module = importlib.import_module(f"pipelines.{ctx.name}")
     return not hasattr(module, "is_current") or module.is_current(ctx, manifest)

@@ -16,8 +16,11 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 from ddt.params import Tracking
 from pipelines.report import Report
@@ -29,6 +32,8 @@ _NOT_IN_NAMES = re.compile(r"[^\w\-./ :]")  # MLflow refuses these in a metric's
 MAX_BATCH = 1000  # metrics that MLflow takes at once
 DIGEST_CHARS = 32  # MLflow allows 36 characters for a dataset digest; the full one goes into a tag
 CHAMPION, CANDIDATE = "champion", "candidate"
+SQLITE, SQLITE_MAGIC = "sqlite:///", b"SQLite format 3\0"
+ANSWER_SECONDS = 10  # within which a server must say anything at all
 
 
 @dataclass(frozen=True)
@@ -42,17 +47,55 @@ class Version:
 
 
 def client(tracking: Tracking) -> Any:
-    """An MlflowClient on the tracking URI; creates and migrates a local SQLite file where there is none."""
+    """An MlflowClient on the tracking URI; creates and migrates a local SQLite file where there is none.
+
+    Raises ValueError naming `tracking.uri` where there is no server or database that can be used.
+    """
     logging.getLogger("alembic").setLevel(logging.ERROR)
     import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
 
     for noisy in ("mlflow.store.db.utils", "mlflow", "alembic.runtime.migration"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    prefix = "sqlite:///"
-    if tracking.uri.startswith(prefix):
-        Path(tracking.uri[len(prefix) :]).expanduser().resolve().parent.mkdir(parents=True, exist_ok=True)
-    mlflow.set_tracking_uri(tracking.uri)
-    return mlflow.MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
+    require_place(tracking.uri)
+    try:
+        mlflow.set_tracking_uri(tracking.uri)
+        made = mlflow.MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
+        made.get_experiment_by_name(tracking.experiment)
+    except (MlflowException, SQLAlchemyError) as error:
+        raise ValueError(f"tracking.uri = {tracking.uri}: {str(error).strip().splitlines()[0]}") from None
+    return made
+
+
+@cache
+def require_place(uri: str) -> None:
+    """ValueError where `tracking.uri` is a file that is no database, or a server that does not answer.
+
+    Makes a local database's folder. It takes no import of MLflow, which also asks a server that is away for
+    minutes: right in the midst of a run only.
+    """
+    try:
+        if uri.startswith(SQLITE):
+            path = Path(uri.removeprefix(SQLITE)).expanduser().resolve()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and _beginning(path) not in (b"", SQLITE_MAGIC):
+                raise ValueError(f"tracking.uri = {uri}: the file is no SQLite database")
+        elif uri.startswith(("http://", "https://")):
+            urlopen(uri, timeout=ANSWER_SECONDS).close()
+    except HTTPError as answer:  # it may ask for a password, or have no page there
+        answer.close()
+    except OSError as error:
+        cause = getattr(error, "reason", error)  # urllib wraps it
+        where = f" ({error.filename})" if error.filename else ""
+        raise ValueError(
+            f"tracking.uri = {uri}: {getattr(cause, 'strerror', None) or cause}{where}"
+        ) from None
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(SQLITE_MAGIC))
 
 
 def experiment_id(tracking: Tracking, mlflow_client: Any) -> str:
@@ -61,8 +104,8 @@ def experiment_id(tracking: Tracking, mlflow_client: Any) -> str:
     if found is not None:
         return found.experiment_id
     location = None
-    if tracking.uri.startswith("sqlite:///"):
-        location = (Path(tracking.uri[len("sqlite:///") :]).resolve().parent / "mlartifacts").as_uri()
+    if tracking.uri.startswith(SQLITE):
+        location = (Path(tracking.uri.removeprefix(SQLITE)).resolve().parent / "mlartifacts").as_uri()
     return mlflow_client.create_experiment(tracking.experiment, artifact_location=location)
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from ddt.tokenizer import Renderer
 
 PREVIEWS = 32  # of one picture under --watch, at most
+MAX_SCALE = 64  # of a picture of 256 px: as large as most viewers open
+MAX_SEED = 1 << 32
 SHOWN_IMAGE = re.compile(r"<image ([^>]+)>")
 
 
@@ -62,11 +64,30 @@ def edit(params: Params, arguments: argparse.Namespace) -> None:
 
 def checked_drawing(arguments: argparse.Namespace) -> Path:
     """The output's path; ValueError for an argument out of range before anything is loaded."""
-    for name in ("num_images", "scale", "grid"):
+    for name in ("num_images", "grid"):
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least 1")
+    check_seed(arguments)
+    return checked_output(arguments)
+
+
+def checked_output(arguments: argparse.Namespace) -> Path:
+    """The path of the picture to write; ValueError where it or its scale can't be."""
+    check_scale(arguments)
     return writable_png(arguments.output)
+
+
+def check_scale(arguments: argparse.Namespace) -> None:
+    """ValueError for a factor that is out of range."""
+    if not 1 <= arguments.scale <= MAX_SCALE:
+        raise ValueError(f"--scale {arguments.scale}: expected 1 to {MAX_SCALE}")
+
+
+def check_seed(arguments: argparse.Namespace) -> None:
+    """ValueError for a seed that a random generator does not take."""
+    if not 0 <= arguments.seed < MAX_SEED:
+        raise ValueError(f"--seed {arguments.seed}: expected 0 to {MAX_SEED - 1}")
 
 
 @contextmanager
@@ -95,8 +116,8 @@ def chat(params: Params, arguments: argparse.Namespace) -> None:
     folder = Path(arguments.output)
     if not folder.is_dir():
         raise ValueError(f"--output {folder}: no such folder")
-    if arguments.scale < 1:
-        raise ValueError(f"--scale {arguments.scale}: expected at least 1")
+    check_scale(arguments)
+    check_seed(arguments)
     lines = sys.stdin if arguments.message is None else [arguments.message]
     from ddt.mllm.chat import Chat
     from ddt.mllm.conversations import IMAGE
@@ -135,7 +156,7 @@ def reconstruct(params: Params, arguments: argparse.Namespace) -> None:
     from ddt.mllm.pictures import to_pixels
     from ddt.tokenizer import image_grid, psnr_db
 
-    output = writable_png(arguments.output)
+    output = checked_output(arguments)
     images = [read_image(path) for path in arguments.images]
     tokenizer = load_tokenizer(params, arguments.model)
     options: dict[str, Any] = {}
@@ -165,7 +186,7 @@ def interpolate(params: Params, arguments: argparse.Namespace) -> None:
     from ddt.tokenizer import image_grid
     from ddt.tokenizer.inspect import swap_codes
 
-    output = writable_png(arguments.output)
+    output = checked_output(arguments)
     images = [read_image(arguments.first), read_image(arguments.second)]
     tokenizer = load_tokenizer(params, arguments.model)
     slices = parse_slices(arguments.tokens, tokenizer.config.num_tokens)
@@ -252,6 +273,8 @@ def writable_png(path: str) -> Path:
         raise ValueError(f"--output {path}: expected a name that ends in .png")
     if not output.parent.is_dir():
         raise ValueError(f"--output {path}: no such folder as {output.parent}")
+    if output.is_dir():
+        raise ValueError(f"--output {path}: is a folder, expected a file")
     return output
 
 
@@ -275,5 +298,8 @@ def save(image: Image.Image, output: Path) -> None:
 def write(image: Image.Image, output: Path) -> None:
     """The picture at `output` at once: a viewer never finds half of it."""
     temporary = output.with_name(f".{output.name}.tmp")
-    image.save(temporary, "PNG")
-    temporary.replace(output)
+    try:
+        image.save(temporary, "PNG")
+        temporary.replace(output)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -85,6 +85,7 @@ def test_paper_plan_counts_without_allocating() -> None:
             "finetune: mix.drawing: unknown task; allowed here: text_to_image, edit",
         ),
         (["train_tokenizer.fit.warmup_steps=1000000"], "train_tokenizer.fit: warmup_steps"),
+        (["evaluate.benchmarks=[vqa, genevil]"], r"evaluate.benchmarks\[1\] = 'genevil': expected one of"),
     ],
 )
 def test_a_wrong_override_is_named(overrides: list[str], message: str) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 
 from ddt.data.refs import resolve
 
@@ -16,7 +17,7 @@ def load(loader: Any, path_or_ref: str, **kwargs: Any) -> Any:
     """`loader.from_pretrained` with a missing or unsuitable checkpoint told in one line (ValueError)."""
     try:
         return loader.from_pretrained(resolve(path_or_ref), trust_remote_code=False, **kwargs)
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"model {path_or_ref!r} can't be loaded: {reason}") from None
 

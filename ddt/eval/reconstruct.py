@@ -28,7 +28,7 @@ from ddt.eval.benchmark import (
 from ddt.eval.metrics import psnr, ssim
 from ddt.eval.metrics.image import mse
 from ddt.eval.pictures import png_bytes, rgb_array
-from ddt.eval.placement import Wanted, center, placed
+from ddt.eval.placement import Wanted, around, center, placed
 from ddt.eval.statistics import bootstrap, mean_of, shuffled_partners
 from ddt.mllm.pictures import to_images, to_pixels
 from ddt.scenes.detect import Detection, detect
@@ -37,7 +37,6 @@ from ddt.scenes.sample import sample_scene
 from ddt.scenes.world import EVALUATION_PARTS
 
 PSNR_OF_EQUAL = 60.0  # dB; equal pictures have infinite PSNR, which no mean survives
-IN_PLACE = 0.1  # an object's centre may move by this much, in image sides, on each axis
 
 
 class Reconstruct(Benchmark):
@@ -185,6 +184,7 @@ def _share_kept(
 ) -> float:
     """Share of the objects asked for that were found in colour and place, and in shape where it counts."""
     wanted = [
-        Wanted(item.color, item.shape if with_shape else None, *center(item, side_px)) for item in asked
+        Wanted(item.color, item.shape if with_shape else None, around(*center(item, side_px)))
+        for item in asked
     ]
-    return sum(placed(wanted, found, side_px, IN_PLACE)) / max(len(wanted), 1)
+    return sum(placed(wanted, found, side_px)) / max(len(wanted), 1)

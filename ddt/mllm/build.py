@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import (
     AutoConfig,
@@ -102,7 +103,7 @@ def load_model(
             attn_implementation=attention_kind(device),
             trust_remote_code=False,
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # cut, or of other sizes
         raise ValueError(f"language model {path}: can't be loaded ({_first_line(error)})") from None
     return model.to(torch.device(device))  # type: ignore[arg-type]
 

@@ -223,7 +223,7 @@ class DDTLlama:
         on_token: OnToken | None = None,
     ) -> Tensor:
         """int64 codes V_1..V_T [B, T] that follow each (template, values); guidance drops field `dropped`."""
-        prompts = self.builder.prompts(examples)
+        prompts = self._prompts(examples, self.builder.num_tokens)
         unconditional = self.builder.prompts([(template, {**v, dropped: ""}) for template, v in examples])
         ids_BT = generate_codes(
             self.model,
@@ -261,11 +261,21 @@ class DDTLlama:
         ]
         texts: list[str] = []
         for part in self._parts(list(zip(examples, _seeds(seed, len(examples)), strict=True))):
-            prompts = self.builder.prompts([example for example, _ in part])
+            prompts = self._prompts([example for example, _ in part], 1)
             seeds = [each for _, each in part]
             ids = generate_text(self.model, self.vocabulary, prompts, self.sampling, seeds)
             texts += [str(self.text_tokenizer.decode(each, skip_special_tokens=True)).strip() for each in ids]
         return texts
+
+    def _prompts(self, examples: Sequence[S.Example], more: int) -> list[np.ndarray]:
+        """Ids of the prompts; ValueError where one has no room for `more` tokens after it."""
+        prompts, limit = self.builder.prompts(examples), self.model.config.max_position_embeddings
+        longest = max(map(len, prompts), default=0)
+        if longest + more > limit:
+            raise ValueError(
+                f"a prompt of {longest} tokens: expected at most {limit - more}, as the model takes"
+            )
+        return prompts
 
     def _sampling(self, cfg_scale: float | None, top_k: int | None, top_p: float | None) -> SamplingConfig:
         asked = {"cfg_scale": cfg_scale, "visual_top_k": top_k, "visual_top_p": top_p}
@@ -295,9 +305,14 @@ def read_settings(folder: Path) -> dict[str, Any]:
         settings = json.loads((folder / SETTINGS).read_text())
     except (OSError, ValueError) as error:
         raise ValueError(f"{folder / SETTINGS}: cannot be read ({error})") from None
-    if settings.get("format_version") != FORMAT_VERSION:
-        found = settings.get("format_version")
+    found = settings.get("format_version") if isinstance(settings, dict) else None
+    if found != FORMAT_VERSION:
         raise ValueError(f"{folder / SETTINGS}: format_version = {found!r}, expected {FORMAT_VERSION}")
+    missing = sorted({"tokenizer_digest", "sampling", "made_from", "codebook_size"} - settings.keys())
+    if missing:
+        raise ValueError(
+            f"{folder / SETTINGS}: lacks {', '.join(missing)}; expected what save_pretrained writes"
+        )
     return settings
 
 

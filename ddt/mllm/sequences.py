@@ -180,7 +180,9 @@ class SequenceBuilder:
         if isinstance(name, str) and not name:
             return np.zeros(0, dtype=np.int64)
         if name not in self.classes:
-            some = ", ".join(list(self.classes)[:5]) or "none"
+            if not self.classes:
+                raise ValueError(f"class {name!r}: the model was trained on prompts and has no classes")
+            some = ", ".join(list(self.classes)[:5])
             raise ValueError(f"class {name!r}: not among the model's {len(self.classes)} ({some} ...)")
         return np.array([self.classes[str(name)]], dtype=np.int64)
 

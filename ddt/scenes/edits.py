@@ -1,7 +1,8 @@
 """Editing pairs: a scene, an instruction, and the one scene that follows from it.
 
 An instruction leaves nothing open: what is added or moved goes to the fixed point of a named place
-(`PLACE_POINTS`), a group of equal objects is changed as a whole, everything else stays to the pixel.
+(`PLACE_POINTS`), a group of equal objects is changed as a whole, everything else stays to the pixel. What it
+asks for is to be seen: no object is moved by less than two steps of the grid.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ddt.scenes.words import article, plural
 from ddt.scenes.world import (
     BACKGROUNDS,
     COLORS,
+    GRID,
     HELD_OUT,
     MAX_OBJECTS,
     PARTS,
@@ -27,16 +29,20 @@ from ddt.scenes.world import (
     Scene,
     is_held_out,
     part,
-    place,
 )
 
 EDIT_KINDS = ("recolor", "replace", "add", "remove", "move", "background")
+DIRECTIONS = ("left", "right")  # of the places' names
 
 # where an object told to be at a place goes: its centre, in image sides; far enough from the border for
 # every shape of any size
 PLACE_POINTS: dict[str, tuple[float, float]] = {
     name: ((0.25, 0.5, 0.75)[index % 3], (0.25, 0.5, 0.75)[index // 3]) for index, name in enumerate(PLACES)
 }
+
+# Places are thirds and objects stand on eighths: one step of the grid may leave a place and yet pass its
+# border by hardly more than a pixel of 32. Two steps away an object lies outside by a twelfth of the side.
+MIN_MOVE = 2 / GRID  # on one axis at least, in image sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +117,17 @@ def _move(scene: Scene, rng: np.random.Generator) -> Change | None:
     if not name.endswith(kind[1]):  # several objects can't go to one place
         return None
     item = next(item for item in scene.objects if item.kind == kind)
-    where = pick(rng, [name for name in PLACES if name != place(item)])
+    where = pick(rng, [name for name in PLACES if _is_a_move(item, name)])
     x, y = PLACE_POINTS[where]
     objects = (replace(other, x=x, y=y) if other is item else other for other in scene.objects)
-    return f"move the {name} to the {where}", replace(scene, objects=tuple(objects))
+    # "to the left" would be a direction: moved how far?
+    forms = ("place the {} at the {}",) + (("move the {} to the {}",) if where not in DIRECTIONS else ())
+    return pick(rng, forms).format(name, where), replace(scene, objects=tuple(objects))
+
+
+def _is_a_move(item: Object, where: str) -> bool:
+    x, y = PLACE_POINTS[where]
+    return max(abs(x - item.x), abs(y - item.y)) >= MIN_MOVE
 
 
 def _background(scene: Scene, rng: np.random.Generator) -> Change | None:

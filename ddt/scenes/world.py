@@ -200,6 +200,12 @@ def place(item: Object) -> str:
     return PLACES[row * 3 + column]
 
 
+def place_box(name: str) -> Box:
+    """The cell of the 3x3 grid that `place` calls by this name."""
+    row, column = divmod(PLACES.index(name), 3)
+    return column / 3, row / 3, (column + 1) / 3, (row + 1) / 3
+
+
 PLACES: tuple[str, ...] = (
     "upper left", "top", "upper right",
     "left", "center", "right",

@@ -58,7 +58,10 @@ class FolderStore(Store):
         self.root_uri = str(self.root)
         if not self.root.is_dir():
             with _clear_errors(self.root):
-                self.root.mkdir(parents=True, exist_ok=True)
+                try:
+                    self.root.mkdir(parents=True, exist_ok=True)
+                except FileNotFoundError as error:  # /proc and the like
+                    raise StoreError(f"{self.root}: no folder can be made here") from error
         self._remove_stale()
 
     def _remove_stale(self) -> None:

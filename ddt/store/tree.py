@@ -61,10 +61,27 @@ def mark_complete(folder: str | Path) -> str:
 
 
 def require_complete(folder: str | Path) -> Path:
-    """The folder as a Path if it has its marker, else a StoreError that says what is wrong."""
+    """The folder as a Path if it has its marker and every file in its size, else a StoreError that says what
+    is wrong. The digests are not computed again: that would read terabytes.
+    """
     root = Path(folder)
     if not root.is_dir():
         raise StoreError(f"{root}: no such folder")
     if not (root / MARKER).is_file():
         raise StoreError(f"{root}: incomplete, it has no {MARKER}; its writer was interrupted, make it again")
+    for name, entry in _marked_files(root / MARKER).items():
+        path = root / name
+        found = path.stat().st_size if path.is_file() else None
+        if found != entry["bytes"]:
+            state = "missing" if found is None else f"{found} bytes"
+            raise StoreError(f"{path}: {state}, expected {entry['bytes']} bytes; the folder is damaged")
     return root
+
+
+def _marked_files(marker: Path) -> Files:
+    """What the marker lists; nothing where it only marks (a model saved outside of a store)."""
+    text = marker.read_bytes()
+    try:
+        return json.loads(text)["files"] if text else {}
+    except (ValueError, KeyError, TypeError):
+        raise StoreError(f"{marker}: damaged, expected the list of the folder's files") from None

@@ -14,17 +14,18 @@ from ddt.eval.pictures import png_bytes
 from ddt.eval.reconstruct import Reconstruct
 from ddt.eval.scenes_caption import Captioning, caption_fault
 from ddt.eval.scenes_choice import Choice
-from ddt.eval.scenes_edit import Editing
+from ddt.eval.scenes_edit import Editing, edit_faults
 from ddt.eval.scenes_geneval import TASKS, UNSEEN_TASKS, GenEval
 from ddt.eval.scenes_mme import MME
 from ddt.eval.scenes_pope import POPE
 from ddt.eval.scenes_t2i import T2I
 from ddt.eval.scenes_vqa import VQA
 from ddt.eval.statistics import shuffled_partners
+from ddt.scenes.edits import PLACE_POINTS
 from ddt.scenes.render import render
 from ddt.scenes.sample import sample_scene
 from ddt.scenes.text import short_caption
-from ddt.scenes.world import HELD_OUT, Object, Scene, is_held_out, scene_from_dict
+from ddt.scenes.world import HELD_OUT, RADIUS, Object, Scene, is_held_out, scene_from_dict
 from tests.eval.oracle import Oracle
 
 SIDE_PX = 32
@@ -244,6 +245,42 @@ def test_an_unchanged_picture_is_no_edit():
     assert scores["edit/success"].value == 0
     assert scores["edit/l1"].value == pytest.approx(scores["edit/l1"].floor)
     assert all(row["reason"] for row in rows)
+
+
+def asked(objects, place_name, size="small", kind="add"):
+    """A scene of one red circle at the left, and it after a blue square was added, or the circle moved."""
+    circle = Object("circle", "red", "solid", "small", 0.25, 0.5, RADIUS["small"])
+    x, y = PLACE_POINTS[place_name]
+    new = dataclasses.replace(circle, x=x, y=y)
+    if kind == "add":
+        new = Object("square", "blue", "solid", size, x, y, RADIUS[size])
+    source = Scene("grey", (circle,))
+    target = Scene("grey", (circle, new) if kind == "add" else (new,))
+    return edit_faults(render(Scene("grey", tuple(objects)), SIDE_PX), source, target)
+
+
+def test_an_edit_is_asked_for_no_more_and_no_less_than_its_instruction_says():
+    def circle(x, y, size="small"):
+        return Object("circle", "red", "solid", size, x, y, RADIUS[size])
+
+    def square(x, y, size="small"):
+        return Object("square", "blue", "solid", size, x, y, RADIUS[size])
+
+    there = circle(0.25, 0.5)
+    # anywhere at the top that the captions call so, and nowhere else
+    for x in (0.375, 0.5, 0.625):
+        assert not asked([there, square(x, 0.25)], "top"), x
+    assert asked([there, square(0.75, 0.25)], "top") == ["small blue square is not at its place"]
+    assert asked([there, square(0.5, 0.375)], "top")
+    # of the size that was told, where one was
+    assert asked([there, square(0.5, 0.25, "large")], "top") == ["small blue square is not at its place"]
+    assert not asked([there, square(0.5, 0.25, "large")], "top", "large")
+    assert not asked([circle(0.75, 0.5, "large")], "right", kind="move")
+    # what was not to change stays where it is
+    assert asked([circle(0.375, 0.5), square(0.5, 0.25)], "top") == ["red circle is not at its place"]
+    # half of the way is not there
+    assert not asked([circle(0.75, 0.5)], "right", kind="move")
+    assert asked([circle(0.625, 0.5)], "right", kind="move") == ["red circle is not at its place"]
 
 
 def test_reconstruction():

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -27,7 +29,10 @@ from ddt.eval.scenes_vqa import VQA
 from ddt.eval.statistics import shuffled_partners
 from ddt.eval.suite import BENCHMARKS
 from ddt.scenes.detect import detect
-from ddt.scenes.world import scene_from_dict
+from ddt.scenes.edits import EDIT_KINDS, MIN_MOVE, PLACE_POINTS
+from ddt.scenes.render import render
+from ddt.scenes.sample import make_object, sample_scene
+from ddt.scenes.world import Scene, scene_from_dict
 from tests.eval.oracle import LosslessTokenizer, Oracle
 
 SIDE_PX, CASES, MANY, SEED = 32, 56, 240, 11
@@ -71,6 +76,12 @@ def outcome(cls, model, count=CASES):
     return benchmark, rows, benchmark.summarize(rows)
 
 
+@cache
+def many_of_ground_truth(cls):
+    """Of many cases, for the tests that share them; their models must not be changed."""
+    return outcome(cls, Oracle, MANY)
+
+
 def scenes_benchmarks():
     """All but those scored on text alone, which have neither pictures nor answers to be right."""
     return [cls for name, cls in BENCHMARKS.items() if name != "perplexity"]
@@ -105,8 +116,8 @@ def scorer_of(benchmark, rows):
     if isinstance(benchmark, T2I):
         return lambda i, j: benchmark.score(rows[i], images[j])
     if isinstance(benchmark, Editing):
-        targets = [scene_from_dict(item["target"]) for item in data]
-        return lambda i, j: not edit_faults(images[j], targets[i])
+        scenes = [(scene_from_dict(item["source"]), scene_from_dict(item["target"])) for item in data]
+        return lambda i, j: not edit_faults(images[j], *scenes[i])
     if isinstance(benchmark, Captioning):
         scenes = [scene_from_dict(item["scene"]) for item in data]
         return lambda i, j: not caption_fault(rows[j]["output"], scenes[i])
@@ -125,7 +136,7 @@ def scorer_of(benchmark, rows):
     ],
 )
 def test_pictures_of_other_cases_score_no_more_than_chance(cls, prefix, whole):
-    benchmark, rows, scores = outcome(cls, Oracle, MANY)
+    benchmark, rows, scores = many_of_ground_truth(cls)
     n, score = len(rows), scorer_of(benchmark, rows)
     shuffled = np.array([float(score(i, j)) for i, j in enumerate(shuffled_partners(n, SEED))])
     further = np.array([[float(score(i, (i + k) % n)) for k in SHIFTS] for i in range(n)])
@@ -143,6 +154,37 @@ def test_pictures_of_other_cases_score_no_more_than_chance(cls, prefix, whole):
         assert chance < 0.4, name
         # What the benchmark prints is the best of its floors, the shuffled outputs among them.
         assert scores[name].floor >= shuffled[chosen].mean() - 1e-9, name
+
+
+def test_an_unedited_source_fails_every_case():
+    _, rows, _ = many_of_ground_truth(Editing)
+    for kind in EDIT_KINDS:
+        unedited = [rgb_array(row["source"]) for row in rows if row["task"] == kind]
+        data = [json.loads(row["data"]) for row in rows if row["task"] == kind]
+        assert len(unedited) == MANY / len(EDIT_KINDS)
+        for image, item in zip(unedited, data, strict=True):
+            assert edit_faults(image, scene_from_dict(item["source"]), scene_from_dict(item["target"])), item
+    assert not any(json.loads(row["values"])["unchanged"] for row in rows)
+
+
+@pytest.mark.parametrize("side_px", [16, 32, 64])
+def test_unedited_sources_of_moves_fail_by_far(side_px):
+    """Each place from each point of the grid, with the object half a pixel of 32 nearer than it is."""
+    points = {(item.x, item.y) for k in range(400) for item in sample_scene(np.random.default_rng(k)).objects}
+    assert len(points) == 25
+    moves = 0
+    for x, y in sorted(points):
+        item = make_object("circle", "red", "solid", "small")
+        source = Scene("grey", (replace(item, x=x, y=y),))
+        for where, (to_x, to_y) in PLACE_POINTS.items():
+            if max(abs(to_x - x), abs(to_y - y)) < MIN_MOVE:
+                continue
+            moves += 1
+            target = Scene("grey", (replace(item, x=to_x, y=to_y),))
+            near = replace(item, x=x + np.sign(to_x - x) / 64, y=y + np.sign(to_y - y) / 64)
+            assert edit_faults(render(Scene("grey", (near,)), side_px), source, target), (x, y, where)
+            assert not edit_faults(render(target, side_px), source, target), (x, y, where)
+    assert moves > 100
 
 
 @pytest.mark.parametrize("cls", [VQA, POPE, MME])

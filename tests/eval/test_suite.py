@@ -7,6 +7,7 @@ import json
 import math
 from html.parser import HTMLParser
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from ddt.mllm.build import load_tokenizer, new_model
 from ddt.mllm.config import SamplingConfig
 from ddt.mllm.sequences import ANSWER, TEXT_ONLY
 from ddt.mllm.vocabulary import extend_tokenizer
+from ddt.params import BenchmarkName
 from ddt.scenes import weights_dir
 from ddt.tokenizer import DDTTokenizer, presets
 from tests.mllm.mllm_tiny import TINY
@@ -149,6 +151,10 @@ def test_photographs_get_what_applies(model):
         rows = benchmark.run(model, benchmark.cases(), 2)
         assert len(rows) == 3
         assert all(score.n == 3 for score in benchmark.summarize(rows).values())
+
+
+def test_params_know_every_benchmark():
+    assert get_args(BenchmarkName) == tuple(BENCHMARKS)
 
 
 def test_unknown_benchmark_is_named():

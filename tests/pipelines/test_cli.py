@@ -1,5 +1,6 @@
 """A user's mistakes at the command line: exit code 2 and one line that names what is wrong; interrupts."""
 
+import errno
 import os
 import signal
 import socket
@@ -13,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddt.params import load_params
 from pipelines.cli import main
-from pipelines.use import parse_prefixes
+from pipelines.runner import is_finished, stage_context
+from pipelines.use import parse_prefixes, write
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,6 +64,19 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["caption", "/no/such.png"], "/no/such.png: no such file"),
         (["generate", "x", "-o", "x.png", "--model", "models:/ddt-llama@champion"], "no such alias"),
         (["generate", "x", "-o", "x.png", "--model", "models:/ddt-llama"], "expected models:/<name>@<alias>"),
+        (["generate", "x", "-o", "x.png", "--model", "models:a@b"], "expected models:/<name>@<alias>"),
+        (["generate", "x", "-o", "x.png", "--scale", "100000"], "--scale 100000: expected 1 to 64"),
+        (["generate", "x", "-o", "x.png", "--seed", "-1"], "--seed -1: expected 0 to 4294967295"),
+        (["reconstruct", "a.png", "-o", "x.png", "--scale", "0"], "--scale 0: expected 1 to 64"),
+        (
+            ["interpolate", "a.png", "b.png", "-o", "x.png", "--tokens", "0:1", "--scale", "0"],
+            "--scale 0: expected 1 to 64",
+        ),
+        (["chat", "hello", "--scale", "0"], "--scale 0: expected 1 to 64"),
+        (
+            ["ingest", "--set", "tracking.uri=http://127.0.0.1:9"],
+            "tracking.uri = http://127.0.0.1:9: Connection refused",
+        ),
     ],
 )
 def test_one_line(
@@ -82,7 +98,41 @@ def test_a_store_that_cannot_be_written_is_named(
 ) -> None:
     (tmp_path / "file").write_text("in the way")
     line = mistake(capsys, "ingest", *places, "--set", f"paths.store={tmp_path}/file")
-    assert f"{tmp_path}/file" in line and "not a folder" in line
+    assert f"paths.store: {tmp_path}/file: exists and is not a folder" in line
+    line = mistake(capsys, "ingest", *places, "--set", "paths.store=/proc/none")
+    assert "paths.store: /proc/none: no folder can be made here" in line
+
+
+def test_a_tracking_database_that_is_none_is_named(
+    tmp_path: Path, places: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "notes").write_text("not a database at all")
+    for uri, message in (
+        (f"sqlite:///{tmp_path}/notes", "the file is no SQLite database"),
+        (f"sqlite:///{tmp_path}/notes/mlflow.db", f"File exists ({tmp_path}/notes)"),
+        (f"sqlite:///{tmp_path}", f"Is a directory ({tmp_path})"),
+    ):
+        for command in (["ingest"], ["generate", "x", "-o", str(tmp_path / "x.png")]):
+            line = mistake(capsys, *command, *places, "--set", f"tracking.uri={uri}")
+            assert line == f"ddt: tracking.uri = {uri}: {message}"
+    assert not (tmp_path / "store" / "units").exists()
+
+
+def test_a_picture_that_cannot_be_written_leaves_nothing(
+    tmp_path: Path, places: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder.png").mkdir()
+    line = mistake(capsys, "generate", "x", "-o", str(tmp_path / "folder.png"), *places)
+    assert "folder.png: is a folder, expected a file" in line
+
+    def full(self: Image.Image, path: Path, *_: object) -> None:
+        Path(path).write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        write(Image.new("RGB", (4, 4)), tmp_path / "a.png")
+    assert [path.name for path in tmp_path.glob("*a.png*")] == []
 
 
 def test_a_file_that_is_no_image_is_named(
@@ -99,6 +149,17 @@ def test_an_incomplete_model_folder_is_refused(
     (tmp_path / "model").mkdir()
     line = mistake(capsys, "caption", str(tmp_path / "a.png"), "--model", str(tmp_path / "model"), *places)
     assert "no _COMPLETE" in line
+
+
+def test_a_cut_manifest_is_made_again_by_its_stage_and_named_by_others(
+    tmp_path: Path, places: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ("manifests", "reports"):
+        (tmp_path / "workspace" / folder).mkdir(parents=True)
+        (tmp_path / "workspace" / folder / "ingest.json").write_text('{"stage": "ing')
+    assert "manifests/ingest.json: not a manifest" in mistake(capsys, "score", *places)
+    params = load_params(ROOT / "params.yaml", None, places[2::2])
+    assert not is_finished(stage_context("ingest", params))
 
 
 def test_an_occupied_port_is_named(places: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,6 +188,7 @@ def test_a_corrupt_tar_is_counted_and_stops_the_stage(
     assert ended.value.code == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "1 of 1 samples rejected (corrupt_archive 1), more than ingest.max_reject_rate" in last
+    assert "the first: 0.tar: corrupt_archive, unreadable from its beginning" in last
     assert not (tmp_path / "workspace" / "manifests" / "ingest.json").exists()
 
 

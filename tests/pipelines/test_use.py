@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from ddt.mllm import DDTLlama
 from ddt.mllm.build import new_model
 from ddt.mllm.config import SamplingConfig
 from ddt.mllm.vocabulary import extend_tokenizer
+from ddt.store import mark_complete
 from ddt.tokenizer import DDTTokenizer, presets
 from pipelines import use
 from pipelines.cli import main
@@ -103,10 +106,46 @@ def test_chat_reads_lines_and_writes_pictures(model, tmp_path, monkeypatch, caps
     assert Image.open(pictures[0]).size == (16, 16)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("model.safetensors", 5000, "can't be loaded (Error while deserializing header"),
+        ("model.safetensors", 0, "can't be loaded"),
+        ("image_tokenizer/model.safetensors", 3000, "image_tokenizer/model.safetensors: cannot be read"),
+        ("config.json", 100, "can't be loaded"),
+        ("tokenizer.json", 300, "can't be loaded"),
+        ("ddt.json", 100, "ddt.json: cannot be read"),
+    ],
+)
+def test_a_model_whose_file_is_cut_is_named(model, tmp_path, capsys, name, size, message):
+    damaged = tmp_path / "model"
+    shutil.copytree(model, damaged)
+    os.truncate(damaged / name, size)
+    line = mistake(capsys, "generate", "a", "-o", str(tmp_path / "a.png"), "--model", str(damaged))
+    assert message in line and str(damaged) in line
+    mark_complete(damaged)  # as a store does: it knows each file's size
+    os.truncate(damaged / name, size + 1)
+    line = mistake(capsys, "generate", "a", "-o", str(tmp_path / "a.png"), "--model", str(damaged))
+    assert f"{damaged / name}: {size + 1} bytes, expected {size} bytes" in line
+
+
+def test_settings_of_another_program_are_named(model, tmp_path, capsys):
+    other = tmp_path / "model"
+    shutil.copytree(model, other)
+    draw = ["generate", "a", "-o", str(tmp_path / "a.png"), "--model", str(other)]
+    (other / "ddt.json").write_text('{"format_version": 1}')
+    assert "ddt.json: lacks codebook_size, made_from, sampling" in mistake(capsys, *draw)
+    (other / "ddt.json").write_text("[1]")
+    assert "ddt.json: format_version = None, expected 1" in mistake(capsys, *draw)
+
+
 def test_mistakes_are_one_line(model, tmp_path, capsys):
     draw = ["generate", "a", "-o", str(tmp_path / "a.png"), "--model", "/nowhere"]
     assert "--grid 0: expected at least 1" in mistake(capsys, *draw, "--grid", "0")
     assert "--num-images 0: expected at least 1" in mistake(capsys, *draw, "--num-images", "0")
     assert "--output /nowhere: no such folder" in mistake(capsys, "chat", "hi", "-o", "/nowhere")
+    assert "has no classes" in mistake(capsys, *draw[:1], *draw[2:4], "--model", model, "--class", "dog")
+    line = mistake(capsys, "generate", "a " * 300, "--model", model, "-o", str(tmp_path / "a.png"))
+    assert "a prompt of " in line and "expected at most" in line
     line = mistake(capsys, "chat", "<image gone.png>", "--model", model, "-o", str(tmp_path))
     assert "gone.png: no such file" in line

@@ -9,16 +9,19 @@ import numpy as np
 import pytest
 
 from ddt.scenes import render, sample_scene
-from ddt.scenes.edits import EDIT_KINDS, edit_scene, sample_edit
+from ddt.scenes.edits import EDIT_KINDS, MIN_MOVE, PLACE_POINTS, edit_scene, sample_edit
 from ddt.scenes.world import (
     BACKGROUNDS,
     COLORS,
     EVALUATION_PARTS,
+    PLACES,
     SHAPES,
     TRAINING_PARTS,
+    Object,
     is_held_out,
     part,
     place,
+    place_box,
 )
 
 
@@ -97,8 +100,34 @@ def test_add_remove_and_move_do_what_they_say():
     for edit in edits("move"):
         (new,) = set(edit.target.objects) - set(edit.source.objects)
         (old,) = set(edit.source.objects) - set(edit.target.objects)
-        assert edit.instruction == f"move the {old.color} {old.shape} to the {place(new)}"
-        assert place(old) != place(new)
+        name, where = f"{old.color} {old.shape}", place(new)
+        assert edit.instruction in (f"place the {name} at the {where}", f"move the {name} to the {where}")
+        assert place(old) != place(new) and max(abs(old.x - new.x), abs(old.y - new.y)) >= MIN_MOVE
+
+
+def test_no_place_is_named_that_could_be_a_direction():
+    instructions = [edit.instruction for edit in edits("move", 400)]
+    assert not [text for text in instructions if re.search(r"to the (left|right)$", text)]
+    for place_name in PLACES:
+        assert any(text.endswith(f" at the {place_name}") for text in instructions), place_name
+
+
+def test_an_instruction_has_one_target():
+    """The target follows from source and instruction: the same words ask for the same of a scene."""
+    for kind in EDIT_KINDS:
+        for number in range(20):
+            scene, told = sample_scene(np.random.default_rng(number)), {}
+            for seed in range(30):
+                if edit := edit_scene(scene, np.random.default_rng([number, seed]), kind):
+                    assert told.setdefault(edit.instruction, edit.target) == edit.target
+
+
+def test_places_are_the_cells_that_bear_their_names():
+    for name, (x, y) in PLACE_POINTS.items():
+        x1, y1, x2, y2 = place_box(name)
+        assert x1 < x < x2 and y1 < y < y2
+        assert place(Object("circle", "red", "solid", "small", x, y, 0.125)) == name
+        assert place(Object("circle", "red", "solid", "small", x1 + 0.01, y2 - 0.01, 0.125)) == name
 
 
 def test_background_changes_nothing_else():

@@ -95,7 +95,7 @@ class Official(ABC):
         self.files, self.images_folder = list(files), images
         self.settings = {**self.defaults(), **self._checked(settings or {})}
         self.problems = Problems()
-        self.cases = self._unique(self.read())
+        self.cases = self._read()
         if self.published is not None and len(self.cases) != self.published:
             found = f"{', '.join(map(str, files))} ({len(self.cases)} cases)"
             self.problems.add(f"number of cases that is not the published {self.published}", found)
@@ -165,6 +165,14 @@ class Official(ABC):
                     f"{self.name}: no setting {key!r}, allowed are {', '.join(allowed) or 'none'}"
                 )
         return settings
+
+    def _read(self) -> list[Case]:
+        """The cases by `read`, each once; a value of the wrong kind is the file's fault."""
+        try:
+            return self._unique(self.read())
+        except (TypeError, AttributeError) as error:
+            names = ", ".join(map(str, self.files))
+            raise ValueError(f"{names}: a value of the wrong kind for {self.files_help} ({error})") from error
 
     def _unique(self, cases: Sequence[Case]) -> list[Case]:
         known: dict[str, Case] = {}

@@ -40,7 +40,7 @@ def json_lines(path: Path, problems: Problems, keys: Iterable[str] = ()) -> Iter
     for where, line in lines_of(path):
         try:
             item = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             problems.add("line that is no JSON", where)
             continue
         if isinstance(item, dict) and all(key in item for key in keys):
@@ -55,6 +55,8 @@ def json_of(path: Path) -> Any:
         return json.loads(text_of(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}: no JSON, or cut here ({error.msg})") from None
+    except RecursionError:
+        raise ValueError(f"{path}: nested too deep for JSON of a benchmark") from None
 
 
 def records_of(

@@ -1,0 +1,39 @@
+"""What the flow's command line refuses before Metaflow starts anything: exit code 2 and one line."""
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("metaflow")
+
+from flows.support import StepFailed, check_command_line, read_settings  # noqa: E402
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--profile", "smok"], "profile 'smok' not found; there are:"),
+        (["run", "--profile=smok"], "profile 'smok' not found; there are:"),
+        (["run", "--set", "select.kep=1"], "select.kep: unknown key"),
+        (["run", "--set=select.keep=1 select.kep=1"], "select.kep: unknown key"),
+        (["run", "--profile=smoke", "--set=select.keep=many"], "select.keep = 'many': expected a whole"),
+        (["run", "--set=tracking.uri=http://127.0.0.1:9"], "tracking.uri = http://127.0.0.1:9: Connection"),
+        (["--config", "conf", "/no/params.yaml", "run"], "/no/params.yaml: cannot be read"),
+    ],
+)
+def test_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        check_command_line(arguments)
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith(f"full_pipeline: {message}")
+
+
+@pytest.mark.parametrize("arguments", [["run", "--set=tracking.uri=sqlite:///{}/a.db"], ["resume"], ["show"]])
+def test_what_is_right_goes_on(arguments: list[str], tmp_path: Path) -> None:
+    check_command_line([argument.format(tmp_path) for argument in arguments])
+
+
+def test_a_mistake_found_in_the_first_step_is_one_line() -> None:
+    with pytest.raises(StepFailed, match="profile 'smok' not found"):
+        read_settings({}, "smok", "")
