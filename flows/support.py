@@ -21,10 +21,10 @@ from flows.cards import show_report
 from pipelines import tracking
 from pipelines.cluster import begin_shared, local_cpus
 from pipelines.dvc_record import record
-from pipelines.graph import beside, longest_chain
+from pipelines.graph import STAGES, beside, longest_chain
 from pipelines.language_model import check_language_model
 from pipelines.report import Report
-from pipelines.runner import run_stage
+from pipelines.runner import check_models, run_stage
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -49,6 +49,8 @@ def check_command_line(arguments: Sequence[str]) -> None:
         params = load_params(path, options.get("--profile"), options.get("--set", "").split())
         check_language_model(params)  # hours before it is needed
         tracking.require_place(params.tracking.uri)
+        for stage in STAGES:
+            check_models(stage, params)
     except ValueError as error:
         print(f"full_pipeline: {error}", file=sys.stderr)
         sys.exit(2)

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from ddt.config import to_dict
+from ddt.data.refs import check_reference
 from ddt.manifest import Commit, Manifest, commits, fingerprint
 from ddt.params import Params
 from ddt.store import Store, StoreError, open_store
@@ -114,6 +115,7 @@ def run_stage(name: str, params: Params, parent_run: str | None = None) -> Repor
 def stage_context(name: str, params: Params) -> StageContext:
     """The context of a stage: inputs loaded, fingerprint computed. Raises StageError for a missing input."""
     module = importlib.import_module(f"pipelines.{name}")
+    check_models(name, params)
     workspace = writable_folder(params.paths.workspace, "paths.workspace")
     inputs = {stage: load_input(workspace, stage, name) for stage in INPUTS[name]}
     section = getattr(params, name)
@@ -127,6 +129,15 @@ def stage_context(name: str, params: Params) -> StageContext:
         fingerprint=fingerprint(to_dict(section), digests | _models(module, section), module.MODULES),
         inputs=inputs,
     )
+
+
+def check_models(stage: str, params: Params) -> None:
+    """ValueError where a checkpoint that the stage starts from is a folder that is not there."""
+    section = getattr(params, stage)
+    for field in ("model", "init", "text_tokenizer"):
+        reference = getattr(section, field, None)
+        if isinstance(reference, str):
+            check_reference(f"{stage}.{field}", reference)
 
 
 def _store(params: Params) -> Store:

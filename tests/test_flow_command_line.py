@@ -18,6 +18,7 @@ from flows.support import StepFailed, check_command_line, read_settings  # noqa:
         (["run", "--set=select.keep=1 select.kep=1"], "select.kep: unknown key"),
         (["run", "--profile=smoke", "--set=select.keep=many"], "select.keep = 'many': expected a whole"),
         (["run", "--set=tracking.uri=http://127.0.0.1:9"], "tracking.uri = http://127.0.0.1:9: Connection"),
+        (["run", "--set=score.model=./clip"], "score.model = ./clip: no such folder; expected one, a hub id"),
         (["--config", "conf", "/no/params.yaml", "run"], "/no/params.yaml: cannot be read"),
     ],
 )

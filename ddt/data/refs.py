@@ -18,6 +18,15 @@ def resolve(reference: str) -> str:
     return str(weights_dir(reference.removeprefix(SCENES_PREFIX)))
 
 
+def check_reference(key: str, reference: str) -> None:
+    """ValueError naming the parameter where `reference` is a path, or a judge, that is not there."""
+    path = Path(resolve(reference))
+    if (path.is_absolute() or reference.startswith(".")) and not path.is_dir():
+        raise ValueError(
+            f"{key} = {reference}: no such folder; expected one, a hub id or {SCENES_PREFIX}<name>"
+        )
+
+
 def model_digest(reference: str) -> str:
     """Identity of a checkpoint: the digest of a folder's content; a hub id as it is."""
     folder = Path(resolve(reference))

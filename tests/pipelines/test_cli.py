@@ -50,6 +50,8 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     ("arguments", "message"),
     [
         (["ingest", "--set", "ingest.sauce=1"], "ingest.sauce: unknown key"),
+        (["recaption", "--set", "recaption.model=/no/model"], "recaption.model = /no/model: no such folder"),
+        (["score", "--set", "score.model=scenes:clap"], "scenes:clap: no such weights, allowed are"),
         (["ingest", "--set", "ingest.min_side_px=big"], "ingest.min_side_px = 'big': expected a whole"),
         (["ingest", "--profile", "nope"], "profile 'nope' not found; there are:"),
         (["score"], "manifests/ingest.json, which is not there: run `python -m pipelines ingest` first"),
