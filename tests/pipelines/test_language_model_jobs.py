@@ -186,6 +186,7 @@ def test_a_checkpoint_that_does_not_fit_is_named_before_its_weights_are_read(inp
         pretrain_from(inputs, write_config(tmp_path / "rows", vocab_size=100))
     other = write_config(tmp_path / "codes", vocab_size=5000)
     settings = {"format_version": 1, "tokenizer_digest": "f" * 64, "codebook_size": 9}
+    settings |= {"sampling": {}, "made_from": {}}
     (other / "ddt.json").write_text(json.dumps(settings))
     (other / "_COMPLETE").touch()
     with pytest.raises(ValueError, match="knows the codes of tokenizer ffffffffffffffff, the data those of"):
