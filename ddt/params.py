@@ -42,6 +42,9 @@ class Resources:
     The language model's layers are split over `tensor_parallel` workers each, and its weights with their
     gradients and moments are spread over all where `shard_weights`. `checkpoint_activations` computes a
     layer's inside again in the backward pass. None of the three changes what is computed.
+
+    Where a worker was lost and no place is left for another, training goes on with as few as
+    `min_train_workers`; null: it waits for a place.
     """
 
     cpus: Count | None
@@ -49,6 +52,7 @@ class Resources:
     cpus_per_actor: Annotated[float, Range(0.1)]
     gpus_per_actor: Annotated[float, Range(0)]
     train_workers: Count
+    min_train_workers: Count | None
     train_cpus_per_worker: Count | None
     tokenizer_cpus_per_worker: Count | None
     gpus_per_worker: Annotated[float, Range(0)]
@@ -62,6 +66,16 @@ class Resources:
             raise ValueError(
                 f"tensor_parallel = {self.tensor_parallel}: expected a divisor of "
                 f"train_workers = {self.train_workers}"
+            )
+        least = self.min_train_workers
+        if least is not None and least > self.train_workers:
+            raise ValueError(
+                f"min_train_workers = {least}: expected at most train_workers = {self.train_workers}"
+            )
+        if least is not None and least % self.tensor_parallel:
+            raise ValueError(
+                f"min_train_workers = {least}: expected a multiple of "
+                f"tensor_parallel = {self.tensor_parallel}, whose workers share each layer"
             )
 
     def of_stage(self, stage: str) -> Resources:

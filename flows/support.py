@@ -25,6 +25,8 @@ from pipelines.graph import STAGES, beside, longest_chain
 from pipelines.language_model import check_language_model
 from pipelines.report import Report
 from pipelines.runner import check_models, run_stage
+from pipelines.train_tokenizer import TokenizerJob
+from pipelines.training import group_sizes
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -48,6 +50,7 @@ def check_command_line(arguments: Sequence[str]) -> None:
     try:
         params = load_params(path, options.get("--profile"), options.get("--set", "").split())
         check_language_model(params)  # hours before it is needed
+        group_sizes(TokenizerJob, "train_tokenizer", params.train_tokenizer.fit, params.resources)
         tracking.require_place(params.tracking.uri)
         for stage in STAGES:
             check_models(stage, params)

@@ -1,8 +1,9 @@
-"""Training on Ray Train: a function of ddt, run by as many workers as there are, restarted where one is lost.
+"""Training on Ray Train: a function of ddt, run by a group of workers that starts again where one is lost.
 
 The function knows no Ray: it gets its arguments and `hooks`, calls `ddt.train.fit.fit` with checkpoints in
-the store, and returns plain JSON. A restarted worker calls it again, and `fit` goes on from the newest
-complete checkpoint; Ray's own checkpoints and reports are not used, since each report makes training wait.
+the store, and returns plain JSON. A new group calls it again, perhaps with fewer workers, and `fit` goes on
+from the newest complete checkpoint; Ray's own checkpoints and reports are not used, since each report makes
+training wait.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import contextlib
 import importlib
 import json
 import logging
+import os
 import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +25,14 @@ from typing import Any
 from ddt.params import Resources
 from ddt.progress import Progress
 from pipelines.cluster import connect
+from pipelines.collector import Collector
 from pipelines.overhead import count
 
 POLL_S = 0.5
+# After a torch error a worker of several waits so long before it says so: where a peer was lost, which gives
+# the others such errors, Ray has seen it by then and ended the group.
+PEER_LOST_S = 5.0
+logger = logging.getLogger(__name__)
 OnMetrics = Callable[[int, dict[str, float]], None]
 
 
@@ -50,6 +57,7 @@ def train(
     job: str,
     job_args: Mapping[str, Any],
     resources: Resources,
+    sizes: Sequence[int],
     run_dir: str | Path,
     label: str,
     steps: int,
@@ -59,18 +67,19 @@ def train(
 
     The function returns a dict of plain JSON; rank 0's is the result. `run_dir` is for Ray Train's own notes.
     `on_metrics(step, metrics)` is called in this process as metrics come; progress goes to stderr. A lost
-    worker restarts all of them, at most `resources.max_failures` times (-1: always).
+    worker restarts all of them, at most `resources.max_failures` times (-1: always), with as many as fit of
+    the `sizes` that the job can be shared among: ascending, the last of them `resources.train_workers`.
     Raises TrainingInputError for a ValueError of the job, TrainingError for anything else that ends it.
     """
     with connect(resources):
         import ray
 
         began = time.time()
-        collector: Any = ray.remote(num_cpus=0)(_Collector).remote()
-        monitor = _Monitor(collector, label, steps, on_metrics, began)
+        collector: Any = _start_collector()
+        monitor = _Monitor(collector, label, steps, sizes[-1], on_metrics, began)
         try:
             with monitor.watching():
-                error = _run_trainer(job, dict(job_args), resources, Path(run_dir), collector)
+                error = _run_trainer(job, dict(job_args), resources, sizes, Path(run_dir), collector)
             failure, result = ray.get(collector.outcome.remote())
         except ray.exceptions.RayError as lost:  # the collector, that is the node this process runs on
             raise TrainingError(f"{label}: {_brief(lost)}") from lost
@@ -78,11 +87,25 @@ def train(
         raise _failure(label, failure)
     if error is not None or result is None:
         raise TrainingError(f"{label}: {_brief(error)}") from error
-    return Training(json.loads(result), monitor.history, monitor.starts // resources.train_workers - 1)
+    return Training(json.loads(result), monitor.history, monitor.groups - 1)
+
+
+def _start_collector() -> Any:
+    """The collector's actor, on the node of this process."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(num_cpus=0, scheduling_strategy=here)(Collector).remote()  # type: ignore[call-overload]
 
 
 def _run_trainer(
-    job: str, job_args: dict[str, Any], resources: Resources, run_dir: Path, collector: Any
+    job: str,
+    job_args: dict[str, Any],
+    resources: Resources,
+    sizes: Sequence[int],
+    run_dir: Path,
+    collector: Any,
 ) -> Exception | None:
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -96,25 +119,32 @@ def _run_trainer(
     wanted = {"CPU": cpus}
     if resources.gpus_per_worker:
         wanted["GPU"] = resources.gpus_per_worker
-    trainer = trainer_class()(
-        _work,
-        train_loop_config={
+    scaling: dict[str, Any] = {
+        "use_gpu": bool(resources.gpus_per_worker),
+        "resources_per_worker": wanted,
+    }
+    options: dict[str, Any] = {
+        "train_loop_per_worker": _work,
+        "train_loop_config": {
             "job": job,
             "job_args": job_args,
             "threads": max(1, int(cpus)),
             "collector": collector,
         },
-        torch_config=TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
-        scaling_config=ScalingConfig(
-            num_workers=resources.train_workers,
-            use_gpu=bool(resources.gpus_per_worker),
-            resources_per_worker=wanted,
-        ),
-        run_config=RunConfig(
+        "torch_config": TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
+        "run_config": RunConfig(
             storage_path=str(run_dir.absolute()),
             failure_config=FailureConfig(max_failures=resources.max_failures),
         ),
-    )
+    }
+    trainer: Any
+    if len(sizes) > 1 and os.environ.get("RAY_ADDRESS"):  # a cluster of our own is one node
+        from pipelines.elastic import ElasticTrainer
+
+        trainer = ElasticTrainer(sizes, scaling, collector, **options)
+    else:
+        config = ScalingConfig(num_workers=sizes[-1], **scaling)
+        trainer = trainer_class()(scaling_config=config, **options)
     try:
         with _interrupts_of_python():
             trainer.fit()
@@ -155,11 +185,11 @@ def _work(config: dict[str, Any]) -> None:
     import ray
     import torch
 
-    collector = config["collector"]
-    if ray.get(collector.start.remote(time.time())):
-        return  # an exception, unlike a lost worker, would only come again
+    collector, context = config["collector"], ray.train.get_context()
+    rank, workers = context.get_world_rank(), context.get_world_size()
+    if ray.get(collector.start.remote(rank, workers, time.time())):
+        return  # Ray starts a group again whatever ended the last one
     torch.set_num_threads(config["threads"])
-    context = ray.train.get_context()
     module, _, function = config["job"].partition(":")
 
     def send(step: int, metrics: dict[str, float]) -> None:
@@ -167,61 +197,47 @@ def _work(config: dict[str, Any]) -> None:
 
     try:
         result = getattr(importlib.import_module(module), function)(**config["job_args"], hooks=[send])
-        if context.get_world_rank() == 0:
+        if rank == 0:
             ray.get(collector.finish.remote(json.dumps(result)))
     except Exception as error:  # the driver gets the reason whatever it is
+        may_pass = _may_pass(error)
+        if may_pass and workers > 1:
+            time.sleep(PEER_LOST_S)
         failure = {
             "kind": type(error).__name__,
             "reason": " ".join(str(error).split()),
             "user": isinstance(error, ValueError | OSError),
             "trace": traceback.format_exc(),
         }
-        ray.get(collector.fail.remote(failure))
-        if context.get_world_size() > 1:
+        ends = ray.get(collector.fail.remote(failure, may_pass))
+        if workers > 1 or not ends:
             raise  # the others may wait for this worker in a collective; Ray stops them
 
 
-class _Collector:
-    """What workers tell the driver, kept in an actor of its own so that a killed worker takes none of it."""
+def _may_pass(error: Exception) -> bool:
+    """Whether a new group may be spared it: for a lost peer or device torch raises a RuntimeError."""
+    from ddt.train.fit import LossSpikes, NonFiniteLoss
 
-    def __init__(self) -> None:
-        self.starts: list[float] = []
-        self.lines: list[tuple[int, dict[str, float]]] = []
-        self.failure: dict[str, Any] | None = None
-        self.result: str | None = None
-
-    def start(self, now: float) -> bool:
-        """A worker begins; whether the job has already failed for a reason of its own."""
-        self.starts.append(now)
-        return self.failure is not None
-
-    def add(self, step: int, metrics: dict[str, float]) -> None:
-        self.lines.append((step, metrics))
-
-    def fail(self, failure: dict[str, Any]) -> None:
-        self.failure = self.failure or failure
-
-    def finish(self, result: str) -> None:
-        self.result = result
-
-    def outcome(self) -> tuple[dict[str, Any] | None, str | None]:
-        return self.failure, self.result
-
-    def since(self, seen: int) -> tuple[list[float], list[tuple[int, dict[str, float]]]]:
-        """When workers began, and the metrics after the first `seen`."""
-        return self.starts, self.lines[seen:]
+    return isinstance(error, RuntimeError) and not isinstance(error, LossSpikes | NonFiniteLoss)
 
 
 class _Monitor:
     """Shows a run's progress in the driver and keeps its metrics."""
 
     def __init__(
-        self, collector: Any, label: str, steps: int, on_metrics: OnMetrics | None, began: float
+        self,
+        collector: Any,
+        label: str,
+        steps: int,
+        workers: int,
+        on_metrics: OnMetrics | None,
+        began: float,
     ) -> None:
         self.collector, self.label, self.steps = collector, label, steps
         self.on_metrics, self.began = on_metrics, began
+        self.full_size = self.size = workers
         self.history: list[dict[str, float]] = []
-        self.starts = self.seen = 0
+        self.groups = self.seen = 0
         self.bar: Progress | None = None
 
     @contextlib.contextmanager
@@ -248,11 +264,15 @@ class _Monitor:
         """Takes in what is new."""
         import ray
 
-        starts, lines = ray.get(self.collector.since.remote(self.seen))
-        if starts and self.bar is None:
-            count("ray", max(0.0, starts[0] - self.began))
+        began, groups, lines = ray.get(self.collector.since.remote(self.seen))
+        if began is not None and self.bar is None:
+            count("ray", max(0.0, began - self.began))
             self.bar = Progress(self.label, self.steps)
-        self.starts, self.seen = len(starts), self.seen + len(lines)
+        for size in groups[self.groups :]:
+            if size != self.size:
+                logger.warning("%s: goes on with %d of %d workers", self.label, size, self.full_size)
+            self.size = size
+        self.groups, self.seen = len(groups), self.seen + len(lines)
         for step, metrics in lines:
             # After a restart or a rewind, steps come again: the later ones are what the model learned from.
             while self.history and self.history[-1]["step"] >= step:
@@ -273,5 +293,5 @@ def _brief(error: Exception | None) -> str:
 def _failure(label: str, failure: dict[str, Any]) -> TrainingError:
     if failure["user"]:
         return TrainingInputError(f"{label}: {failure['reason']}")
-    logging.getLogger(__name__).error("%s", failure["trace"])
+    logger.error("%s", failure["trace"])
     return TrainingError(f"{label}: {failure['kind']}: {failure['reason']}")

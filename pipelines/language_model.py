@@ -29,6 +29,11 @@ class LanguageModelJob(Job):
         """Whether the model's weights are spread over the workers."""
         return self.resources.shard_weights or self.resources.tensor_parallel > 1
 
+    @staticmethod
+    def shares(workers: int, fit: FitConfig, resources: Resources) -> bool:
+        """Whether so many workers can share the training: rows are padded to any number of slices."""
+        return workers % resources.tensor_parallel == 0
+
     def from_scratch(
         self,
         config: LanguageModelConfig,

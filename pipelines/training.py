@@ -43,6 +43,11 @@ class Job:
         """Whether the model's weights are spread over the workers."""
         return False
 
+    @staticmethod
+    def shares(workers: int, fit: FitConfig, resources: Resources) -> bool:
+        """Whether so many workers can share the training; images are cut into equal slices."""
+        return fit.global_batch % workers == 0
+
     def run(self, **arguments: Any) -> None:
         """Build the model and its batches, `fit`, then `publish`."""
         raise NotImplementedError
@@ -53,6 +58,11 @@ class Job:
         import torch
 
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the model is in the store."""
+        return bool(commits(self.store, self.stage, self.fingerprint))
 
     @property
     def checkpoint_prefix(self) -> str:
@@ -95,10 +105,24 @@ class Job:
 def run_job(
     job: str, identity: dict[str, Any], arguments: dict[str, Any], hooks: Sequence[Hook]
 ) -> dict[str, Any]:
-    """What each worker calls: builds the job `module:class` and runs it."""
+    """What each worker calls: builds the job `module:class` and runs it, unless its model is published."""
     module, _, name = job.partition(":")
-    getattr(importlib.import_module(module), name)(**identity, hooks=hooks).run(**arguments)
+    made: Job = getattr(importlib.import_module(module), name)(**identity, hooks=hooks)
+    if not made.is_published:  # by a group that lost a worker after that, with its checkpoints gone
+        made.run(**arguments)
     return {}
+
+
+def group_sizes(job: type[Job], stage: str, fit: FitConfig, resources: Resources) -> list[int]:
+    """Numbers of workers that a group may have, ascending, `train_workers` last; ValueError for that one."""
+    full = resources.train_workers
+    if not job.shares(full, fit, resources):
+        raise ValueError(
+            f"{stage}: global_batch = {fit.global_batch}: expected a multiple of "
+            f"resources.train_workers = {full}, which take equal slices of images"
+        )
+    least = resources.min_train_workers or full
+    return [size for size in range(least, full + 1) if job.shares(size, fit, resources)]
 
 
 def run_training(ctx: StageContext, job: type[Job], **arguments: Any) -> tuple[Commit, Report]:
@@ -122,9 +146,11 @@ def run_training(ctx: StageContext, job: type[Job], **arguments: Any) -> tuple[C
                 lines.write(json.dumps({"step": step, **metrics}) + "\n")
                 lines.flush()
 
-            steps = ctx.section.fit.steps
-            run_dir = ctx.workspace / "ray_train"
-            train("pipelines.training:run_job", job_args, resources, run_dir, ctx.name, steps, write)
+            fit, run_dir = ctx.section.fit, ctx.workspace / "ray_train"
+            sizes = group_sizes(job, ctx.name, fit, resources)
+            train(
+                "pipelines.training:run_job", job_args, resources, sizes, run_dir, ctx.name, fit.steps, write
+            )
         done = commits(ctx.store, ctx.name, ctx.fingerprint)
     report = Report(ctx.name)
     report.curves = read_curves(log)

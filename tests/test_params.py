@@ -50,7 +50,7 @@ def test_paper_profile_is_the_paper() -> None:
     assert (sampling.cfg_scale, sampling.visual_top_k, sampling.visual_top_p) == (8.0, 4096, 0.9)
     assert (sampling.text_top_k, sampling.text_top_p) == (50, 1.0)
     assert params.select.keep == 200_000_000
-    assert params.resources.train_workers == 512
+    assert (params.resources.train_workers, params.resources.min_train_workers) == (512, 448)
 
 
 def test_paper_plan_counts_without_allocating() -> None:
@@ -75,6 +75,19 @@ def test_paper_plan_counts_without_allocating() -> None:
         (
             ["resources.tensor_parallel=7"],
             "resources: tensor_parallel = 7: expected a divisor of train_workers",
+        ),
+        (
+            ["resources.min_train_workers=2"],
+            "resources: min_train_workers = 2: expected at most train_workers = 1",
+        ),
+        (["resources.min_train_workers=0"], "resources.min_train_workers = 0: expected a number >= 1"),
+        (
+            [
+                "resources.train_workers=4",
+                "resources.tensor_parallel=2",
+                "resources.min_train_workers=3",
+            ],
+            "resources: min_train_workers = 3: expected a multiple of tensor_parallel = 2",
         ),
         (["pretrain.model=null"], "pretrain: init and model: expected exactly one of them, neither is set"),
         (["pretrain.init=x"], "pretrain: init and model: expected exactly one of them, both are set"),

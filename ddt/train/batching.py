@@ -14,7 +14,8 @@ from torch import Tensor
 class Batches(Protocol):
     """Training data by step. The same (step, rank, world) always gives the same batch.
 
-    The slices of all ranks make up the global batch of that step, whatever `world` is.
+    The slices of all ranks make up the global batch of that step, whatever `world` is: all have as many rows,
+    and the mean of their mean losses is the global batch's. ValueError for a `world` where that can't be.
     """
 
     def batch(self, step: int, rank: int = 0, world: int = 1) -> Any: ...

@@ -82,7 +82,7 @@ def fit(
     `loss_fn(model, batch, step, generator)` gives a scalar loss, averaged over the batch's samples, and
     metrics to log. Continues from the newest complete checkpoint if there is one. `hooks` are called on rank
     0 as `hook(step, metrics)` every `log_every` steps with averages since the last call.
-    Raises NonFiniteLoss before such a step moves the weights, ValueError where the batch does not divide.
+    Raises NonFiniteLoss before such a step moves the weights, ValueError where processes get unequal slices.
     """
     run = _Run(model, loss_fn, batches, config, checkpoints, hooks)
     resumed_from = run.resume()
@@ -121,10 +121,6 @@ class _Run:
         self.data_rank, self.data_world = rank_and_world()
         if isinstance(loss_fn, ShardedLoss):
             self.data_rank, self.data_world = loss_fn.data_rank_and_world
-        if config.global_batch % self.data_world:
-            raise ValueError(
-                f"global_batch = {config.global_batch}: not a multiple of {self.data_world} processes"
-            )
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         if not self.parameters:
             raise ValueError("the model has no parameter to train")
@@ -136,6 +132,7 @@ class _Run:
         self.spikes = SpikeDetector(config.spike_factor, config.spike_window)
         self.cursor = BatchCursor()
         self.step = 0
+        self.slices_equal = False
         self.events: list[dict[str, Any]] = []
         self.averages = MetricAverages()
         self.last_loss = math.nan
@@ -174,6 +171,7 @@ class _Run:
         started = time.monotonic()
         batch = self.batches.batch(index, self.data_rank, self.data_world)
         pieces, total = split(batch, config.micro_batch), rows(batch)
+        self._check_slices(total)
         self.data_s += time.monotonic() - started
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
@@ -190,6 +188,15 @@ class _Run:
             loss_sum += loss.detach().float() * weight
             self.averages.add(metrics, weight)
         self._apply(mean_over_ranks(loss_sum))
+
+    def _check_slices(self, own: int) -> None:
+        """ValueError where processes have different numbers of rows; asked once, since it takes a gather."""
+        if not self.slices_equal and len(sizes := set(gather_objects(own))) > 1:
+            raise ValueError(
+                f"global_batch = {self.config.global_batch}: {self.data_world} processes get slices of "
+                f"{min(sizes)} to {max(sizes)} rows; expected equal ones"
+            )
+        self.slices_equal = True
 
     def _apply(self, loss: Tensor) -> None:
         norm = clip_gradients(self.parameters, self.config.clip or math.inf)

@@ -63,6 +63,18 @@ def test_micro_batches_and_ranks_average_to_the_same_loss(llama, vocabulary):
     assert abs(sum(parts) - whole) < 1e-5
 
 
+def test_a_rank_of_padding_alone_adds_nothing(llama, vocabulary):
+    documents = random_documents(5, vocabulary.size)
+    loss_fn, whole = LanguageModelLoss(vocabulary), pack(documents, 48, vocabulary.pad)
+    expected = loss_fn(llama, whole, 0, None)[0].item()
+    world = len(whole.ids_RL) + 2
+    padded = pack(documents, 48, vocabulary.pad, multiple=world)
+    ranks = [loss_fn(llama, slice_rows(padded, rank, world), 0, None)[0] for rank in range(world)]
+    assert abs(np.mean([loss.item() for loss in ranks]) - expected) < 1e-5
+    ranks[-1].backward()  # processes average the gradients of every weight, so it must have one
+    assert ranks[-1] == 0 and all(not p.grad.any() for p in llama.parameters())
+
+
 def test_every_document_lies_whole_in_one_row(vocabulary):
     documents = random_documents(20, vocabulary.size)
     batch = pack(documents, 40, vocabulary.pad)

@@ -145,6 +145,23 @@ def test_gradients_equal_those_of_one_process(checkpoint, world, tensor):
         torch.testing.assert_close(grads[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
+def three(base: str, folder: str, spread: bool):
+    """The loss of each step by any number of workers, each with a whole model or a shard of it."""
+    model, _, vocabulary = build(base, Path(base), None, CODEBOOK_SIZE, seed=0)
+    loss: Any = LanguageModelLoss(vocabulary)
+    if spread:
+        model, loss = load_sharded(base, vocabulary, loss, make_mesh(torch.device("cpu"), 1))
+    return train(model, loss, vocabulary, 4, Path(folder))
+
+
+@pytest.mark.parametrize("spread", [False, True])
+def test_three_workers_share_a_batch_of_eight(checkpoint, tmp_path, spread):
+    """Rows are padded to a multiple of three and the loss stays the mean over all learned tokens."""
+    _, expected = alone(checkpoint, tmp_path / "one", 4)
+    losses = run_processes(three, 3, str(checkpoint), str(tmp_path / "three"), spread)[0]
+    assert np.abs(np.array(losses) - expected).max() < 1e-5
+
+
 @pytest.mark.slow
 def test_2x2_equals_one_process(checkpoint, tmp_path):
     model, expected = alone(checkpoint, tmp_path / "one", STEPS, z_loss=1e-3)

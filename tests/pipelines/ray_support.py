@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import signal
+import time
+import zlib
 from pathlib import Path
 
 from ddt.params import Resources
@@ -15,6 +18,7 @@ RESOURCES = Resources(
     cpus_per_actor=1,
     gpus_per_actor=0,
     train_workers=1,
+    min_train_workers=None,
     train_cpus_per_worker=None,
     tokenizer_cpus_per_worker=None,
     gpus_per_worker=0,
@@ -50,7 +54,9 @@ def train_job(folder: str, kill_at: int, error: str, hooks) -> dict:
     from tests.train.test_fit import CONFIG, Data, Net, loss_fn
 
     if error:
-        raise {"user": ValueError, "ours": ZeroDivisionError}[error]("too\nbad")
+        with (Path(folder) / "began").open("a") as began:
+            began.write(".")
+        raise {"user": ValueError, "torch": RuntimeError}[error]("too\nbad")
     marker = Path(folder) / "killed"
 
     def strike(step: int, metrics: dict[str, float]) -> None:
@@ -66,4 +72,52 @@ def train_job(folder: str, kill_at: int, error: str, hooks) -> dict:
         "weight": model.inner.weight.flatten().tolist(),
         "loss": result.metrics["train/loss"],
         "threads": torch.get_num_threads(),
+    }
+
+
+LOST_AT, GROWN_AT, END = 6, 10, 14
+
+
+class RecordedData:
+    """The batches of the loop's tests, with a note of who got which rows.
+
+    The worker on the node to be lost waits before LOST_AT, a worker alone before GROWN_AT, until it is ended.
+    """
+
+    def __init__(self, folder: str, lost_node: str | None) -> None:
+        from tests.train.test_fit import Data
+
+        self.data, self.folder, self.lost_node = Data(), Path(folder), lost_node
+
+    def batch(self, step: int, rank: int = 0, world: int = 1):
+        if self.lost_node is not None and self._waits_before(step, world):
+            time.sleep(60)
+        part = self.data.batch(step, rank, world)
+        rows = [zlib.crc32(row.numpy().tobytes()) for row in part["x"]]
+        with (self.folder / "seen").open("a") as seen:
+            seen.write(json.dumps({"step": step, "world": world, "rows": rows}) + "\n")
+        return part
+
+    def _waits_before(self, step: int, world: int) -> bool:
+        import ray
+
+        node = ray.get_runtime_context().get_node_id()
+        return (step == LOST_AT and node == self.lost_node) or (step == GROWN_AT and world == 1)
+
+
+def elastic_job(folder: str, lost_node: str | None, hooks) -> dict:
+    """A training of END steps whose workers wait, one to be lost and one to be joined; None: nobody waits."""
+    from ddt.train.checkpoint import Checkpoints
+    from ddt.train.fit import fit
+    from tests.train.test_fit import CONFIG, Net, plain_loss
+
+    config = dataclasses.replace(CONFIG, steps=END, checkpoint_every=2, log_every=2)
+    model = Net()
+    model.dropout.p = 0.0
+    data, checkpoints = RecordedData(folder, lost_node), Checkpoints(folder)
+    result = fit(model, plain_loss, data, config, checkpoints, hooks, progress=False)
+    return {
+        "consumed_samples": result.consumed_samples,
+        "weight": model.inner.weight.flatten().tolist(),
+        "loss": result.metrics["train/loss"],
     }

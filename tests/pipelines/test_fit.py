@@ -23,8 +23,8 @@ def run(folder, kill_at=0, error="", on_metrics=None, **options):
     (folder / "job").mkdir()
     job_args = {"folder": str(folder / "job"), "kill_at": kill_at, "error": error}
     resources = dataclasses.replace(RESOURCES, **options)
-    job = "tests.pipelines.ray_support:train_job"
-    return train(job, job_args, resources, folder / "ray", "job", 12, on_metrics)
+    job, sizes = "tests.pipelines.ray_support:train_job", [resources.train_workers]
+    return train(job, job_args, resources, sizes, folder / "ray", "job", 12, on_metrics)
 
 
 def test_a_killed_worker_goes_on_from_the_last_checkpoint(ray_cluster, tmp_path, capfd):
@@ -44,6 +44,12 @@ def test_a_killed_worker_goes_on_from_the_last_checkpoint(ray_cluster, tmp_path,
 def test_a_users_mistake_is_one_line_and_not_retried(ray_cluster, tmp_path):
     with pytest.raises(TrainingInputError, match=r"^job: too bad$"):
         run(tmp_path, error="user", train_workers=2, max_failures=-1)
+
+
+def test_an_error_of_torch_s_ends_the_run_when_it_comes_again(ray_cluster, tmp_path):
+    with pytest.raises(TrainingError, match=r"^job: RuntimeError: too bad$"):
+        run(tmp_path, error="torch", max_failures=-1)
+    assert len((tmp_path / "job/began").read_text()) == 2
 
 
 def test_our_own_failure_names_its_kind(caplog):

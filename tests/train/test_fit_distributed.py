@@ -1,4 +1,7 @@
-"""Two gloo processes train to the weights that one process reaches; one then continues from theirs."""
+"""Two gloo processes train to the weights that one process reaches; one then continues from theirs.
+
+Three can't share a batch of eight samples that are not padded, and say so.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import torch.distributed as dist
 
 from ddt.train.checkpoint import Checkpoints
 from ddt.train.fit import fit
+from tests.processes import run_processes
 from tests.train.test_fit import CONFIG, Data, Net, plain_loss
 
 STEPS = dataclasses.replace(CONFIG, micro_batch=2, checkpoint_every=4)
@@ -56,3 +60,16 @@ def test_two_processes_equal_one(tmp_path):
     one, two = train(str(tmp_path / "one"), 8), train(str(tmp_path / "two"), 8)  # two: loads step 8, no step
     for ours, theirs in zip(one.parameters(), two.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def refusal(folder: str) -> str:
+    try:
+        train(folder, 8)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def test_unequal_slices_are_refused(tmp_path):
+    said = "global_batch = 8: 3 processes get slices of 2 to 3 rows; expected equal ones"
+    assert run_processes(refusal, 3, str(tmp_path)) == [said] * 3
