@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
-import logging
-import os
-import queue
-from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from ray.train import ScalingConfig
 
 from ddt.params import load_params
 from ddt.store import mark_complete, open_store
-from pipelines.cluster import _prepare_environment, connect
-from pipelines.fit import train
+from pipelines import elastic
+from pipelines.elastic import LargestThatFits
 from pipelines.models import publish_model
 from pipelines.pretrain import PretrainJob
 from pipelines.train_tokenizer import TokenizerJob
 from pipelines.training import Job, group_sizes, run_job
 from tests.pipelines.ray_support import END, GROWN_AT, LOST_AT, RESOURCES, elastic_job
+from tests.pipelines.two_nodes import lose_and_add_a_node
 from tests.processes import run_processes
 
 FIT = load_params("params.yaml").pretrain.fit
@@ -70,15 +65,10 @@ def test_nothing_is_trained_again_once_the_model_is_published(tmp_path):
 @pytest.fixture
 def policy(monkeypatch):
     """A policy for 2, 4 or 6 workers of 2 CPUs, and what is free: a list of CPUs, one a node."""
-    _prepare_environment()  # before Ray is imported, else it starts no cluster in this process later
-    from ray.train import ScalingConfig
-
-    from pipelines import elastic
-
     scaling = ScalingConfig(
         num_workers=(2, 6), resources_per_worker={"CPU": 2}, elastic_resize_monitor_interval_s=10
     )
-    policy = elastic.LargestThatFits(scaling, [2, 4, 6], grace_s=30.0, collector=None)
+    policy = LargestThatFits(scaling, [2, 4, 6], grace_s=30.0, collector=None)
     world = SimpleNamespace(policy=policy, free=[], now=100.0)
 
     def free_by_node() -> dict[str, dict[str, float]]:
@@ -151,54 +141,6 @@ def test_a_running_group_grows_where_there_is_room_and_never_shrinks(policy, mon
     for free in ([0, 0], [0, 3], [1, 1]):
         policy.free, policy.now = free, policy.now + 10
         assert resized() == 0
-
-
-@contextlib.contextmanager
-def two_nodes():
-    """A cluster of two nodes with a core each, and this process connected to it; losses are soon noticed."""
-    from ray.cluster_utils import Cluster
-
-    noticed = {"health_check_initial_delay_ms": 500, "health_check_period_ms": 300}
-    noticed |= {"health_check_failure_threshold": 2}
-    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": noticed}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    cluster.add_node(num_cpus=1)
-    os.environ["RAY_ADDRESS"] = cluster.address
-    with connect(RESOURCES):
-        yield cluster
-    cluster.shutdown()
-
-
-def lose_and_add_a_node(folder: str) -> dict[str, Any]:
-    """Trains on two nodes, of which one is lost and replaced later; what came of it and what was said."""
-    said, steps = io.StringIO(), queue.Queue[int]()
-    logging.getLogger("pipelines.fit").addHandler(logging.StreamHandler(said))
-    os.environ["RAY_AUTH_MODE"] = "disabled"  # or this process and the nodes may differ in it
-    _prepare_environment()
-    from pipelines import elastic
-
-    elastic.GRACE_S, elastic.GROW_CHECK_S = 1.0, 0.5
-
-    def wait_for(step: int) -> None:
-        while steps.get(timeout=90) != step:
-            pass
-
-    with two_nodes() as cluster, ThreadPoolExecutor() as pool:
-        [other] = cluster.worker_nodes
-        job_args = {"folder": folder, "lost_node": other.node_id}
-        wanted = resources(train_workers=2, min_train_workers=1, train_cpus_per_worker=1, max_failures=-1)
-        job = "tests.pipelines.ray_support:elastic_job"
-        training = pool.submit(
-            train, job, job_args, wanted, [1, 2], f"{folder}/ray", "job", END,
-            lambda step, metrics: steps.put(step),
-        )  # fmt: skip
-        wait_for(LOST_AT)
-        cluster.remove_node(other, allow_graceful=False)
-        wait_for(GROWN_AT)
-        cluster.add_node(num_cpus=1)  # Ray wants the main thread for that
-        done = training.result(90)
-    logged = [int(entry["step"]) for entry in done.history]
-    return {"restarts": done.restarts, "logged": logged, "said": said.getvalue(), **done.result}
 
 
 @pytest.mark.ray
