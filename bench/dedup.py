@@ -6,12 +6,13 @@ pairs lost with them (scenes drawn independently that look alike), and the time.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import time
+from typing import Any
 
 import numpy as np
+from measure import arguments, report
 from PIL import Image
 
 from ddt.data.dedup import DESCRIPTOR_BYTES, DUPLICATE, KEEP, NEAR_DUPLICATE, descriptor, find_duplicates
@@ -20,10 +21,11 @@ from ddt.scenes.crawl import shard_samples
 
 FAULTS = {"duplicate": 0.02, "near_duplicate": 0.1}
 SHARD_ROWS = 1000
+VERDICTS = {KEEP: "kept", DUPLICATE: "duplicate", NEAR_DUPLICATE: "near duplicate"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__, with_torch=False)
     parser.add_argument("--rows", type=int, default=4000)
     parser.add_argument("--side", type=int, default=32)
     options = parser.parse_args()
@@ -52,11 +54,14 @@ def main() -> None:
     print(
         f"{n} scenes of {options.side} px; {1e6 * seconds / n:.0f} us a descriptor, {found:.2f} s to compare"
     )
+    results: dict[str, Any] = {"descriptor_s": seconds / n, "compare_s": found}
     for kind in ("duplicate", "near_duplicate", "clean"):
         of_kind = verdicts[kinds == kind]
-        shares = [f"{name} {np.mean(of_kind == code):.3f}" for code, name in
-                  ((KEEP, "kept"), (DUPLICATE, "duplicate"), (NEAR_DUPLICATE, "near duplicate"))]  # fmt: skip
-        print(f"planted {kind:15} {len(of_kind):6}: {', '.join(shares)}")
+        shares = {name: float(np.mean(of_kind == code)) for code, name in VERDICTS.items()}
+        line = ", ".join(f"{name} {share:.3f}" for name, share in shares.items())
+        print(f"planted {kind:15} {len(of_kind):6}: {line}")
+        results[kind] = shares
+    report(options, results)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ given, and the Frechet distance of 50,000 x 2,048 features. Prints seconds and t
 
 from __future__ import annotations
 
-import argparse
 import resource
 import time
 from collections.abc import Callable
 
 import numpy as np
+from measure import arguments, report
 
 from ddt.eval.metrics import cider, frechet_distance, geneval_evaluate, vqa_accuracy
 
@@ -82,9 +82,10 @@ BENCHES = {"cider": bench_cider, "vqa": bench_vqa, "geneval": bench_geneval, "fr
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__, with_torch=False)
     parser.add_argument("--only", choices=BENCHES, help="one of them (default: all)")
     options = parser.parse_args()
+    results: dict[str, dict[str, float]] = {}
     for name in [options.only] if options.only else BENCHES:
         work = BENCHES[name](np.random.default_rng(0))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -96,6 +97,13 @@ def main() -> None:
             f"{name:8} {wall:6.1f} s wall, {used:6.1f} s of processor, resident memory at most "
             f"{peak / 2**20:.2f} GiB, {(peak - before) / 2**20:.2f} GiB of it while scoring"
         )
+        results[name] = {
+            "wall_s": wall,
+            "processor_s": used,
+            "peak_kib": peak,
+            "while_scoring_kib": peak - before,
+        }
+    report(options, results)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 
-def arguments(description: str | None) -> argparse.ArgumentParser:
-    """A parser with the options that all benchmarks have."""
+def arguments(description: str | None, with_torch: bool = True) -> argparse.ArgumentParser:
+    """A parser with the options that all benchmarks have; those of numpy's work have no device to choose."""
     parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: 1)")
+    if with_torch:
+        parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+        parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: 1)")
     parser.add_argument("--json", type=Path, help="also write the numbers here")
     return parser
 

@@ -6,10 +6,10 @@ selection and of `keep`, and checks the count and the threshold against numpy.
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import numpy as np
+from measure import arguments, report
 
 from ddt.data.topk import select_top_k
 
@@ -17,7 +17,7 @@ PART_ROWS = 1_000_000
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__, with_torch=False)
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--keep-share", type=float, default=0.5)
     parser.add_argument("--distinct", type=int, default=0)
@@ -40,6 +40,7 @@ def main() -> None:
     print(f"rows {options.rows:,}  kept {kept:,} (asked {k:,})  ties at the threshold {selection.num_ties:,}")
     print(f"select {middle - begin:.2f} s, {options.rows / (middle - begin) / 1e6:.1f} M rows/s")
     print(f"keep   {end - middle:.2f} s, {options.rows / (end - middle) / 1e6:.1f} M rows/s")
+    report(options, {"select_s": middle - begin, "keep_s": end - middle, "ties": selection.num_ties})
 
 
 if __name__ == "__main__":
