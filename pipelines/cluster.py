@@ -73,7 +73,7 @@ def connect(resources: Resources, owner_pid: int | None = None) -> Iterator[None
 
 def begin_shared(resources: Resources, owner_pid: int) -> None:
     """Begins to start the owner's shared cluster without waiting, so that it is up when a step connects."""
-    if not os.environ.get("RAY_ADDRESS"):
+    if is_own_cluster():
         _prepare_environment()
         start_holder(owner_pid, local_cpus(resources), resources.object_store_mb)
 
@@ -129,6 +129,11 @@ def _quiet_stderr() -> Iterator[None]:
         os.close(nowhere)
 
 
+def is_own_cluster() -> bool:
+    """Whether Ray runs on this machine alone and ends with this run: no `RAY_ADDRESS` names another."""
+    return not os.environ.get("RAY_ADDRESS")
+
+
 def stop() -> None:
     """Leaves the cluster; ends it where this process started it."""
     import ray
@@ -144,10 +149,9 @@ def local_cpus(resources: Resources) -> int:
 
 
 def _prepare_environment() -> None:
-    own = not os.environ.get("RAY_ADDRESS")
-    for name, value in (ENVIRONMENT | (OWN_CLUSTER if own else {})).items():
+    for name, value in (ENVIRONMENT | (OWN_CLUSTER if is_own_cluster() else {})).items():
         os.environ.setdefault(name, value)
-    if own:
+    if is_own_cluster():
         # Ray protects a cluster it starts with a token, and a process that attaches must be told so; this is
         # read when ray is imported.
         os.environ.setdefault("RAY_AUTH_MODE", "token")

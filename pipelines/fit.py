@@ -12,7 +12,6 @@ import contextlib
 import importlib
 import json
 import logging
-import os
 import signal
 import threading
 import time
@@ -24,7 +23,7 @@ from typing import Any
 
 from ddt.params import Resources
 from ddt.progress import Progress
-from pipelines.cluster import connect
+from pipelines.cluster import connect, is_own_cluster
 from pipelines.collector import Collector
 from pipelines.overhead import count
 
@@ -138,7 +137,7 @@ def _run_trainer(
         ),
     }
     trainer: Any
-    if len(sizes) > 1 and os.environ.get("RAY_ADDRESS"):  # a cluster of our own is one node
+    if len(sizes) > 1 and not is_own_cluster():  # which is one node
         from pipelines.elastic import ElasticTrainer
 
         trainer = ElasticTrainer(sizes, scaling, collector, **options)

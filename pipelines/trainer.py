@@ -6,12 +6,12 @@ against Ray 2.60: which helpers there are is no public matter of Ray's.
 
 from __future__ import annotations
 
-import os
-
 from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.callbacks.datasets import DatasetsCallback
 from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import RayTrainCallback
+
+from pipelines.cluster import is_own_cluster
 
 
 class LeanTorchTrainer(TorchTrainer):
@@ -29,4 +29,4 @@ class LeanTorchTrainer(TorchTrainer):
 
 def trainer_class() -> type[TorchTrainer]:
     """What trains on the cluster that this process is attached to."""
-    return TorchTrainer if os.environ.get("RAY_ADDRESS") else LeanTorchTrainer
+    return LeanTorchTrainer if is_own_cluster() else TorchTrainer

@@ -2,7 +2,7 @@ import pytest
 from ray.train import ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from pipelines.trainer import LeanTorchTrainer, trainer_class
+from pipelines.trainer import trainer_class
 
 IDLE = {"DatasetsCallback", "PlacementGroupCleanerCallback"}
 
@@ -18,7 +18,3 @@ def test_only_on_a_cluster_of_our_own_helpers_are_left_out(monkeypatch, address,
     usual = callbacks(TorchTrainer(lambda: None, scaling_config=scaling))
     assert usual >= IDLE
     assert callbacks(trainer_class()(lambda: None, scaling_config=scaling)) == usual - left_out
-
-
-def test_the_lean_trainer_is_a_torch_trainer():
-    assert issubclass(LeanTorchTrainer, TorchTrainer)
