@@ -2,8 +2,8 @@
 
 Trains each variant with each seed for the same steps on the same scenes, one after another, and writes the
 table of all runs there are. A run's numbers lie in a file of --folder named after what it is made of
-(configuration, seed, sizes, code): a finished run is not run again, and one of other code is left out. Columns
-of the table:
+(configuration, seed, sizes, code): a finished run is not run again, and one of other code is left out.
+Columns of the table:
 one step, T steps   PSNR in dB of held-out scenes, decoded from all tokens
 largest fall        the most that PSNR in one step loses as one more token is shown, in dB
 used                share of the codes that occur among the held-out scenes
