@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from ddt.train.config import FitConfig
+from ddt.train.muon import Muon
 from ddt.train.parallel import is_sharded
 
 
@@ -63,12 +64,8 @@ def build_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.AdamW | 
     adamw = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
     if not hidden:
         return adamw
-    muon = torch.optim.Muon(
-        [parameters[name] for name in sorted(hidden)],
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        adjust_lr_fn="match_rms_adamw",  # so that one learning rate serves both
-    )
+    # Steps as large as AdamW's, so that one learning rate serves both.
+    muon = Muon([parameters[name] for name in sorted(hidden)], config.lr, config.weight_decay)
     return Combined(muon, adamw)
 
 
