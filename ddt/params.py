@@ -257,10 +257,11 @@ BenchmarkName = Literal[
 
 @dataclass(frozen=True)
 class EvaluateParams:
-    """Benchmarks and the cases of each."""
+    """Benchmarks and the cases of each; of those that ask about pictures, which takes less time, `questions`."""
 
     benchmarks: tuple[BenchmarkName, ...]
     cases: Count
+    questions: Count
     seed: int
     batch_size: Count
     decode_steps: Count

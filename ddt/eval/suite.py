@@ -14,6 +14,7 @@ from ddt.eval.scenes_edit import Editing
 from ddt.eval.scenes_geneval import GenEval
 from ddt.eval.scenes_mme import MME
 from ddt.eval.scenes_pope import POPE
+from ddt.eval.scenes_questions import Asked
 from ddt.eval.scenes_t2i import T2I
 from ddt.eval.scenes_vqa import VQA
 from ddt.eval.text_perplexity import Perplexity
@@ -32,6 +33,8 @@ class SuiteConfig(Protocol):
     def benchmarks(self) -> tuple[str, ...]: ...
     @property
     def cases(self) -> int: ...
+    @property
+    def questions(self) -> int: ...
     @property
     def seed(self) -> int: ...
     @property
@@ -53,7 +56,8 @@ def suite(config: SuiteConfig, image_size: int, photographs: Photographs | None 
     """
     chosen: list[Benchmark] = []
     for name in _applicable(config, photographs):
-        settings = (config.cases, config.seed, image_size, config.decode_steps)
+        count = config.questions if issubclass(BENCHMARKS[name], Asked) else config.cases
+        settings = (count, config.seed, image_size, config.decode_steps)
         if photographs is None or name not in ("reconstruct", "perplexity"):
             chosen.append(BENCHMARKS[name](*settings))
         elif name == "reconstruct":

@@ -44,7 +44,8 @@ def model():
 
 
 def config(*names, cases=12):
-    return SimpleNamespace(benchmarks=names or tuple(BENCHMARKS), cases=cases, seed=3, decode_steps=2)
+    settings = {"cases": cases, "questions": cases + 2, "seed": 3, "decode_steps": 2}
+    return SimpleNamespace(benchmarks=names or tuple(BENCHMARKS), **settings)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +56,11 @@ def results(model):
         assert [row["case_id"] for row in rows] == [case["case_id"] for case in benchmark.cases()]
         found.append(Result.of(benchmark, rows))
     return found
+
+
+def test_questions_are_counted_by_themselves():
+    counts = {found.name: len(found.cases()) for found in suite(config("vqa", "edit"), SIDE_PX)}
+    assert counts == {"vqa": 14, "edit": 12}
 
 
 def test_every_benchmark_gives_finite_scores_inside_their_interval(results):
