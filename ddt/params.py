@@ -257,7 +257,7 @@ BenchmarkName = Literal[
 
 @dataclass(frozen=True)
 class EvaluateParams:
-    """Benchmarks and the cases of each; of those that ask about pictures, which takes less time, `questions`."""
+    """Benchmarks and the cases of each; `questions` of those that only ask, which takes less time."""
 
     benchmarks: tuple[BenchmarkName, ...]
     cases: Count
