@@ -1,8 +1,6 @@
 """Batched generation of images and text with a key-value cache.
 
-B sequences, T image tokens, K codebook size, V vocabulary, D width, L prompt length.
-Prompts of different lengths are padded on the left and keep their own positions, so a batch gives what each
-prompt gives alone.
+B sequences, T image tokens, N text tokens.
 """
 
 from __future__ import annotations
@@ -12,59 +10,27 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ddt.mllm.config import SamplingConfig
+from ddt.mllm.decoder import Decoder, FixedDecoder, has_fixed_steps
+from ddt.mllm.replay import Replayed
 from ddt.mllm.sampling import draw, guided, uniforms
 from ddt.mllm.vocabulary import Vocabulary
 
 OnToken = Callable[[Tensor], None]
 
 
-class Decoder:
-    """Left-padded prompts under way: feeds tokens to the model and keeps cache, mask and positions.
-
-    The logits it returns are those of one slice of the vocabulary only: a modality mask that costs less than
-    no mask.
-    """
-
-    def __init__(self, model: PreTrainedModel, prompts: Sequence[np.ndarray], vocabulary: Vocabulary) -> None:
-        self.model, self.device = model, next(model.parameters()).device
-        longest = max(map(len, prompts))
-        padded = [np.concatenate([np.full(longest - len(p), vocabulary.pad), p]) for p in prompts]
-        real = [np.arange(longest) >= longest - len(p) for p in prompts]
-        self._next_BL = torch.from_numpy(np.stack(padded).astype(np.int64)).to(self.device)
-        self._mask_BL = torch.from_numpy(np.stack(real)).long().to(self.device)
-        self._position_BL = (self._mask_BL.cumsum(dim=1) - 1).clamp(min=0)
-        self._cache: Any = DynamicCache(config=model.config)
-
-    def logits(self, *parts: slice) -> Tensor:
-        """float32 [B, rows]: scores of those vocabulary rows, in that order, for each next token."""
-        hidden_BLD = self.model.model(
-            input_ids=self._next_BL,
-            attention_mask=self._mask_BL,
-            position_ids=self._position_BL,
-            past_key_values=self._cache,
-            use_cache=True,
-        ).last_hidden_state
-        head_VD = self.model.get_output_embeddings().weight
-        logits_BV = torch.cat([F.linear(hidden_BLD[:, -1], head_VD[rows]) for rows in parts], dim=1).float()
-        cap = getattr(self.model.config, "final_logit_softcapping", None)
-        return logits_BV if cap is None else torch.tanh(logits_BV / cap) * cap
-
-    def append(self, ids_B: Tensor) -> None:
-        """The next token of each sequence."""
-        self._next_BL = ids_B[:, None]
-        self._mask_BL = F.pad(self._mask_BL, (0, 1), value=1)
-        self._position_BL = self._position_BL[:, -1:] + 1
-
-
 def _autocast(model: PreTrainedModel) -> Any:
     # float32 weights were trained under bf16 autocast; on CPU float32 keeps batches of any size equal.
     device = next(model.parameters()).device.type
     return torch.autocast(device, torch.bfloat16, enabled=device == "cuda")
+
+
+def replays(model: PreTrainedModel, prompts: Sequence[np.ndarray], num_tokens: int) -> bool:
+    """Whether drawing replays its steps: on CUDA, where the model and the prompts allow it."""
+    return next(model.parameters()).device.type == "cuda" and has_fixed_steps(model, prompts, num_tokens)
 
 
 @torch.inference_mode()
@@ -83,29 +49,55 @@ def generate_codes(
     `unconditional` are the same prompts with the caption dropped; they are not computed where guidance is 1.
     `on_token` sees the ids so far, [B, t], after each token. Same seed, same ids, whatever the batch.
     """
-    count, visual = len(prompts), vocabulary.visual
     is_guided = sampling.cfg_scale != 1
-    uniform_BT = uniforms(seeds, num_tokens)
-    drawn: list[Tensor] = []
+    fed = [*prompts, *unconditional] if is_guided else prompts
+    device = next(model.parameters()).device
     with _autocast(model):
-        decoder = Decoder(model, [*prompts, *unconditional] if is_guided else prompts, vocabulary)
-        for place in range(num_tokens):
-            logits = decoder.logits(visual)
-            if is_guided:
-                logits = guided(logits[:count], logits[count:], sampling.cfg_scale)
-            codes_B = draw(
-                logits,
-                uniform_BT[:, place],
-                sampling.visual_temperature,
-                sampling.visual_top_k,
-                sampling.visual_top_p,
-            )
-            ids_B = codes_B + visual.start
-            drawn.append(ids_B.cpu())
+        is_fixed = replays(model, fed, num_tokens)
+        decoder = (
+            FixedDecoder(model, fed, vocabulary, [vocabulary.visual], num_tokens)
+            if is_fixed
+            else Decoder(model, fed, vocabulary, [vocabulary.visual])
+        )
+        drawing = _Drawing(decoder, sampling, uniforms(seeds, num_tokens).to(device), vocabulary.visual.start)
+        step = Replayed(drawing.step, device) if is_fixed else drawing.step
+        for drawn in range(1, num_tokens + 1):
+            step()
             if on_token is not None:
-                on_token(torch.stack(drawn, dim=1))
-            decoder.append(torch.cat([ids_B, ids_B]) if is_guided else ids_B)
-    return torch.stack(drawn, dim=1)
+                on_token(drawing.ids_BT[:, :drawn].to("cpu", copy=True))
+    return drawing.ids_BT.cpu()
+
+
+class _Drawing:
+    """The visual ids of a batch, one more with each step.
+
+    A step takes its random numbers and leaves its ids on the device: it never waits for it, and works as well
+    when it is replayed, with no arguments.
+    """
+
+    def __init__(self, decoder: Decoder, sampling: SamplingConfig, uniform_BT: Tensor, first_id: int) -> None:
+        self._decoder, self._sampling, self._uniform_BT = decoder, sampling, uniform_BT
+        self._first_id = first_id
+        self.ids_BT = torch.zeros_like(uniform_BT, dtype=torch.int64)
+        self._place_1 = torch.zeros(1, dtype=torch.int64, device=uniform_BT.device)
+
+    def step(self) -> None:
+        sampling, logits = self._sampling, self._decoder.logits()
+        is_guided = sampling.cfg_scale != 1
+        if is_guided:
+            cond, uncond = logits.chunk(2)
+            logits = guided(cond, uncond, sampling.cfg_scale)
+        codes_B = draw(
+            logits,
+            self._uniform_BT.index_select(1, self._place_1)[:, 0],
+            sampling.visual_temperature,
+            sampling.visual_top_k,
+            sampling.visual_top_p,
+        )
+        ids_B = codes_B + self._first_id
+        self.ids_BT.index_copy_(1, self._place_1, ids_B[:, None])
+        self._place_1.add_(1)
+        self._decoder.append(torch.cat([ids_B, ids_B]) if is_guided else ids_B)
 
 
 def generate_text(
@@ -140,10 +132,10 @@ def text_segments(
     uniform_BN = uniforms(seeds, sampling.max_new_tokens)
     rows: list[list[int]] = [[] for _ in prompts]
     with _autocast(model):
-        decoder = Decoder(model, prompts, vocabulary)
+        decoder = Decoder(model, prompts, vocabulary, parts)
         for place in range(sampling.max_new_tokens):
             ids_B = draw(
-                decoder.logits(*parts),
+                decoder.logits(),
                 uniform_BN[:, place],
                 sampling.text_temperature,
                 sampling.text_top_k,

@@ -44,6 +44,11 @@ def to_device(batch: Any, device: torch.device) -> Any:
     return map_tensors(batch, lambda tensor: tensor.to(device, non_blocking=True))
 
 
+def pinned(batch: Any) -> Any:
+    """`batch` in memory that a CUDA device reads by itself: from other memory a copy waits for the device."""
+    return map_tensors(batch, lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
+
+
 def rows(batch: Any) -> int:
     """Samples in `batch`: the first dimension of its first tensor."""
     sizes: list[int] = []

@@ -23,7 +23,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
 from ddt.progress import Progress
-from ddt.train.batching import Batches, derive_seed, rows, split, to_device
+from ddt.train.batching import Batches, derive_seed, pinned, rows, split, to_device
 from ddt.train.checkpoint import Checkpoints, Position
 from ddt.train.config import FitConfig
 from ddt.train.distributed import barrier, gather_objects, mean_over_ranks, parallel_loss, rank_and_world
@@ -32,6 +32,7 @@ from ddt.train.metrics import MetricAverages
 from ddt.train.optimizer import build_optimizer
 from ddt.train.parallel import ShardedLoss, clip_gradients, is_sharded
 from ddt.train.precision import autocast
+from ddt.train.prefetch import Prefetch
 from ddt.train.schedule import learning_rate
 from ddt.train.spikes import BatchCursor, SpikeDetector
 from ddt.train.state import blank_optimizer, load_model, load_optimizer, model_tensors, optimizer_tensors
@@ -67,6 +68,11 @@ class FitResult:
     ema: Ema | None = None
 
 
+def prefetches(device: torch.device) -> bool:
+    """Whether batches are made in a thread: on a CPU it would take the cores that the step computes on."""
+    return device.type != "cpu"
+
+
 def fit(
     model: nn.Module,
     loss_fn: LossFunction,
@@ -95,6 +101,7 @@ def fit(
             run.advance()
             bar.update(run.step, f"loss {run.last_loss:.4g}")
     finally:
+        run.close()
         bar.close()
         model.train(was_training)
     seconds = time.monotonic() - started
@@ -131,6 +138,7 @@ class _Run:
         self.generator = torch.Generator(self.device)
         self.spikes = SpikeDetector(config.spike_factor, config.spike_window)
         self.cursor = BatchCursor()
+        self.prefetch = Prefetch(self._make_batch) if prefetches(self.device) else None
         self.step = 0
         self.slices_equal = False
         self.events: list[dict[str, Any]] = []
@@ -169,7 +177,7 @@ class _Run:
         config, step = self.config, self.step
         index = self.cursor.batch_of(step)
         started = time.monotonic()
-        batch = self.batches.batch(index, self.data_rank, self.data_world)
+        batch = self._batch(index)
         pieces, total = split(batch, config.micro_batch), rows(batch)
         self._check_slices(total)
         self.data_s += time.monotonic() - started
@@ -188,6 +196,21 @@ class _Run:
             loss_sum += loss.detach().float() * weight
             self.averages.add(metrics, weight)
         self._apply(mean_over_ranks(loss_sum))
+
+    def _batch(self, index: int) -> Any:
+        if self.prefetch is None:
+            return self._make_batch(index)
+        is_last = self.step + 1 == self.config.steps
+        return self.prefetch.get(index, None if is_last else self.cursor.batch_of(self.step + 1))
+
+    def _make_batch(self, index: int) -> Any:
+        batch = self.batches.batch(index, self.data_rank, self.data_world)
+        return pinned(batch) if self.device.type == "cuda" else batch
+
+    def close(self) -> None:
+        """Ends the thread that makes batches, if there is one."""
+        if self.prefetch is not None:
+            self.prefetch.close()
 
     def _check_slices(self, own: int) -> None:
         """ValueError where processes have different numbers of rows; asked once, since it takes a gather."""

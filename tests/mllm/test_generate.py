@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ddt.mllm import sequences as S
 from ddt.mllm.build import build
 from ddt.mllm.config import SamplingConfig
+from ddt.mllm.decoder import has_fixed_steps
 from ddt.mllm.generate import generate_codes, generate_text
 from ddt.mllm.sampling import draw, guided, uniforms
 from tests.mllm.mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS
@@ -16,18 +21,20 @@ from tests.mllm.mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS
 CAPTIONS = ["a red circle", "two blue squares left of a green ring", "a", "How many circles are there in it"]
 
 
-@pytest.fixture(params=["llama", "gemma"])
+@pytest.fixture(params=["llama", "llama-fused", "gemma"])
 def model(request):
-    if request.param == "llama":
-        return request.getfixturevalue("llama").eval()
+    if request.param.startswith("llama"):
+        llama = request.getfixturevalue("llama").eval()
+        llama.set_attn_implementation("sdpa" if request.param == "llama-fused" else "eager")
+        return llama
     folder = request.getfixturevalue("gemma_folder")
     return build(str(folder), folder, None, CODEBOOK_SIZE, seed=0)[0].eval()
 
 
-def draw_codes(model, builder, captions, seeds, sampling, **kwargs):
+def draw_codes(model, builder, captions, seeds, sampling, num_tokens=NUM_TOKENS, **kwargs):
     prompts = builder.prompts([(S.TEXT_TO_IMAGE, {"caption": c}) for c in captions])
     empty = builder.prompts([(S.TEXT_TO_IMAGE, {"caption": ""}) for _ in captions])
-    return generate_codes(model, builder.vocabulary, prompts, empty, NUM_TOKENS, sampling, seeds, **kwargs)
+    return generate_codes(model, builder.vocabulary, prompts, empty, num_tokens, sampling, seeds, **kwargs)
 
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
@@ -55,6 +62,107 @@ def test_greedy_guidance_equals_a_loop_without_cache(model, builder):
         assert got[0, place] == best
         ids = [[*i, best] for i in ids]
     assert seen == [(1, t) for t in range(1, NUM_TOKENS + 1)]
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses what waits for a device: values read by the host, shapes that depend on values."""
+
+    WAITS = ("item", "_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select", "unique")
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert function.overloadpacket.__name__ not in self.WAITS, function
+        if function.overloadpacket.__name__.startswith("index"):
+            assert not any(getattr(i, "dtype", None) == torch.bool for i in tree_leaves(args[1:])), function
+        return function(*args, **(kwargs or {}))
+
+
+class Again:
+    """In the place of `Replayed` where there is no CUDA: what would be captured, run each time.
+
+    Tensors that were there before must be there after: a replayed step reads and writes the same addresses.
+    """
+
+    def __init__(self, step, device) -> None:
+        self.step, self.seen = step, []
+
+    def __call__(self) -> None:
+        decoder = self.step.__self__._decoder
+        with NoWaiting() if self.seen else nullcontext():
+            self.step()
+        held = [decoder._next_BP, decoder._position_BP, decoder._mask, decoder._fixed.slots_P]
+        held += [tensor for layer in decoder._fixed._stored for tensor in layer]
+        self.seen.append([(tensor.data_ptr(), tensor.shape) for tensor in held])
+        assert self.seen[-1] == self.seen[0]
+
+
+@pytest.fixture
+def fixed(monkeypatch):
+    """Drawing as on CUDA, but for the graph."""
+    monkeypatch.setattr("ddt.mllm.generate.replays", has_fixed_steps)
+    monkeypatch.setattr("ddt.mllm.generate.Replayed", Again)
+
+
+@pytest.mark.parametrize("sampling", [
+    SamplingConfig(cfg_scale=1.0, visual_top_k=20),
+    SamplingConfig(cfg_scale=3.0, visual_top_k=20, visual_top_p=0.9),
+    SamplingConfig(cfg_scale=3.0, visual_temperature=0.0),
+])  # fmt: skip
+def test_steps_in_fixed_tensors_draw_the_same(model, builder, sampling, request):
+    seeds, seen = [4, 5, 6, 7], []
+    wanted = draw_codes(model, builder, CAPTIONS, seeds, sampling)
+    request.getfixturevalue("fixed")
+    got = draw_codes(model, builder, CAPTIONS, seeds, sampling, on_token=seen.append)
+    assert torch.equal(got, wanted)
+    assert all(torch.equal(ids, wanted[:, : ids.shape[1]]) for ids in seen) and len(seen) == NUM_TOKENS
+    alone = [draw_codes(model, builder, [c], [s], sampling)[0] for c, s in zip(CAPTIONS, seeds, strict=True)]
+    assert torch.equal(got, torch.stack(alone))
+
+
+def test_where_steps_can_not_be_fixed(llama, request, builder):
+    prompts = builder.prompts([(S.TEXT_TO_IMAGE, {"caption": c}) for c in CAPTIONS])
+    longest = max(map(len, prompts))
+    assert has_fixed_steps(llama, prompts, 1000)
+    llama.config.rope_parameters["rope_type"] = "dynamic"
+    assert not has_fixed_steps(llama, prompts, 1)
+    folder = request.getfixturevalue("gemma_folder")
+    gemma = build(str(folder), folder, None, CODEBOOK_SIZE, seed=0)[0]
+    assert has_fixed_steps(gemma, prompts, 64 - longest)
+    assert not has_fixed_steps(gemma, prompts, 65 - longest)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_replayed_steps_draw_the_same(model, builder, scale, monkeypatch):
+    """In float32, where the order of sums does not decide; longer than a picture, for many replays."""
+    monkeypatch.setattr("ddt.mllm.generate._autocast", lambda model: nullcontext())
+    model, sampling, seen = model.to("cuda"), SamplingConfig(cfg_scale=scale, visual_top_k=20), []
+    arguments = [model, builder, CAPTIONS, [4, 5, 6, 7], sampling]
+    replayed = draw_codes(*arguments, num_tokens=24, on_token=seen.append)
+    assert torch.equal(replayed, draw_codes(*arguments, num_tokens=24))
+    assert all(torch.equal(ids, replayed[:, : ids.shape[1]]) for ids in seen)
+    monkeypatch.setattr("ddt.mllm.generate.Replayed", Again)
+    assert torch.equal(replayed, draw_codes(*arguments, num_tokens=24))
+    monkeypatch.setattr("ddt.mllm.generate.replays", lambda *_: False)
+    assert torch.equal(replayed, draw_codes(*arguments, num_tokens=24))
+
+
+@pytest.mark.gpu
+def test_replayed_steps_under_autocast_are_the_ordinary_ones(model, builder, monkeypatch):
+    model, sampling = model.to("cuda"), SamplingConfig(cfg_scale=3.0, visual_top_k=20, visual_top_p=0.9)
+    arguments = [model, builder, CAPTIONS, [4, 5, 6, 7], sampling]
+    replayed = [draw_codes(*arguments, num_tokens=24) for _ in range(3)]
+    monkeypatch.setattr("ddt.mllm.generate.Replayed", Again)
+    wanted = draw_codes(*arguments, num_tokens=24)
+    assert all(torch.equal(ids, wanted) for ids in replayed)
+
+
+@pytest.mark.gpu
+def test_drawing_leaves_no_memory_behind(model, builder):
+    model, sampling, taken = model.to("cuda"), SamplingConfig(cfg_scale=3.0), []
+    for _ in range(4):
+        draw_codes(model, builder, CAPTIONS, [4, 5, 6, 7], sampling, num_tokens=24)
+        taken.append(torch.cuda.memory_allocated())
+    assert taken[1:] == taken[1:2] * 3
 
 
 def test_text_equals_a_loop_without_cache_and_holds_no_visual_id(model, builder):
