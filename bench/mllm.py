@@ -85,7 +85,7 @@ def language_model(options: argparse.Namespace) -> PreTrainedModel:
         10_000.0,
     )
     model = new_model(shape, VOCABULARY, seed=0)
-    model.set_attn_implementation(attention_kind(options.device))
+    model.set_attn_implementation(attention_kind(options.device, model.config))
     return model.to(options.device)
 
 
@@ -243,7 +243,7 @@ def bench_data(options: argparse.Namespace) -> Result:
         )
         config = dataclasses.replace(section.fit, steps=options.data_steps, warmup_steps=1)
         model = new_model(section.model, vocabulary, seed=0)
-        model.set_attn_implementation(attention_kind(options.device))
+        model.set_attn_implementation(attention_kind(options.device, model.config))
         fit(
             model.to(options.device), LanguageModelLoss(vocabulary), batches, config,
             hooks=[lambda _, metrics: shares.append(metrics["train/data_share"])], progress=False,

@@ -133,8 +133,10 @@ def plan_layouts(params: Params, config: PreTrainedConfig, rows: int) -> list[li
     `rows` of `row_length` tokens go through a worker at once. Activations are recomputed, weights sharded but
     with `pretrain.lora`, where they stay whole.
     """
+    from ddt.mllm.build import attention_kind
     from ddt.mllm.footprint import Layout, Tuning, flops_per_token, footprint
 
+    fused = attention_kind("cuda", config) == "sdpa"
     length, fit, lora = params.pretrain.row_length, params.pretrain.fit, params.pretrain.lora
     new_rows = params.train_tokenizer.model.codebook_size + 2
     tuning = Tuning(lora, new_rows) if lora is not None else None
@@ -145,7 +147,7 @@ def plan_layouts(params: Params, config: PreTrainedConfig, rows: int) -> list[li
         if config.num_key_value_heads % tensor or (tuning is not None and tensor > 1):
             continue
         layout = Layout(workers, tensor, spread=tuning is None, recompute=True)
-        found = footprint(config, layout, rows, length, fit.bf16, fused=True, tuning=tuning)
+        found = footprint(config, layout, rows, length, fit.bf16, fused, tuning)
         parts = (found.states, found.gathered, found.activations, found.loss, found.total)
         rows_per_s = workers * PEAK_FLOPS * USED / flops
         days = fit.steps * fit.global_batch * _row_share(params) / rows_per_s / 86_400

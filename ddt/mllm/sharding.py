@@ -66,7 +66,7 @@ def load_sharded(
     device = torch.device(mesh.device_type)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
-            config, attn_implementation=attention_kind(device), dtype=torch.float32
+            config, attn_implementation=attention_kind(device, config), dtype=torch.float32
         )
     sharded = shard_model(model, loss, mesh, bf16)
     sharded.to_empty(device=device)

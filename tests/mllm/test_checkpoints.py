@@ -22,7 +22,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ddt.mllm.build import build
+from ddt.mllm.build import attention_kind, build
 from ddt.mllm.vocabulary import Vocabulary, extend_tokenizer, text_ids, visual_token
 from tests.mllm.mllm_tiny import CODEBOOK_SIZE
 
@@ -118,3 +118,10 @@ def test_llama_3_gives_193794_ids():
     assert vocabulary == Vocabulary(128_256, 65_536, bos=128_000, eos=128_001, pad=128_001)
     assert vocabulary.size == len(tokenizer) == 193_794
     assert tokenizer.convert_tokens_to_ids(["[BOV]", "[EOV]"]) == [193_792, 193_793]
+
+
+def test_fused_attention_only_where_it_computes_the_same():
+    assert attention_kind("cuda", LlamaConfig(**SHAPE)) == "sdpa"
+    assert attention_kind("cpu", LlamaConfig(**SHAPE)) == "eager"
+    assert attention_kind("cuda", Gemma2Config(**SHAPE)) == "eager"  # its scores are bounded
+    assert attention_kind("cuda", Gemma2Config(**SHAPE, attn_logit_softcapping=None)) == "sdpa"
