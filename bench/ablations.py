@@ -163,7 +163,8 @@ def main() -> None:
         if not file.exists():
             print(f"{run.option} {run.value}, seed {run.seed}", flush=True)
             result = train_and_measure(run, options.device)
-            print("  " + ", ".join(f"{name} {value:.4g}" for name, value in result.items()), flush=True)
+            shown = [f"{name} {result[key]:.4g}" for name, (key, _) in COLUMNS.items()]
+            print("  " + ", ".join(shown), flush=True)
             unfinished = file.with_suffix(".tmp")
             unfinished.write_text(json.dumps(result))
             unfinished.replace(file)
@@ -182,7 +183,7 @@ def runs(names: list[str], seeds: list[int], steps: int) -> list[Run]:
     ]
 
 
-def train_and_measure(run: Run, device: str) -> dict[str, float]:
+def train_and_measure(run: Run, device: str) -> dict[str, Any]:
     """Trains one variant; its numbers on held-out scenes."""
     began = time.process_time()
     params = run.params
@@ -197,7 +198,12 @@ def train_and_measure(run: Run, device: str) -> dict[str, float]:
     held_out_BCHW = scenes(HELD_OUT_SCENES, HELD_OUT_SEED, params.model.image_size)
     measured = measure(tokenizer, held_out_BCHW)
     measured["codes_ce_nats"] = codes_cross_entropy(tokenizer, images_NCHW, held_out_BCHW, run.seed)
-    return measured | {"processor_s": time.process_time() - began}
+    return measured | {"processor_s": time.process_time() - began, "device": device_name(device)}
+
+
+def device_name(device: str) -> str:
+    """Of an accelerator its maker's name for it."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else "CPU"
 
 
 def scenes(count: int, seed: int, side_px: int) -> Tensor:
@@ -206,7 +212,7 @@ def scenes(count: int, seed: int, side_px: int) -> Tensor:
     return to_float(render_batch([sample_scene(rng) for _ in range(count)], side_px))
 
 
-def measure(tokenizer: DDTTokenizer, images_BCHW: Tensor) -> dict[str, float]:
+def measure(tokenizer: DDTTokenizer, images_BCHW: Tensor) -> dict[str, Any]:
     """PSNR by steps and by number of tokens, and use of the codebook."""
     codes_BT, config = tokenizer.encode(images_BCHW), tokenizer.config
 
@@ -245,23 +251,25 @@ def codes_cross_entropy(tokenizer: DDTTokenizer, train_NCHW: Tensor, held_out: T
 
 def table(every: list[Run], folder: Path, steps: int) -> str:
     """Markdown: a row a variant with finished runs, mean ± standard deviation over their seeds."""
+    files = [(run, run.file(folder)) for run in every]
+    results = [(run, json.loads(file.read_text())) for run, file in files if file.exists()]
+    devices = sorted({result["device"] for _, result in results})
     lines = [
         "# Ablations of the tokenizer",
         "",
         "Made by `bench/ablations.py`, which says what the columns are: the default tokenizer after "
         f"{steps} steps\n(warm-up {BASE['unquantized_steps']}) on {TRAIN_SCENES} scenes, one option changed "
-        "at a time. Mean ± standard deviation over the seeds.",
+        f"at a time. Mean ± standard deviation over the seeds.\nDevice: {', '.join(devices) or 'none yet'}.",
         "",
         f"| option | value | seeds | {' | '.join(COLUMNS)} | processor s |",
         f"|---|---|--:|{'--:|' * (len(COLUMNS) + 1)}",
     ]
     for option, value in dict.fromkeys((run.option, run.value) for run in every):
-        files = [run.file(folder) for run in every if (run.option, run.value) == (option, value)]
-        found = [json.loads(file.read_text()) for file in files if file.exists()]
-        if found:
-            cells = [spread([row[name] for row in found], digits) for name, digits in COLUMNS.values()]
-            cells.append(spread([row["processor_s"] for row in found], 0))
-            lines.append(f"| {option} | {value} | {len(found)} | {' | '.join(cells)} |")
+        rows = [result for run, result in results if (run.option, run.value) == (option, value)]
+        if rows:
+            cells = [spread([row[name] for row in rows], digits) for name, digits in COLUMNS.values()]
+            cells.append(spread([row["processor_s"] for row in rows], 0))
+            lines.append(f"| {option} | {value} | {len(rows)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
