@@ -48,6 +48,8 @@ def check_command_line(arguments: Sequence[str]) -> None:
         if flag == "--config" and name == "conf":
             path = Path(value)
     try:
+        if words.count("--set") > 1:  # Metaflow would take the last and drop the others
+            raise ValueError("--set is given twice; expected one, with all keys: --set 'key=value key=value'")
         params = load_params(path, options.get("--profile"), options.get("--set", "").split())
         check_language_model(params)  # hours before it is needed
         group_sizes(TokenizerJob, "train_tokenizer", params.train_tokenizer.fit, params.resources)
