@@ -56,9 +56,8 @@ def exit_codes() -> Iterator[None]:
             sys.exit(METAFLOW_EXIT_DISALLOW_RETRY)
         if isinstance(reason, MetaflowInternalError) and "terminal step" in str(reason):
             # All that Metaflow says of a run that such a step ended, and that it calls an internal error.
-            print(
-                "full_pipeline: a step could not go on, its message is above; then: resume", file=sys.stderr
-            )
+            told = "a step could not go on, see its message; then resume, or run again with other parameters"
+            print(f"full_pipeline: {told}", file=sys.stderr)
         raise
 
 

@@ -21,7 +21,12 @@ def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     log = flow.log()
     assert log.count(f"ingest.source: {tmp_path}/absent does not exist") == 1
     assert RETRIED not in log and "This failed task will not be retried." in log
-    assert log.strip().endswith("full_pipeline: a step could not go on, its message is above; then: resume")
+    assert "full_pipeline: a step could not go on, see its message;" in log.strip().splitlines()[-1]
+    # A run is resumed with its own parameters, so here the folder has to come.
+    (tmp_path / "absent").mkdir()
+    assert flow.start("resume").wait(120) == 1
+    resumed = flow.log().removeprefix(log)
+    assert "/ingest/" in resumed and f"{tmp_path}/absent does not exist" not in resumed
 
 
 def test_a_killed_step_is_tried_again(tmp_path: Path) -> None:
