@@ -339,9 +339,40 @@ def _profile_path(folder: Path, profile: str) -> Path:
     return found
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which no mapping has a key twice: PyYAML takes the last without a word."""
+
+    def __init__(self, text: str, source: str) -> None:
+        super().__init__(text)
+        self.name = source  # what marks say
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        assert node is not None
+        first: dict[str, yaml.Mark] = {}
+        for key, _ in node.value:
+            # A key that is itself a list or a mapping is refused later: keys are names.
+            mark = first.setdefault(str(key.value), key.start_mark)
+            if mark is not key.start_mark:
+                raise ConfigError(
+                    f"{self.name}, line {key.start_mark.line + 1}: {key.value} is given twice, "
+                    f"first on line {mark.line + 1}"
+                )
+        return node
+
+
+def _load_yaml(text: str, source: str) -> Any:
+    """The content of `text`; `source` names it in errors."""
+    loader = _Loader(text, source)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = _load_yaml(path.read_text(), str(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -356,7 +387,7 @@ def _parse_override(override: str) -> dict[str, Any]:
     if not equals or not name.strip():
         raise ConfigError(f"override {override!r}: expected section.key=value")
     try:
-        value: Any = yaml.safe_load(text)
+        value = _load_yaml(text, f"override {override!r}")
     except yaml.YAMLError:
         raise ConfigError(f"override {override!r}: the value is not valid YAML") from None
     for part in reversed(name.strip().split(".")):

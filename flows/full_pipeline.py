@@ -20,7 +20,14 @@ os.environ.setdefault("METAFLOW_USER", os.environ.get("USER") or "ddt")  # Metaf
 from metaflow import Config, FlowSpec, Parameter, card, retry, step  # noqa: E402
 
 from flows.cards import show_summary  # noqa: E402
-from flows.support import check_command_line, finish_run, read_settings, run_step, start_run  # noqa: E402
+from flows.support import (  # noqa: E402
+    check_command_line,
+    exit_codes,
+    finish_run,
+    read_settings,
+    run_step,
+    start_run,
+)
 
 
 class FullPipeline(FlowSpec):
@@ -132,4 +139,5 @@ class FullPipeline(FlowSpec):
 
 if __name__ == "__main__":
     check_command_line(sys.argv[1:])
-    FullPipeline()
+    with exit_codes():
+        FullPipeline()

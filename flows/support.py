@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from metaflow import current
-from metaflow.exception import MetaflowException
+from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException, MetaflowInternalError
 
 from ddt.config import build
 from ddt.params import Params, Resources, load_params, overlay
@@ -21,6 +21,7 @@ from flows.cards import show_report
 from pipelines import tracking
 from pipelines.cluster import begin_shared, local_cpus
 from pipelines.dvc_record import record
+from pipelines.failures import is_mistake
 from pipelines.graph import STAGES, beside, longest_chain
 from pipelines.language_model import check_language_model
 from pipelines.report import Report
@@ -32,9 +33,32 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class StepFailed(MetaflowException):
-    """A user's mistake or bad data: Metaflow prints it as one line, without a traceback."""
+    """What is told in one line: Metaflow prints it without a traceback, and retries the step."""
 
     headline = "Step failed"
+
+
+class Mistake(StepFailed):
+    """A user's mistake or bad data: it would only come again, so the step is not retried."""
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Around Metaflow's command line: a step that a mistake ended exits with the code that it never retries.
+
+    Metaflow itself exits with 1 for every exception, from inside its handler: it is the context of the exit.
+    """
+    try:
+        yield
+    except SystemExit as ended:
+        reason = ended.__context__
+        if isinstance(reason, Mistake):
+            sys.exit(METAFLOW_EXIT_DISALLOW_RETRY)
+        if isinstance(reason, MetaflowInternalError) and "terminal step" in str(reason):
+            # All that Metaflow says of a run that such a step ended, and that it calls an internal error.
+            told = "a step could not go on, see its message; then resume, or run again with other parameters"
+            print(f"full_pipeline: {told}", file=sys.stderr)
+        raise
 
 
 def check_command_line(arguments: Sequence[str]) -> None:
@@ -48,6 +72,8 @@ def check_command_line(arguments: Sequence[str]) -> None:
         if flag == "--config" and name == "conf":
             path = Path(value)
     try:
+        if words.count("--set") > 1:  # Metaflow would take the last and drop the others
+            raise ValueError("--set is given twice; expected one, with all keys: --set 'key=value key=value'")
         params = load_params(path, options.get("--profile"), options.get("--set", "").split())
         check_language_model(params)  # hours before it is needed
         group_sizes(TokenizerJob, "train_tokenizer", params.train_tokenizer.fit, params.resources)
@@ -66,11 +92,12 @@ def _split(argument: str) -> list[str]:
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """A user's mistake ends the step in one line."""
+    """A user's mistake, or a failure of the system, ends the step in one line."""
     try:
         yield
     except (ValueError, OSError) as error:
-        raise StepFailed(" ".join(str(error).split())) from None
+        kind = Mistake if is_mistake(error) else StepFailed
+        raise kind(" ".join(str(error).split())) from None
 
 
 def read_settings(conf: Mapping[str, Any], profile: str, overrides: str) -> dict[str, Any]:

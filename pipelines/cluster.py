@@ -21,6 +21,7 @@ from typing import Any
 
 from ddt.params import Resources
 from ddt.progress import Progress
+from pipelines.failures import is_mistake
 from pipelines.overhead import count, overhead
 from pipelines.shared_cluster import REPOSITORY, ClusterError, leave_with, shared_address, start_holder
 
@@ -47,6 +48,10 @@ class UnitError(RuntimeError):
 
 class UnitInputError(UnitError, ValueError):
     """The same, where the reason is the user's input: one line, no traceback."""
+
+
+class UnitSystemError(UnitError, OSError):
+    """The same, where the reason is a disk, the network or a store: one line as well, and it may pass."""
 
 
 @contextlib.contextmanager
@@ -188,6 +193,7 @@ class _Actor:
             answer["error"] = {
                 "reason": reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}",
                 "user": isinstance(error, ValueError | OSError),  # their input, or a disk that is full
+                "mistake": is_mistake(error),
                 "trace": traceback.format_exc(),
                 "unit": unit.get("unit", str(unit)[:80]),
             }
@@ -265,7 +271,8 @@ def _actors(units: int, resources: Resources) -> int:
 
 
 def _unit_error(stage: str, error: dict[str, Any]) -> UnitError:
+    told = f"{stage}, unit {error['unit']}: {error['reason']}"
     if error["user"]:
-        return UnitInputError(f"{stage}, unit {error['unit']}: {error['reason']}")
+        return (UnitInputError if error["mistake"] else UnitSystemError)(told)
     print(error["trace"], file=sys.stderr)
-    return UnitError(f"{stage}, unit {error['unit']}: {error['reason']}")
+    return UnitError(told)

@@ -25,6 +25,7 @@ from ddt.params import Resources
 from ddt.progress import Progress
 from pipelines.cluster import connect, is_own_cluster
 from pipelines.collector import Collector
+from pipelines.failures import is_mistake
 from pipelines.overhead import count
 
 POLL_S = 0.5
@@ -41,6 +42,10 @@ class TrainingError(RuntimeError):
 
 class TrainingInputError(TrainingError, ValueError):
     """The same, where the reason is the user's input."""
+
+
+class TrainingSystemError(TrainingError, OSError):
+    """The same, where the reason is a disk, the network or a store: it may pass."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,8 @@ def train(
     `on_metrics(step, metrics)` is called in this process as metrics come; progress goes to stderr. A lost
     worker restarts all of them, at most `resources.max_failures` times (-1: always), with as many as fit of
     the `sizes` that the job can be shared among: ascending, the last of them `resources.train_workers`.
-    Raises TrainingInputError for a ValueError of the job, TrainingError for anything else that ends it.
+    Raises TrainingInputError for a ValueError of the job, TrainingSystemError for an OSError or one of the
+    store, TrainingError for anything else that ends it.
     """
     with connect(resources):
         import ray
@@ -206,6 +212,7 @@ def _work(config: dict[str, Any]) -> None:
             "kind": type(error).__name__,
             "reason": " ".join(str(error).split()),
             "user": isinstance(error, ValueError | OSError),
+            "mistake": is_mistake(error),
             "trace": traceback.format_exc(),
         }
         ends = ray.get(collector.fail.remote(failure, may_pass))
@@ -291,6 +298,7 @@ def _brief(error: Exception | None) -> str:
 
 def _failure(label: str, failure: dict[str, Any]) -> TrainingError:
     if failure["user"]:
-        return TrainingInputError(f"{label}: {failure['reason']}")
+        kind = TrainingInputError if failure["mistake"] else TrainingSystemError
+        return kind(f"{label}: {failure['reason']}")
     logger.error("%s", failure["trace"])
     return TrainingError(f"{label}: {failure['kind']}: {failure['reason']}")

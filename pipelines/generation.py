@@ -10,13 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ddt.eval.benchmark import batches
 from ddt.eval.official import Case, Official, open_benchmark
-from ddt.eval.official.case import Made
+from ddt.eval.official.case import Answered, Made
 from ddt.eval.official.files import digest_of as file_digest
 from ddt.eval.official.files import write_whole
 from ddt.eval.official.run import COMPLETE_FILES
@@ -70,9 +70,9 @@ class GenerationWorker(UnitWorker):
         path.write_text(json.dumps(made))
         return Output(path, len(made))
 
-    def _kept(self, result: Made) -> dict[str, str]:
-        if isinstance(result, str):
-            return {"text": result}
+    def _kept(self, result: Made) -> dict[str, Any]:
+        if isinstance(result, Answered):
+            return asdict(result)
         digest = hashlib.sha256(result).hexdigest()
         key = f"images/{digest[:2]}/{digest}.png"
         self.store.put_if_absent(key, result)
@@ -143,7 +143,7 @@ def _lay_out(
     """Put those of a unit's outputs in place that are absent, and take them out of `absent`."""
     stored = json.loads(store.get_bytes(key))
     made: dict[str, Made] = {
-        name: found["text"] if "text" in found else store.get_bytes(found["image"])
+        name: Answered(**found) if "text" in found else store.get_bytes(found["image"])
         for name, found in stored.items()
         if name in absent
     }

@@ -64,7 +64,7 @@ def client(tracking: Tracking) -> Any:
         made = mlflow.MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
         made.get_experiment_by_name(tracking.experiment)
     except (MlflowException, SQLAlchemyError) as error:
-        raise ValueError(f"tracking.uri = {tracking.uri}: {str(error).strip().splitlines()[0]}") from None
+        raise ValueError(f"tracking.uri = {tracking.uri}: {str(error).strip().splitlines()[0]}") from error
     return made
 
 
@@ -90,7 +90,7 @@ def require_place(uri: str) -> None:
         where = f" ({error.filename})" if error.filename else ""
         raise ValueError(
             f"tracking.uri = {uri}: {getattr(cause, 'strerror', None) or cause}{where}"
-        ) from None
+        ) from error
 
 
 def _beginning(path: Path) -> bytes:

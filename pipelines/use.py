@@ -49,6 +49,7 @@ def edit(params: Params, arguments: argparse.Namespace) -> None:
     output = checked_drawing(arguments)
     image = read_image(arguments.image)
     model = load(params, arguments.model)
+    tell_fitted([arguments.image], [image], model.image_tokenizer)
     count = arguments.num_images
     seeds = list(range(arguments.seed, arguments.seed + count))
     with drawing(model, count, output, arguments) as on_token:
@@ -122,11 +123,14 @@ def chat(params: Params, arguments: argparse.Namespace) -> None:
     from ddt.mllm.chat import Chat
     from ddt.mllm.conversations import IMAGE
 
-    talk, drawn = Chat(load(params, arguments.model), arguments.seed), 0
+    model, drawn = load(params, arguments.model), 0
+    talk = Chat(model, arguments.seed)
     for line in lines:
         if not line.strip():
             continue
-        images = [read_image(path) for path in SHOWN_IMAGE.findall(line)]
+        paths = SHOWN_IMAGE.findall(line)
+        images = [read_image(path) for path in paths]
+        tell_fitted(paths, images, model.image_tokenizer)
         reply = talk.say(SHOWN_IMAGE.sub(IMAGE, line).strip(), images)
         text = reply.text
         for image in reply.images:
@@ -139,14 +143,18 @@ def chat(params: Params, arguments: argparse.Namespace) -> None:
 def caption(params: Params, arguments: argparse.Namespace) -> None:
     """Print a caption for each image, with its path where there are several."""
     images = [read_image(path) for path in arguments.images]
-    for path, text in zip(arguments.images, load(params, arguments.model).caption(images), strict=True):
+    model = load(params, arguments.model)
+    tell_fitted(arguments.images, images, model.image_tokenizer)
+    for path, text in zip(arguments.images, model.caption(images), strict=True):
         print(f"{path}: {text}" if len(images) > 1 else text)
 
 
 def ask(params: Params, arguments: argparse.Namespace) -> None:
     """Print the answer to one question about one image."""
     image = read_image(arguments.image)
-    print(load(params, arguments.model).answer([image], [arguments.question])[0])
+    model = load(params, arguments.model)
+    tell_fitted([arguments.image], [image], model.image_tokenizer)
+    print(model.answer([image], [arguments.question])[0])
 
 
 def reconstruct(params: Params, arguments: argparse.Namespace) -> None:
@@ -159,6 +167,7 @@ def reconstruct(params: Params, arguments: argparse.Namespace) -> None:
     output = checked_output(arguments)
     images = [read_image(path) for path in arguments.images]
     tokenizer = load_tokenizer(params, arguments.model)
+    tell_fitted(arguments.images, images, tokenizer)
     options: dict[str, Any] = {}
     if arguments.renderer is not None:
         options["renderer"] = load_renderer(tokenizer, arguments.renderer)
@@ -189,6 +198,7 @@ def interpolate(params: Params, arguments: argparse.Namespace) -> None:
     output = checked_output(arguments)
     images = [read_image(arguments.first), read_image(arguments.second)]
     tokenizer = load_tokenizer(params, arguments.model)
+    tell_fitted([arguments.first, arguments.second], images, tokenizer)
     slices = parse_slices(arguments.tokens, tokenizer.config.num_tokens)
     pixels_BCHW = to_pixels(images, tokenizer.config.image_size)
     codes_2T = tokenizer.encode(pixels_BCHW)
@@ -203,6 +213,17 @@ def interpolate(params: Params, arguments: argparse.Namespace) -> None:
     ]
     row = torch.stack([pixels_BCHW[:1], *decoded, pixels_BCHW[1:]], dim=1)
     save(image_grid(row, arguments.scale), output)
+
+
+def tell_fitted(paths: Sequence[str], images: Sequence[Image.Image], tokenizer: ImageTokenizer) -> None:
+    """Say on stderr what is used of each picture that the tokenizer does not take as it is."""
+    side = tokenizer.config.image_size
+    for path, image in zip(paths, images, strict=True):
+        middle = min(image.size)
+        part = "" if image.width == image.height else f" its middle {middle} x {middle}"
+        scaled = "" if middle == side else f" at {side} x {side}"
+        if part or scaled:
+            print(f"{path}: {image.width} x {image.height},{part} is used{scaled}", file=sys.stderr)
 
 
 def parse_slices(text: str, num_tokens: int) -> list[tuple[int, int]]:

@@ -65,13 +65,17 @@ class Flow:
 
     def kill_when(self, process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
         """SIGKILL the flow and its steps as soon as `ready`."""
+        self.wait_for(process, ready)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def wait_for(self, process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
+        """Return as soon as `ready`, while the flow runs."""
         limit = time.monotonic() + LIMIT_S
         while not ready():
             assert process.poll() is None, f"the flow ended before it could be killed\n{self.log()[-4000:]}"
             assert time.monotonic() < limit, self.log()[-4000:]
             time.sleep(0.05)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
     def files(self, pattern: str) -> list[Path]:
         return sorted((self.folder / "store").glob(pattern))

@@ -19,6 +19,10 @@ from flows.support import StepFailed, check_command_line, read_settings  # noqa:
         (["run", "--profile=smoke", "--set=select.keep=many"], "select.keep = 'many': expected a whole"),
         (["run", "--set=tracking.uri=http://127.0.0.1:9"], "tracking.uri = http://127.0.0.1:9: Connection"),
         (["run", "--set=score.model=./clip"], "score.model = ./clip: no such folder; expected one, a hub id"),
+        (
+            ["run", "--set", "select.keep=9", "--set=select.seed=1"],
+            "--set is given twice; expected one, with",
+        ),
         (["--config", "conf", "/no/params.yaml", "run"], "/no/params.yaml: cannot be read"),
     ],
 )

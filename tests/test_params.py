@@ -106,6 +106,30 @@ def test_a_wrong_override_is_named(overrides: list[str], message: str) -> None:
         load_params(PARAMS, overrides=overrides)
 
 
+def test_a_key_given_twice_is_named(tmp_path: Path) -> None:
+    twice = tmp_path / "twice.yaml"
+    twice.write_text("select:\n  keep: 1\n  seed: 2\n  keep: 3\n")
+    with pytest.raises(ConfigError, match=r"twice.yaml, line 4: keep is given twice, first on line 2$"):
+        load_params(PARAMS, str(twice))
+    twice.write_text(PARAMS.read_text() + "\nselect:\n  keep: 1\n")
+    with pytest.raises(ConfigError, match=r"twice.yaml, line \d+: select is given twice, first on line \d+$"):
+        load_params(twice)
+    with pytest.raises(ConfigError, match=r"override 'finetune.mix=.*', line 1: vqa is given twice"):
+        load_params(PARAMS, overrides=["finetune.mix={vqa: 1, vqa: 2}"])
+
+
+def test_a_merged_mapping_may_be_overridden(tmp_path: Path) -> None:
+    profile = tmp_path / "merged.yaml"
+    profile.write_text("select: &all {keep: 7, seed: 1}\n")
+    params = load_params(PARAMS, str(profile))
+    profile.write_text("select: {<<: {keep: 7, seed: 1}, keep: 8}\n")
+    assert (params.select.keep, load_params(PARAMS, str(profile)).select.keep) == (7, 8)
+
+
+def test_of_two_overrides_of_a_key_the_last_counts() -> None:
+    assert load_params(PARAMS, overrides=["select.keep=7", "select.keep=8"]).select.keep == 8
+
+
 def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent.yaml: cannot be read"):
         load_params(tmp_path / "absent.yaml")

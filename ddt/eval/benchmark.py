@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -24,6 +24,7 @@ Case = dict[str, Any]
 Row = dict[str, Any]
 T = TypeVar("T")
 
+NOT_SEEN = "question without the picture"  # the floor of questions, by a plain grey picture
 UNSEEN_SHARE = 0.25  # of cases that show a (colour, shape) combination held out of all training data
 
 
@@ -167,6 +168,14 @@ def mean_score(
         ceiling=None if ceiling is None else float(np.mean(np.asarray(ceiling, float))),
         floor=named.get(best), floor_is=best, higher_is_better=higher_is_better,
     )  # fmt: skip
+
+
+def with_floor(score: Score, floor: float, floor_is: str) -> Score:
+    """The score with one more baseline beside it, which is its floor where it is the best of them."""
+    better = max if score.higher_is_better else min
+    if score.floor is not None and better(score.floor, floor) == score.floor:
+        return score
+    return replace(score, floor=floor, floor_is=floor_is)
 
 
 def grouped_scores(

@@ -13,6 +13,12 @@ CELL_PX = 128  # small pictures are enlarged to this, so that 32 px can be seen 
 TEXT_PX = 12
 MAX_TEXT_LINES = 3
 PAD_PX = 6
+BLANK_GREY = 128  # of the picture that shows nothing
+
+
+def blank(side_px: int) -> Image.Image:
+    """A plain grey picture: what a model is shown that is asked without a picture."""
+    return Image.new("RGB", (side_px, side_px), (BLANK_GREY,) * 3)
 
 
 def grid(

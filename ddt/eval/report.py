@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from ddt.eval.benchmark import Row, Score
+from ddt.eval.benchmark import NOT_SEEN, Row, Score
 from ddt.eval.compare import Line, beside_the_paper, result_remarks, to_json
 from ddt.eval.page import to_html
 from ddt.eval.paper import Table
@@ -77,10 +77,21 @@ def official_result(result: Mapping[str, Any]) -> Result:
         result["benchmark"],
         f"{result['benchmark']}, official files",
         protocol,
-        {name: Score(**score) for name, score in result["scores"].items()},
+        _with_blind(result),
         [_example_row(example, 1.0) for example in result["examples"]["right"]],
         [_example_row(example, 0.0) for example in result["examples"]["wrong"]],
     )
+
+
+def _with_blind(result: Mapping[str, Any]) -> dict[str, Score]:
+    """The scores, each with the one that the model has without the picture under it, where it was asked."""
+    blind = result.get("without_the_picture", {})
+    scores = {}
+    for name, score in result["scores"].items():
+        scores[name] = Score(**score)
+        if name in blind:
+            scores[f"{name}, {NOT_SEEN}"] = Score(**blind[name])
+    return scores
 
 
 def _example_row(example: Mapping[str, Any], correct: float) -> Row:

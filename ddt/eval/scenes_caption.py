@@ -25,8 +25,7 @@ from ddt.eval.benchmark import (
 )
 from ddt.eval.metrics import cider
 from ddt.eval.metrics.caption import HIGHEST
-from ddt.eval.pictures import png_bytes
-from ddt.eval.scenes_questions import BLANK_GREY
+from ddt.eval.pictures import BLANK_GREY, png_bytes
 from ddt.eval.statistics import SHARE, shuffled_partners
 from ddt.scenes.photo import photograph
 from ddt.scenes.sample import sample_scene

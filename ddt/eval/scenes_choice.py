@@ -24,9 +24,8 @@ from ddt.eval.benchmark import (
     task_groups,
 )
 from ddt.eval.metrics import seed_rank
-from ddt.eval.pictures import png_bytes
+from ddt.eval.pictures import BLANK_GREY, png_bytes
 from ddt.eval.ranking import option_losses
-from ddt.eval.scenes_questions import BLANK_GREY
 from ddt.scenes.photo import photograph
 from ddt.scenes.questions import ANSWERS, open_question
 from ddt.scenes.sample import sample_scene

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ddt.eval.benchmark import UNSEEN_SHARE, Case, Row, Score, column, ordered
+from ddt.eval.benchmark import NOT_SEEN, UNSEEN_SHARE, Case, Row, Score, column, ordered
 from ddt.eval.metrics import mme, mme_parse
 from ddt.eval.scenes_questions import Asked
 from ddt.eval.statistics import bootstrap
@@ -94,7 +94,7 @@ def _mme_score(rows: Sequence[Row], blind: Sequence[str], members: dict[str, np.
     low, high = bootstrap(resampled, strata, seed, (0.0, BEST * len(members)))
     floors = {
         "always yes": perception(["yes"] * len(rows)),
-        "question without the picture": perception(blind),
+        NOT_SEEN: perception(blind),
     }
     best = max(floors, key=lambda name: floors[name])
     ceiling = perception([row["expected"] for row in rows])

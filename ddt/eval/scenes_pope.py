@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from ddt.eval.benchmark import (
+    NOT_SEEN,
     UNSEEN_SHARE,
     Case,
     Row,
@@ -78,7 +79,7 @@ class POPE(Asked):
         correct = np.array([row["correct"] for row in rows])
         floors = {
             "always yes": np.array([float(label == "yes") for label in labels]),
-            "question without the picture": np.array(list(map(self.score, labels, blind))),
+            NOT_SEEN: np.array(list(map(self.score, labels, blind))),
         }
         groups = seen_groups(rows, "pope/accuracy")
         scores |= grouped_scores(
@@ -108,7 +109,7 @@ def _f1_score(
         return np.mean([2 * tp / np.maximum(total, 1) for tp, total in zip(right, both, strict=True)], axis=0)
 
     low, high = bootstrap(resampled, members, seed)
-    floors = {"always yes": f1(["yes"] * len(labels)), "question without the picture": f1(blind)}
+    floors = {"always yes": f1(["yes"] * len(labels)), NOT_SEEN: f1(blind)}
     best = max(floors, key=lambda name: floors[name])
     n = sum(len(found) for found in members)
     return Score(f1(answers), low, high, n, ceiling=f1(labels), floor=floors[best], floor_is=best)

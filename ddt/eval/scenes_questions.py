@@ -10,12 +10,10 @@ import numpy as np
 from PIL import Image
 
 from ddt.eval.benchmark import Benchmark, Case, Row, make_case, make_row
-from ddt.eval.pictures import png_bytes
+from ddt.eval.pictures import blank, png_bytes
 from ddt.scenes.photo import photograph
 from ddt.scenes.questions import Question
 from ddt.scenes.world import Scene, scene_from_dict
-
-BLANK_GREY = 128
 
 
 class Asked(Benchmark):
@@ -24,10 +22,9 @@ class Asked(Benchmark):
     def run_batch(self, model: Any, cases: Sequence[Case]) -> list[Row]:
         pictures = [self._picture(case) for case in cases]
         images = [Image.fromarray(picture) for picture in pictures]
-        blank = Image.new("RGB", (self.image_size, self.image_size), (BLANK_GREY,) * 3)
         asked, seeds = [case["prompt"] for case in cases], [case["seed"] for case in cases]
         answers = model.answer(images, asked, seed=seeds)
-        blind = model.answer([blank] * len(cases), asked, seed=seeds)
+        blind = model.answer([blank(self.image_size)] * len(cases), asked, seed=seeds)
         return [
             self._row(case, picture, answer, guess)
             for case, picture, answer, guess in zip(cases, pictures, answers, blind, strict=True)

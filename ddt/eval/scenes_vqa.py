@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from ddt.eval.benchmark import (
+    NOT_SEEN,
     UNSEEN_SHARE,
     Case,
     Row,
@@ -70,7 +71,7 @@ class VQA(Asked):
             "most frequent answer": np.array(
                 [self.score(row["expected"], guess) for row, guess in zip(rows, guesses, strict=True)]
             ),
-            "question without the picture": np.array(blind),
+            NOT_SEEN: np.array(blind),
         }
         ceiling = np.array([self.score(row["expected"], row["expected"]) for row in rows])
         correct = np.array([row["correct"] for row in rows])

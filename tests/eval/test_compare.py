@@ -7,7 +7,8 @@ import pytest
 from ddt.eval.benchmark import Score
 from ddt.eval.compare import NOT_RUN, beside_the_paper, result_remarks, text_rows, to_json
 from ddt.eval.paper import OURS, TABLES
-from ddt.eval.report import Evaluation, write_html
+from ddt.eval.report import Evaluation, official_result, write_html
+from ddt.eval.results import score_table
 
 RESULT = {
     "benchmark": "seed",
@@ -87,6 +88,13 @@ def test_an_official_result_tells_what_is_different():
     assert "another model: abababababababab" in result_remarks(known, "cd" * 32)
     found = [each for each in to_json(beside_the_paper({}, "", [RESULT])) if each["metric"] == "SEED-Bench"]
     assert json.loads(json.dumps(found))[0]["official"][0]["name"] == "seed/all"
+
+
+def test_the_page_has_what_is_right_without_the_picture(tmp_path):
+    score = Score(0.31, 0.27, 0.35, 100, floor=0.26, floor_is="always B").to_dict()
+    asked = official_result(RESULT | {"without_the_picture": {"seed/all": score}})
+    assert list(asked.scores) == ["seed/all", "seed/all, question without the picture", "seed/image"]
+    assert score_table(asked.scores)[2][1:] == ["0.310", "0.270 to 0.350", "100", "0.260 (always B)", ""]
 
 
 def test_the_page_shows_official_results(tmp_path):

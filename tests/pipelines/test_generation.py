@@ -21,6 +21,7 @@ FAKE = FakeModel(answers={"": "a dog"})
 def one_process(monkeypatch):
     """No Ray: units are done here, by a fake model."""
     FAKE.asked.clear()
+    FAKE.guessed.clear()
     monkeypatch.setattr(generation, "connect", lambda resources: contextlib.nullcontext())
     monkeypatch.setattr(generation, "load_model", lambda folder, tokenizer_only: FAKE)
     monkeypatch.setattr(generation, "UNIT_CASES", 8)
@@ -113,3 +114,8 @@ def test_answers_are_kept_in_their_units(params, tmp_path, monkeypatch):
     assert make(params, request) == 2 and len(FAKE.asked) == 10
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results == [{"question_id": k, "answer": "a dog"} for k in range(10)]
+    # What was said to a grey picture is kept and laid out with it, and made no more often.
+    blind = json.loads((tmp_path / "out" / "without_picture" / "results.json").read_text())
+    assert blind == [{"question_id": k, "answer": "no"} for k in range(10)] and len(FAKE.guessed) == 10
+    (tmp_path / "out" / "answers.jsonl").unlink()
+    assert make(params, request) == 0 and len(FAKE.guessed) == 10

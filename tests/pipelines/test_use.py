@@ -93,6 +93,32 @@ def test_edit_draws_several(model, tmp_path, capsys):
     assert Image.open(output).size == (32, 16)
 
 
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        ((16, 16), ""),
+        ((40, 40), "40 x 40, is used at 16 x 16"),
+        ((64, 48), "64 x 48, its middle 48 x 48 is used at 16 x 16"),
+        ((16, 20), "16 x 20, its middle 16 x 16 is used"),
+    ],
+)
+def test_what_is_used_of_a_picture_is_told(model, tmp_path, capsys, size, told):
+    path, out = str(tmp_path / "in.png"), str(tmp_path / "out.png")
+    Image.new("RGB", size, "red").save(path)
+    for asked in (
+        ("edit", path, "make it blue", "-o", out),
+        ("caption", path),
+        ("ask", path, "what is it?"),
+        ("reconstruct", path, "-o", out),
+        ("interpolate", path, path, "--tokens", "0:1", "-o", out),
+        ("chat", f"<image {path}> hi", "-o", str(tmp_path)),
+    ):
+        run(*asked, "--model", model)
+        lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(path)]
+        pictures = 2 if asked[0] == "interpolate" else 1
+        assert lines == ([f"{path}: {told}"] * pictures if told else []), asked[0]
+
+
 def test_chat_reads_lines_and_writes_pictures(model, tmp_path, monkeypatch, capsys):
     Image.new("RGB", (20, 20), "red").save(tmp_path / "in.png")
     (tmp_path / "out").mkdir()

@@ -1,7 +1,9 @@
 """Benchmarks whose outputs are texts: captions and answers.
 
 While a model answers, each answer goes to a journal beside the results, so that an interrupted run goes on
-where it stopped; the official results file is written once all are there.
+where it stopped; the official results file is written once all are there. Each question is asked twice: about
+its picture, and about a plain grey one. The second answers, in the same official form in a folder of their
+own, are the floor: what a model gets right without looking.
 """
 
 from __future__ import annotations
@@ -10,20 +12,31 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+from PIL import Image
 
 from ddt.data.decode import read_image
-from ddt.eval.official.case import Case, Made, Official
+from ddt.eval.official.case import Answered, Case, Made, Official
 from ddt.eval.official.files import json_lines, one_line
 from ddt.eval.official.problems import Problems
+from ddt.eval.pictures import blank
 
 JOURNAL = "answers.jsonl"
+BLIND = "without_picture"  # folder of the answers about a plain grey picture
+BLANK_SIDE_PX = 64  # a model resizes it to what it takes
 Prediction = tuple[str, str, Any]  # where it stands, its case's id, and what should be a text
 
 
 class Asked(Official):
-    """Each case has one text; `read_results` and `write_results` know the official file."""
+    """Each case has one text; `read_results` and `write_results` know the official file.
+
+    `blind`: whether everything is asked about a plain grey picture as well.
+    """
+
+    blind: ClassVar[bool] = True
 
     @abstractmethod
     def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
@@ -37,9 +50,8 @@ class Asked(Official):
         """What the model is asked."""
         return case.text
 
-    def answer(self, model: Any, cases: Sequence[Case]) -> list[str]:
-        """The model's texts for some cases."""
-        images = [read_image(self.image_path(case.image)) for case in cases]
+    def answer(self, model: Any, cases: Sequence[Case], images: Sequence[Image.Image]) -> list[str]:
+        """The model's texts for some cases, about these pictures."""
         return model.answer(images, [self.prompt(case) for case in cases])
 
     def found(self, outputs: Path, problems: Problems) -> dict[str, str]:
@@ -61,16 +73,40 @@ class Asked(Official):
                 problems.add("missing prediction", f"{outputs} for {case.where}: {key!r}")
         return found
 
+    def without_picture(
+        self, outputs: Path, found: Mapping[str, Any], problems: Problems
+    ) -> Mapping[str, Any]:
+        folder = outputs / BLIND
+        if not (self.blind and folder.is_dir()):
+            return {}
+        try:
+            answers = {key: text for _, key, text in self.read_results(folder, Problems())}
+        except ValueError as error:
+            problems.add("answers without the picture that can't be read: no such floor", str(error), False)
+            return {}
+        absent = [key for key in found if not isinstance(answers.get(key), str)]
+        for key in absent:
+            problems.add("question not asked without its picture: no such floor", f"{folder}: {key!r}", False)
+        return {} if absent else {key: answers[key] for key in found}
+
     def missing(self, outputs: Path) -> list[Case]:
-        texts = _journal(outputs)
-        return [case for case in self.cases if case.id not in texts]
+        answers = _journal(outputs)
+        return [case for case in self.cases if not self._complete(answers.get(case.id))]
+
+    def _complete(self, answer: Answered | None) -> bool:
+        return answer is not None and not (self.blind and answer.blind is None)
 
     def make(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Made]:
-        return [one_line(text).strip() for text in self.answer(model, cases)]
+        images = [read_image(self.image_path(case.image)) for case in cases]
+        texts = self.answer(model, cases, images)
+        if not self.blind:
+            return [Answered(_cleaned(text)) for text in texts]
+        guesses = self.answer(model, cases, [blank(BLANK_SIDE_PX)] * len(cases))
+        return [Answered(_cleaned(text), _cleaned(guess)) for text, guess in zip(texts, guesses, strict=True)]
 
     def place(self, outputs: Path, made: Mapping[str, Made]) -> None:
         outputs.mkdir(parents=True, exist_ok=True)
-        lines = "".join(json.dumps({"id": key, "text": text}) + "\n" for key, text in made.items())
+        lines = "".join(json.dumps({"id": key, **_plain(answer)}) + "\n" for key, answer in made.items())
         with (outputs / JOURNAL).open("a+b") as file:
             file.seek(0, os.SEEK_END)
             if file.tell() and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n":
@@ -78,12 +114,26 @@ class Asked(Official):
             file.write(lines.encode())
 
     def finish(self, outputs: Path) -> None:
-        self.write_results(outputs, _journal(outputs))
+        answers = _journal(outputs)
+        self.write_results(outputs, {key: answer.text for key, answer in answers.items()})
+        if self.blind:
+            guesses = {key: answer.blind for key, answer in answers.items() if answer.blind is not None}
+            self.write_results(outputs / BLIND, guesses)
 
 
-def _journal(outputs: Path) -> dict[str, str]:
-    """Texts by case; a line that a kill cut counts for nothing."""
+def _cleaned(text: str) -> str:
+    return one_line(text).strip()
+
+
+def _plain(answer: Made) -> dict[str, str | None]:
+    assert isinstance(answer, Answered)
+    return asdict(answer)
+
+
+def _journal(outputs: Path) -> dict[str, Answered]:
+    """Answers by case; a line that a kill cut counts for nothing."""
     path = outputs / JOURNAL
     if not path.exists():
         return {}
-    return {item["id"]: item["text"] for _, item in json_lines(path, Problems(), ("id", "text"))}
+    lines = json_lines(path, Problems(), ("id", "text"))
+    return {item["id"]: Answered(item["text"], item.get("blind")) for _, item in lines}

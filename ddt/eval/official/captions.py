@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from ddt.data.decode import read_image
 from ddt.eval.benchmark import mean_score
 from ddt.eval.metrics import cider
 from ddt.eval.metrics.caption import HIGHEST
@@ -30,6 +30,7 @@ class Captions(Asked):
     references given, so a partial set has another scale than the whole.
     """
 
+    blind = False  # captions of other pictures are the better floor
     ceiling_is = "each picture's last reference against its others, where it has several"
 
     def read(self) -> list[Case]:
@@ -62,8 +63,8 @@ class Captions(Asked):
             self.problems.add("reference with control characters", where, blocks=False)
         return Case(key, "", where, image=image, data={"references": cleaned})
 
-    def answer(self, model: Any, cases: Sequence[Case]) -> list[str]:
-        return model.caption([read_image(self.image_path(case.image)) for case in cases])
+    def answer(self, model: Any, cases: Sequence[Case], images: Sequence[Image.Image]) -> list[str]:
+        return model.caption(images)
 
     def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
         path = outputs / RESULTS

@@ -12,7 +12,16 @@ from ddt.eval.benchmark import Score
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import Scorers
 
-Made = bytes | str  # an output: a PNG, or a text
+
+@dataclass(frozen=True)
+class Answered:
+    """What a model said; `blind`: what it said to the same about a plain grey picture, None if not asked."""
+
+    text: str
+    blind: str | None = None
+
+
+Made = bytes | Answered  # an output: a PNG, or a text
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,15 @@ class Official(ABC):
     @abstractmethod
     def score(self, found: Mapping[str, Any], scorers: Scorers) -> Scored:
         """Scores of the cases that have an output."""
+
+    def without_picture(
+        self, outputs: Path, found: Mapping[str, Any], problems: Problems
+    ) -> Mapping[str, Any]:
+        """The outputs of a model that saw no picture, for each case of `found`; empty where there are none.
+
+        What keeps them from being used goes to `problems`, where it blocks nothing.
+        """
+        return {}
 
     def measure(self, case: Case, output: Any, scorers: Scorers) -> None:
         """Let the scorers' models look at one output; the scorers keep what they find for `score`.

@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ddt.eval.benchmark import batches
+from ddt.eval.benchmark import NOT_SEEN, batches, with_floor
 from ddt.eval.official.case import Judged, Official
 from ddt.eval.official.files import digest_of
 from ddt.eval.official.problems import Problems
@@ -57,10 +57,17 @@ def evaluate(benchmark: Official, outputs: Path, scorers: Scorers, partial: bool
     if not found:
         problems.refuse("no case is left to score")
     scored = benchmark.score(found, scorers)
+    guessed = benchmark.without_picture(outputs, found, problems)
+    blind = benchmark.score(guessed, scorers).scores if guessed else {}
+    scores = {
+        name: with_floor(score, blind[name].value, NOT_SEEN) if name in blind else score
+        for name, score in scored.scores.items()
+    }
     cases = benchmark.published or len(benchmark.cases)
     return {
         "benchmark": benchmark.name,
-        "scores": {name: score.to_dict() for name, score in scored.scores.items()},
+        "scores": {name: score.to_dict() for name, score in scores.items()},
+        "without_the_picture": {name: score.to_dict() for name, score in blind.items()},
         "coverage": {"scored": len(found), "cases": cases, "share": len(found) / cases},
         "problems": problems.to_dict(),
         "settings": dict(benchmark.settings),

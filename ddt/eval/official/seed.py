@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from ddt.data.decode import read_image
 from ddt.eval.benchmark import mean_score
 from ddt.eval.metrics import seed_letter, seed_rank
 from ddt.eval.metrics.seed import LETTERS
@@ -66,10 +66,10 @@ class SEEDBench(Asked):
     def prompt(self, case: Case) -> str:
         return LETTER_PROMPT.format(**case.data)
 
-    def answer(self, model: Any, cases: Sequence[Case]) -> list[str]:
+    def answer(self, model: Any, cases: Sequence[Case], images: Sequence[Image.Image]) -> list[str]:
         if self.settings["answers"] == "letter":
-            return super().answer(model, cases)
-        codes = model.encode([read_image(self.image_path(case.image)) for case in cases])
+            return super().answer(model, cases, images)
+        codes = model.encode(images)
         return [
             seed_rank(option_losses(model, codes_T, case.text, [case.data[option] for option in OPTIONS]))
             for codes_T, case in zip(codes, cases, strict=True)

@@ -60,6 +60,7 @@ def test_pope_goes_on_after_an_interrupt_and_writes_json_lines(pope, images, tmp
     second = FakeModel(answers)
     benchmark = open_benchmark("pope", pope, images)
     assert generate(benchmark, second, out, 2) == 4 == len(second.asked)
+    assert second.guessed == second.asked  # each once more, about a grey picture
     assert second.asked[0].endswith("Answer the question using a single word or phrase.")
     lines = (out / "coco_pope_random_answers.json").read_text().splitlines()
     assert json.loads(lines[2]) == {"question": POPE_LINES[2]["text"], "answer": "Yes, a dog"}
@@ -67,6 +68,24 @@ def test_pope_goes_on_after_an_interrupt_and_writes_json_lines(pope, images, tmp
     assert value(result, "pope/coco_pope_random/accuracy") == 0.75
     assert value(result, "pope/f1") == pytest.approx(0.8) == value(result, "pope/f1_of_all")
     assert result["scores"]["pope/f1"]["floor"] == pytest.approx(2 / 3)
+
+
+def test_pope_without_the_picture(pope, images, tmp_path):
+    out = tmp_path / "out"
+    right = {"snowboard": "yes", "car": "no", "dog": "no", "cat": "yes"}
+    generate(open_benchmark("pope", pope, images), FakeModel(right), out, 4)
+    written = (out / "without_picture" / "coco_pope_popular_answers.json").read_text().splitlines()
+    assert [json.loads(line)["answer"] for line in written] == ["no"] * 4
+    result = evaluate(open_benchmark("pope", pope, images), out, SCORERS)
+    blind = result["without_the_picture"]
+    accuracy = blind["pope/coco_pope_random/accuracy"]
+    assert accuracy["value"] == 0.5 and accuracy["low"] < 0.5 < accuracy["high"]
+    assert blind["pope/f1"]["value"] == 0
+    # The better of the two baselines is the floor: "no" finds nothing, "yes" half.
+    assert result["scores"]["pope/f1"]["floor_is"] == "always yes"
+    generate(open_benchmark("pope", pope, images), FakeModel(right, blind="yes"), tmp_path / "yes", 4)
+    f1 = evaluate(open_benchmark("pope", pope, images), tmp_path / "yes", SCORERS)["scores"]["pope/f1"]
+    assert f1["floor"] == pytest.approx(2 / 3)
 
 
 def test_pope_answers_are_by_place(pope, images, tmp_path):
@@ -108,6 +127,7 @@ def test_mme_writes_its_tables(mme, tmp_path):
     result = evaluate(benchmark, out, SCORERS)
     assert value(result, "mme/existence") == 75 + 50 == value(result, "mme/perception")
     assert result["scores"]["mme/perception"]["floor"] == 50
+    assert result["without_the_picture"]["mme/perception"]["value"] == 50
     assert "mme/cognition" not in result["scores"]
 
 
@@ -151,9 +171,34 @@ def test_vqa_by_type(vqa, images, tmp_path):
     assert value(result, "vqav2/question_type/how many") == pytest.approx(0.6)
     assert value(result, "vqav2/answer_type/other") == 1
     assert result["scores"]["vqav2/accuracy"]["floor_is"] == "always 'black'"
+    # "3" is right by eight people, "black" by ten in the other question
+    guesser = FakeModel({"cat": "Black.", "dogs": "two"}, blind="3")
+    generate(benchmark, guesser, tmp_path / "three", 2)
+    score = evaluate(benchmark, tmp_path / "three", SCORERS)["scores"]["vqav2/answer_type/number"]
+    assert (score["floor"], score["floor_is"]) == (1, "question without the picture")
     okvqa = FakeModel({"": "black"})
     generate(open_benchmark("okvqa", vqa, images), okvqa, tmp_path / "ok", 2)
     assert "respond with 'Unanswerable'" in okvqa.asked[0]
+
+
+def test_answers_of_before_are_asked_without_the_picture(vqa, images, tmp_path):
+    benchmark, out = open_benchmark("vqav2", vqa, images), tmp_path / "out"
+    out.mkdir()
+    write(out / "results.json", [{"question_id": k, "answer": "black"} for k in (1, 2)])
+    write(out / "answers.jsonl", '{"id": "1", "text": "black"}\n')
+    assert evaluate(benchmark, out, SCORERS)["without_the_picture"] == {}
+    model = FakeModel({"": "black"})
+    assert generate(benchmark, model, out, 2) == 2 == len(model.guessed)
+    assert evaluate(benchmark, out, SCORERS)["without_the_picture"].keys() >= {"vqav2/accuracy"}
+    answers = json.loads((out / "without_picture" / "results.json").read_text())
+    write(out / "without_picture" / "results.json", answers[:1])
+    result = evaluate(benchmark, out, SCORERS)
+    assert result["without_the_picture"] == {} and result["scores"]["vqav2/accuracy"]["floor"] == 0.5
+    kind = "question not asked without its picture: no such floor"
+    assert result["problems"][kind]["first"] == [f"{out}/without_picture: '2'"]
+    write(out / "without_picture" / "results.json", "[")
+    problems = evaluate(benchmark, out, SCORERS)["problems"]
+    assert "answers without the picture that can't be read: no such floor" in problems
 
 
 def test_vqa_names_bad_predictions(vqa, images, tmp_path):
@@ -219,7 +264,9 @@ def test_gqa_scores_balanced_questions(images, tmp_path, monkeypatch):
     generate(benchmark, FakeModel({"animal": "Dog.", "red": "no"}), tmp_path / "out", 2)
     written = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert written[0] == {"questionId": "1", "prediction": "dog"}
-    assert value(evaluate(benchmark, tmp_path / "out", SCORERS), "gqa/accuracy") == 0.5
+    result = evaluate(benchmark, tmp_path / "out", SCORERS)
+    assert value(result, "gqa/accuracy") == 0.5
+    assert result["without_the_picture"]["gqa/accuracy"]["value"] == 0
 
 
 def seed_file(tmp_path):
@@ -244,6 +291,7 @@ def test_seed_letters_and_losses(images, tmp_path):
     assert model.asked[0].startswith("What is it?\nA. a dog\nB. a cat\n")
     result = evaluate(benchmark, tmp_path / "out", SCORERS)
     assert [value(result, f"seed/{kind}") for kind in ("image", "video", "all")] == [1, 0, 0.5]
+    assert result["without_the_picture"].keys() == result["scores"].keys()
     rows = [{"question_id": "q1", "losses": [3, 1, 2, 4]}, {"question_id": "q2", "losses": [1, 2, 3, 4]}]
     write(tmp_path / "out" / "results.jsonl", "\n".join(map(json.dumps, rows)))
     assert value(evaluate(benchmark, tmp_path / "out", SCORERS), "seed/all") == 1

@@ -1,0 +1,43 @@
+"""A step that a mistake ends is not tried again; one whose process is killed is."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.test_flow import Flow
+
+pytestmark = pytest.mark.ray
+STARTED = re.compile(r"/ingest/2 \(pid (\d+)\)\] Task is starting\.")
+RETRIED = "Task is starting (retry)"
+
+
+def test_a_mistake_is_told_once(tmp_path: Path) -> None:
+    flow = Flow(tmp_path)
+    flow.overrides.append(f"ingest.source={tmp_path}/absent")
+    assert flow.run().wait(120) == 1
+    log = flow.log()
+    assert log.count(f"ingest.source: {tmp_path}/absent does not exist") == 1
+    assert RETRIED not in log and "This failed task will not be retried." in log
+    assert "full_pipeline: a step could not go on, see its message;" in log.strip().splitlines()[-1]
+    # A run is resumed with its own parameters, so here the folder has to come.
+    (tmp_path / "absent").mkdir()
+    assert flow.start("resume").wait(120) == 1
+    resumed = flow.log().removeprefix(log)
+    assert "/ingest/" in resumed and f"{tmp_path}/absent does not exist" not in resumed
+
+
+def test_a_killed_step_is_tried_again(tmp_path: Path) -> None:
+    flow = Flow(tmp_path)
+    process = flow.run()
+
+    def killed() -> bool:
+        started = STARTED.search(flow.log())
+        if started is not None:
+            os.kill(int(started[1]), signal.SIGKILL)
+        return started is not None
+
+    flow.wait_for(process, killed)
+    flow.kill_when(process, lambda: RETRIED in flow.log())
