@@ -26,11 +26,14 @@ def decode_image(data: bytes, image_side_px: int) -> np.ndarray:
 
 
 def read_image(path: str | Path) -> Image.Image:
-    """An image file in RGB, not resized; ValueError where it is missing or not readable to its end."""
+    """An image file in RGB, turned as its EXIF says, not resized.
+
+    ValueError where it is missing or not readable to its end.
+    """
     try:
         with Image.open(path) as image:
             image.load()
-            return to_rgb(image)
+            return to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ddt.data.decode import decode_image
+from ddt.data.decode import decode_image, read_image
 from ddt.data.images import ImageDataset, to_float
 from ddt.records import RECORD_SCHEMA, write_shard
 
@@ -162,13 +162,15 @@ def test_modes_become_rgb():
     assert (cmyk > 250).all()
 
 
-def test_orientation_is_applied():
+def test_orientation_is_applied(tmp_path):
     pixels = np.zeros((8, 8, 3), np.uint8)
     pixels[:4] = 255
     exif = Image.Exif()
     exif[0x0112] = 3  # turned by 180 degrees
-    out = decode_image(encode(Image.fromarray(pixels), "PNG", exif=exif), 8)
-    assert out[:4].max() == 0 and out[4:].min() == 255
+    data = encode(Image.fromarray(pixels), "PNG", exif=exif)
+    (tmp_path / "phone.png").write_bytes(data)
+    for out in (decode_image(data, 8), np.asarray(read_image(tmp_path / "phone.png"))):
+        assert out[:4].max() == 0 and out[4:].min() == 255
 
 
 def test_to_float_range():
