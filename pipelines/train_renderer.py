@@ -37,6 +37,7 @@ class RendererJob(Job):
 
         from ddt.data.images import ImageDataset
         from ddt.tokenizer import DDTTokenizer, Renderer, RendererLoss, RendererSizes, psnr_db
+        from ddt.train.compiled import compiled_blocks
 
         torch.manual_seed(fit.seed)
         frozen = DDTTokenizer.from_pretrained(self.store.fetch_tree(tokenizer))
@@ -46,7 +47,8 @@ class RendererJob(Job):
         keys, rows = zip(*shards, strict=True)
         images = ImageDataset(keys, rows, config.image_size, fit.seed, fetch=self.store.fetch)
         loss = RendererLoss(frozen, renderer.config.sizes.tail_dropout)
-        result = self.fit(renderer, loss, ImageBatches(images, fit.global_batch), fit)
+        with compiled_blocks(renderer, self.device, fit.steps):
+            result = self.fit(renderer, loss, ImageBatches(images, fit.global_batch), fit)
         if result.ema is not None:
             result.ema.copy_to(renderer)
         made_from = {"fingerprint": self.fingerprint, "image_tokenizer": frozen.digest}

@@ -57,6 +57,7 @@ class TokenizerJob(Job):
         from ddt.baselines.kinds import loss_of, new_image_tokenizer
         from ddt.data.images import ImageDataset
         from ddt.tokenizer import DDTTokenizer
+        from ddt.train.compiled import compiled_blocks
 
         torch.manual_seed(params.fit.seed)
         config = params.image_tokenizer
@@ -69,7 +70,8 @@ class TokenizerJob(Job):
         keys, rows = zip(*shards, strict=True)
         images = ImageDataset(keys, rows, config.image_size, params.fit.seed, fetch=self.store.fetch)
         batches = ImageBatches(images, params.fit.global_batch)
-        result = self.fit(model, loss_of(config), batches, params.fit)
+        with compiled_blocks(model, self.device, params.fit.steps):
+            result = self.fit(model, loss_of(config), batches, params.fit)
         if result.ema is not None:
             result.ema.copy_to(model)
         made_from = {"fingerprint": self.fingerprint}

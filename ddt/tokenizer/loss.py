@@ -52,17 +52,20 @@ class TokenizerLoss:
 
 
 def error_by_time(x0_squared_error_B: Tensor, t_B: Tensor) -> dict[str, Tensor]:
-    """Mean squared error of x_0 within bands of t; a band that drew no sample is left out."""
-    metrics = {}
-    for low, high in TIME_BANDS:
-        inside_B = (t_B >= low) & (t_B <= high)
-        if inside_B.any():
-            metrics[f"mse_t/{low:g}-{high:g}"] = x0_squared_error_B[inside_B].mean()
-    return metrics
+    """Mean squared error of x_0 within bands of t; NaN for a band that drew no sample."""
+    return {
+        f"mse_t/{low:g}-{high:g}": _mean_where((t_B >= low) & (t_B <= high), x0_squared_error_B)
+        for low, high in TIME_BANDS
+    }
 
 
 def error_by_tokens(x0_squared_error_B: Tensor, visible_BT: Tensor) -> dict[str, Tensor]:
-    """The same for samples with and without tokens; a kind that did not come up is left out."""
+    """The same for samples with and without tokens; NaN for a kind that did not come up."""
     some_B = visible_BT.any(1)
     kinds = {"mse_tokens/some": some_B, "mse_tokens/none": ~some_B}
-    return {name: x0_squared_error_B[kind_B].mean() for name, kind_B in kinds.items() if kind_B.any()}
+    return {name: _mean_where(kind_B, x0_squared_error_B) for name, kind_B in kinds.items()}
+
+
+def _mean_where(kind_B: Tensor, value_B: Tensor) -> Tensor:
+    """The mean over some samples. Picking them out would wait for the device to say how many there are."""
+    return torch.where(kind_B, value_B, 0).sum() / kind_B.sum()

@@ -16,7 +16,9 @@ import torch.distributed.nn.functional as dist_functional
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LOOKUP_ELEMENTS = 1 << 24  # similarities held at once: 64 MiB in float32
+# Similarities held at once. An accelerator has the memory for more, and is busy only with many rows.
+LOOKUP_ELEMENTS = 1 << 24  # 64 MiB in float32
+ACCELERATOR_LOOKUP_ELEMENTS = 1 << 27  # 512 MiB; the paper's batch in 8 pieces
 KMEANS_ITERATIONS = 10
 ENTROPY_ROWS = 4096  # rows of the entropy term: its similarities carry gradients, so they are held whole
 ENTROPY_SHARPNESS = 10.0  # softmax(10 · cosine), as Selftok
@@ -67,6 +69,7 @@ class Quantizer(nn.Module):
         self.register_buffer("sums_Kd", codebook_Kd.clone())  # EMA of the sum of vectors matched per step
         self.register_buffer("hits_K", torch.ones(codebook_size))  # EMA of the number matched per step
         self.register_buffer("ready", torch.zeros((), dtype=torch.bool))  # k-means has run
+        self._ready_read: tuple[Tensor, int, bool] | None = None
 
     def forward(
         self, z_BTd: Tensor, step: int, entropy: bool = False, generator: torch.Generator | None = None
@@ -86,16 +89,17 @@ class Quantizer(nn.Module):
             if step < self.unquantized_steps:
                 return Quantized(z_BTd, None, z_BTd.new_zeros(z_BTd.shape[:2]), zero, {})
             flat_Nd = z_BTd.detach().flatten(0, 1)
-            if not self.ready:
+            if not self._is_ready():
                 self._place_codes(flat_Nd, step)
             codes_BT = nearest(flat_Nd, self.codebook_Kd).view(z_BTd.shape[:2])
             codes_BTd = self.codebook_Kd[codes_BT]
+            hits_K = count(codes_BT.flatten(), len(self.codebook_Kd))
             commitment_BT = (z_BTd - codes_BTd).square().mean(-1)
             entropy_loss = self._entropy_loss(z_BTd) if entropy else zero
             if self.training:
-                self._move_codes(flat_Nd, codes_BT.flatten(), outputs_Nd, step)
+                self._move_codes(flat_Nd, codes_BT.flatten(), hits_K, outputs_Nd, step)
             straight_through_BTd = z_BTd + (codes_BTd - z_BTd).detach()
-            metrics = codebook_metrics(codes_BT, len(self.codebook_Kd))
+            metrics = codebook_metrics(codes_BT, hits_K)
         return Quantized(straight_through_BTd, codes_BT, commitment_BT, entropy_loss, metrics)
 
     @torch.no_grad()
@@ -105,6 +109,13 @@ class Quantizer(nn.Module):
             return nearest(self._on_sphere(z_BTd, False).flatten(0, 1), self.codebook_Kd).view(
                 z_BTd.shape[:2]
             )
+
+    def _is_ready(self) -> bool:
+        """`ready`, read again only where it was written or moved: reading it waits for the device."""
+        read, version = self._ready_read, self.ready._version
+        if read is None or read[0] is not self.ready or read[1] != version:
+            read = self._ready_read = self.ready, version, bool(self.ready)
+        return read[2]
 
     def _on_sphere(self, z_BTd: Tensor, use_batch: bool) -> Tensor:
         z_BTd = z_BTd.float()
@@ -117,11 +128,11 @@ class Quantizer(nn.Module):
         return unit(z_BTd + self.noise * z_BTd.shape[-1] ** -0.5 * noise_BTd)
 
     @torch.no_grad()
-    def _move_codes(self, z_Nd: Tensor, codes_N: Tensor, outputs_Nd: Tensor, step: int) -> None:
+    def _move_codes(
+        self, z_Nd: Tensor, codes_N: Tensor, hits_K: Tensor, outputs_Nd: Tensor, step: int
+    ) -> None:
         """EMA of hits and sums over all ranks; dead codes restart at random outputs of the encoder."""
-        hits_K, sums_Kd = scatter(z_Nd, codes_N, len(self.codebook_Kd))
-        _all_reduce(hits_K)
-        _all_reduce(sums_Kd)
+        hits_K, sums_Kd = _all_reduce(hits_K), _all_reduce(add_up(z_Nd, codes_N, len(hits_K)))
         self.hits_K.lerp_(hits_K, 1 - self.ema_decay)
         self.sums_Kd.lerp_(sums_Kd, 1 - self.ema_decay)
         self._reset_dead(outputs_Nd, step)
@@ -135,20 +146,30 @@ class Quantizer(nn.Module):
         if self.code_distance:
             dead_K |= self._crowded()
             dead_K[self.hits_K.argmax()] = False  # one stays whatever the threshold
-        dead_D = dead_K.nonzero().flatten()
-        if not len(dead_D):
-            return
+        if dead_K.device.type == "cpu" and not dead_K.any():
+            return  # an accelerator would have to be waited for to know
         outputs_Nd = _gather_rows(outputs_Nd)
         if self.code_distance:
             live_Kd = unit(self.sums_Kd[~dead_K])
             outputs_Nd = outputs_Nd[largest_cosine(outputs_Nd, live_Kd) < self._near]
             # A code for which there is no room waits opposite the most frequent one, where no vector comes.
-            self.sums_Kd[dead_D] = -live_Kd[self.hits_K[~dead_K].argmax()]
-            self.hits_K[dead_D] = 0
-        chosen = _random_rows(outputs_Nd, len(dead_D), step)
-        dead_D = dead_D[: len(chosen)]
-        self.sums_Kd[dead_D] = chosen * limit
-        self.hits_K[dead_D] = limit
+            self.sums_Kd[dead_K] = -live_Kd[self.hits_K[~dead_K].argmax()]
+            self.hits_K[dead_K] = 0
+        self._restart(dead_K, outputs_Nd, limit, step)
+
+    def _restart(self, dead_K: Tensor, outputs_Nd: Tensor, limit: float, step: int) -> None:
+        """Gives each dead code another random output, as far as there are some: the n-th the n-th drawn.
+
+        Done for all codes and kept for the dead, since how many these are only the device knows.
+        """
+        if not len(outputs_Nd):
+            return
+        drawn_Kd = _random_rows(outputs_Nd, len(dead_K), step)
+        nth_K = dead_K.cumsum(0) - 1
+        restarts_K = dead_K & (nth_K < len(drawn_Kd))
+        restarted_Kd = drawn_Kd[nth_K.clamp(0, len(drawn_Kd) - 1)] * limit
+        self.sums_Kd.copy_(torch.where(restarts_K[:, None], restarted_Kd, self.sums_Kd))
+        self.hits_K.masked_fill_(restarts_K, limit)
 
     @property
     def _near(self) -> float:
@@ -162,7 +183,7 @@ class Quantizer(nn.Module):
         codes then changed with one grey level, and which the language model had to learn by heart.
         """
         codes_Kd = unit(self.sums_Kd)
-        rows = max(1, LOOKUP_ELEMENTS // len(codes_Kd))
+        rows = _rows_at_once(codes_Kd)
         crowded = [
             ((chunk_Kd @ codes_Kd.T > self._near) & (self.hits_K > hits_K[:, None])).any(1)
             for chunk_Kd, hits_K in zip(codes_Kd.split(rows), self.hits_K.split(rows), strict=True)
@@ -242,21 +263,30 @@ def unit(x: Tensor) -> Tensor:
 
 def nearest(z_Nd: Tensor, codebook_Kd: Tensor) -> Tensor:
     """int64 [N]: the code with the largest inner product; ties go to the lowest index."""
-    rows = max(1, LOOKUP_ELEMENTS // len(codebook_Kd))
+    rows = _rows_at_once(codebook_Kd)
     return torch.cat([(chunk @ codebook_Kd.T).argmax(-1) for chunk in z_Nd.split(rows)])
 
 
 def largest_cosine(z_Nd: Tensor, codebook_Kd: Tensor) -> Tensor:
     """float [N]: the inner product with the nearest code."""
-    rows = max(1, LOOKUP_ELEMENTS // len(codebook_Kd))
+    rows = _rows_at_once(codebook_Kd)
     return torch.cat([(chunk @ codebook_Kd.T).amax(-1) for chunk in z_Nd.split(rows)])
 
 
-def scatter(z_Nd: Tensor, codes_N: Tensor, codebook_size: int) -> tuple[Tensor, Tensor]:
-    """How many vectors each code got, [K], and their sum, [K, d]."""
-    hits_K = torch.bincount(codes_N, minlength=codebook_size).to(z_Nd.dtype)
-    sums_Kd = z_Nd.new_zeros(codebook_size, z_Nd.shape[1]).index_add_(0, codes_N, z_Nd)
-    return hits_K, sums_Kd
+def _rows_at_once(codebook_Kd: Tensor) -> int:
+    on_cpu = codebook_Kd.device.type == "cpu"
+    return max(1, (LOOKUP_ELEMENTS if on_cpu else ACCELERATOR_LOOKUP_ELEMENTS) // len(codebook_Kd))
+
+
+def count(codes_N: Tensor, codebook_size: int) -> Tensor:
+    """How many vectors each code got, float32 [K]. (bincount would wait for the device.)"""
+    ones_N = torch.ones(codes_N.shape, device=codes_N.device)
+    return ones_N.new_zeros(codebook_size).scatter_add_(0, codes_N, ones_N)
+
+
+def add_up(z_Nd: Tensor, codes_N: Tensor, codebook_size: int) -> Tensor:
+    """The sum of the vectors that each code got, [K, d]."""
+    return z_Nd.new_zeros(codebook_size, z_Nd.shape[1]).index_add_(0, codes_N, z_Nd)
 
 
 def spherical_kmeans(z_Nd: Tensor, codebook_size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -266,16 +296,20 @@ def spherical_kmeans(z_Nd: Tensor, codebook_size: int, seed: int) -> tuple[Tenso
     """
     centres_Kd = _random_rows(z_Nd, codebook_size, seed)
     for _ in range(KMEANS_ITERATIONS):
-        hits_K, sums_Kd = scatter(z_Nd, nearest(z_Nd, centres_Kd), codebook_size)
+        codes_N = nearest(z_Nd, centres_Kd)
+        hits_K, sums_Kd = count(codes_N, codebook_size), add_up(z_Nd, codes_N, codebook_size)
         centres_Kd = torch.where(hits_K[:, None] > 0, unit(sums_Kd), centres_Kd)
     return centres_Kd, hits_K, sums_Kd
 
 
 @torch.no_grad()
-def codebook_metrics(codes_BT: Tensor, codebook_size: int) -> dict[str, Tensor]:
-    """Usage, perplexity and largest share of one batch, and the perplexity of each position."""
-    share_K = torch.bincount(codes_BT.flatten(), minlength=codebook_size).float() / codes_BT.numel()
-    position_T = position_perplexity(codes_BT, codebook_size)
+def codebook_metrics(codes_BT: Tensor, hits_K: Tensor) -> dict[str, Tensor]:
+    """Usage, perplexity and largest share of one batch, and the perplexity of each position.
+
+    `hits_K` is how often each code is among `codes_BT`.
+    """
+    share_K = hits_K / codes_BT.numel()
+    position_T = position_perplexity(codes_BT)
     return {
         "codes/usage": (share_K > 0).float().mean(),
         "codes/perplexity": perplexity(share_K),
@@ -295,28 +329,34 @@ def perplexity(share_K: Tensor) -> Tensor:
     return torch.special.entr(share_K).sum().exp()
 
 
-def position_perplexity(codes_BT: Tensor, codebook_size: int) -> Tensor:
-    """Perplexity [T] of the codes at each position over a batch, without a T × K table."""
-    batch, num_tokens = codes_BT.shape
-    positions_T = torch.arange(num_tokens, device=codes_BT.device)
-    keys, counts = (codes_BT + positions_T * codebook_size).flatten().unique(return_counts=True)
-    entropy_T = torch.zeros(num_tokens, device=codes_BT.device)
-    entropy_T.index_add_(0, keys // codebook_size, torch.special.entr(counts.float() / batch))
-    return entropy_T.exp()
+def position_perplexity(codes_BT: Tensor) -> Tensor:
+    """Perplexity [T] of the codes at each position over a batch, without a T × K table.
+
+    Sorted, equal codes are runs, of which a position has at most B: a size known without asking the device.
+    """
+    sorted_TB = codes_BT.T.contiguous().sort(dim=1).values
+    starts_TB = F.pad(sorted_TB[:, 1:] != sorted_TB[:, :-1], (1, 0), value=True)
+    ones_TB = torch.ones(sorted_TB.shape, device=codes_BT.device)
+    runs_TB = torch.zeros_like(ones_TB).scatter_add_(1, starts_TB.cumsum(1) - 1, ones_TB)
+    return torch.special.entr(runs_TB / len(codes_BT)).sum(1).exp()
 
 
 def _random_rows(x_Nd: Tensor, count: int, seed: int) -> Tensor:
-    order_N = torch.randperm(len(x_Nd), generator=torch.Generator().manual_seed(seed))
-    return x_Nd[order_N[:count].to(x_Nd.device)]
+    generator = torch.Generator(x_Nd.device).manual_seed(seed)
+    return x_Nd[torch.randperm(len(x_Nd), generator=generator, device=x_Nd.device)[:count]]
 
 
 def _world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-def _all_reduce(x: Tensor) -> None:
-    if _world_size() > 1:
-        dist.all_reduce(x)
+def _all_reduce(x: Tensor) -> Tensor:
+    """The sum over ranks, in a new tensor."""
+    if _world_size() == 1:
+        return x
+    total = x.clone()
+    dist.all_reduce(total)
+    return total
 
 
 def _mean_over_ranks(x: Tensor) -> Tensor:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -13,30 +12,41 @@ from ddt.train.distributed import gather_objects
 
 
 class MetricAverages:
-    """Weighted sums by name, kept on the device until `flush`."""
+    """Weighted sums by name, kept on the device until `flush`.
+
+    NaN, which is what the mean of no samples is, counts as not there: a loss need not ask the device whether
+    a batch has any.
+    """
 
     def __init__(self) -> None:
-        self._sums: dict[str, Any] = {}
-        self._weights: dict[str, float] = {}
+        # Of metrics that come together: their weighted sums and their weights, [2, M]. A step of the
+        # tokenizer has some 150 metrics; one by one they would take three kernels each.
+        self._sums: dict[tuple[str, ...], Tensor] = {}
 
     def add(self, metrics: Mapping[str, float | Tensor], weight: float = 1.0) -> None:
         """Adds one (micro-)batch's metrics. A name without a family becomes `train/<name>`."""
-        for name, value in metrics.items():
-            key = name if "/" in name else f"train/{name}"
-            value = value.detach().float() if isinstance(value, Tensor) else float(value)
-            self._sums[key] = self._sums.get(key, 0.0) + value * weight
-            self._weights[key] = self._weights.get(key, 0.0) + weight
+        tensors = {name: value for name, value in metrics.items() if isinstance(value, Tensor)}
+        numbers = {name: float(value) for name, value in metrics.items() if name not in tensors}
+        if tensors:
+            self._add(tensors, torch.stack([value.detach().float() for value in tensors.values()]), weight)
+        if numbers:
+            self._add(numbers, torch.tensor(list(numbers.values()), dtype=torch.float64), weight)
+
+    def _add(self, names: Iterable[str], values_M: Tensor, weight: float) -> None:
+        keys = tuple(name if "/" in name else f"train/{name}" for name in names)
+        weights_M = (~values_M.isnan()).to(values_M.dtype) * weight
+        sums_2M = torch.stack([values_M.nan_to_num(0.0, math.inf, -math.inf) * weight, weights_M])
+        self._sums[keys] = self._sums[keys] + sums_2M if keys in self._sums else sums_2M
 
     def flush(self) -> dict[str, float]:
         """The averages over processes and steps since the last flush; every process must call it."""
-        tensors = {key: value for key, value in self._sums.items() if isinstance(value, Tensor)}
-        numbers: list[float] = torch.stack(list(tensors.values())).tolist() if tensors else []
-        sums = {**self._sums, **dict(zip(tensors, numbers, strict=True))}
+        read = [(keys, sums_2M.tolist()) for keys, sums_2M in self._sums.items()]
         totals: dict[str, list[float]] = {}
-        for part in gather_objects({key: (sums[key], self._weights[key]) for key in sums}):
-            for key, (total, weight) in part.items():
-                entry = totals.setdefault(key, [0.0, 0.0])
-                entry[0] += total
-                entry[1] += weight
-        self._sums, self._weights = {}, {}
-        return {key: total / weight if weight else math.nan for key, (total, weight) in totals.items()}
+        for part in gather_objects(read):
+            for keys, (sums, weights) in part:
+                for key, total, weight in zip(keys, sums, weights, strict=True):
+                    entry = totals.setdefault(key, [0.0, 0.0])
+                    entry[0] += total
+                    entry[1] += weight
+        self._sums = {}
+        return {key: total / weight for key, (total, weight) in totals.items() if weight}

@@ -139,6 +139,26 @@ def test_dead_codes_restart_at_outputs_of_the_batch():
     torch.testing.assert_close(quantizer.sums_Kd[dead], restarted * limit)
 
 
+def test_where_dead_codes_are_more_than_the_outputs_the_first_restart():
+    quantizer, z = placed(codebook_size=64, decay=0.5, dead=1.0), vectors(batch=2)
+    quantizer.hits_K.zero_()
+    dead = quantizer(z, step=3).codes_BT.flatten().bincount(minlength=64) == 0
+    restarted = quantizer.hits_K == 12 / 64  # one vector counts 1/2 after its step
+    assert restarted.nonzero().flatten().tolist() == dead.nonzero().flatten()[:12].tolist()
+    chosen = quantizer.codebook_Kd[restarted]
+    torch.testing.assert_close(chosen.sort(0)[0], unit(z).flatten(0, 1).sort(0)[0])  # each output once
+
+
+def test_a_checkpoint_from_before_k_means_is_noticed():
+    quantizer, z = make(), vectors()
+    fresh = {name: value.clone() for name, value in quantizer.state_dict().items()}
+    first = quantizer(z, step=0).codes_BT
+    assert quantizer.ready
+    for name, buffer in quantizer.state_dict().items():
+        buffer.copy_(fresh[name])  # as the training loop does
+    assert torch.equal(quantizer(z, step=0).codes_BT, first) and quantizer.ready
+
+
 def crowd(num_steps, **kwargs):
     """A codebook of 24 after training on vectors of which four in five are one spot, the others anywhere."""
     quantizer = make(codebook_size=24, decay=0.9, dead=0.05, **kwargs)
@@ -213,12 +233,12 @@ def test_position_norm_centres_each_position_and_evaluates_with_its_averages():
 
 def test_metrics_closed_forms():
     codes = torch.tensor([[0, 1], [0, 2], [0, 3], [0, 1]])
-    metrics = q.codebook_metrics(codes, 8)
+    metrics = q.codebook_metrics(codes, q.count(codes.flatten(), 8))
     assert metrics["codes/usage"] == 0.5
     assert metrics["codes/largest_share"] == 0.5
     assert metrics["codes/min_position_perplexity"] == pytest.approx(1.0)
     expected = torch.tensor([1.0, 2**0.5 * 4**0.5])  # entropy of (1/2, 1/4, 1/4) is 1.5 bits
-    torch.testing.assert_close(q.position_perplexity(codes, 8), expected)
+    torch.testing.assert_close(q.position_perplexity(codes), expected)
     each = torch.stack([metrics["position_perplexity/0001"], metrics["position_perplexity/0002"]])
     torch.testing.assert_close(each, expected)
 
