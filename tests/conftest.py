@@ -1,8 +1,17 @@
 """A store of each kind for the tests; S3 is a real HTTP server from moto, in a thread of this process."""
 
 import pytest
+import torch
 
 from ddt.store import Store, open_store
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked gpu are skipped where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
 @pytest.fixture(scope="session")

@@ -19,11 +19,6 @@ from tests.tokenizer.test_renderer import SIZES
 from tests.train.test_fit import CONFIG
 
 
-def requires_cuda(test):
-    skips = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-    return pytest.mark.gpu(skips(test))
-
-
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 MASKED = {"hidden_tokens": "mask", "qk_norm": True, "regional_blocks": 1, "unquantized_steps": 2}
 
@@ -111,7 +106,7 @@ def test_compiled_on_cuda_in_a_long_training_and_no_longer(device, steps, tools,
     assert all(block._compiled_call_impl is None for block in blocks)
 
 
-@requires_cuda
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_compiled_kernels_compute_the_same(dtype):
     if not can_compile():
@@ -127,7 +122,7 @@ def test_compiled_kernels_compute_the_same(dtype):
     assert_near(found, expected, tolerance)
 
 
-@requires_cuda
+@pytest.mark.gpu
 def test_steps_do_not_wait_for_the_device():
     """Losses and metrics are read at other steps, and whether codes have been placed only when they were."""
     model, images = new(CUDA), pictures(32)
