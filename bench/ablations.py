@@ -38,6 +38,7 @@ from ddt.params import TrainTokenizerParams, load_params
 from ddt.scenes.render import render_batch
 from ddt.scenes.sample import sample_scene
 from ddt.tokenizer import DDTTokenizer, TokenizerLoss, psnr_db
+from ddt.train.batching import to_device
 from ddt.train.fit import fit
 
 TRAIN_SCENES, HELD_OUT_SCENES, HELD_OUT_SEED = 4096, 128, 1
@@ -245,8 +246,9 @@ def codes_cross_entropy(tokenizer: DDTTokenizer, train_NCHW: Tensor, held_out: T
     loss = LanguageModelLoss(vocabulary)
     fit(model, loss, read(train_NCHW), load_params(overrides=overrides).pretrain.fit, label="codes")
     kept = read(held_out)
+    batch = to_device(kept.of(kept.documents), tokenizer.device)
     with torch.no_grad():
-        return loss(model.eval(), kept.of(kept.documents), 0, None)[0].item()
+        return loss(model.eval(), batch, 0, None)[0].item()
 
 
 def table(every: list[Run], folder: Path, steps: int) -> str:
