@@ -1,6 +1,6 @@
 """Ablations of the tokenizer on scenes: python bench/ablations.py [--only base "EMA decay"] [--seeds 1 2 3].
 
-Trains each variant with each seed for the same steps on the same scenes, one after another, and writes the
+Trains each variant with each seed for the same steps on the same scenes, --jobs at a time, and writes the
 table of all runs there are. A run's numbers lie in a file of --folder named after what it is made of
 (configuration, seed, sizes, code): a finished run is not run again, and one of other code is left out.
 Columns of the table:
@@ -13,9 +13,11 @@ codes' CE           nats a token of a small decoder-only model on held-out codes
 from __future__ import annotations
 
 import json
+import multiprocessing
 import statistics
 import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,19 +158,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--folder", type=Path, default=Path("data/ablations"), help="of finished runs")
     parser.add_argument("--table", type=Path, default=Path("docs/ablations.md"), help="to write")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each in a process of its own")
     options = parser.parse_args()
-    torch.set_num_threads(options.threads)
     options.folder.mkdir(parents=True, exist_ok=True)
-    for run in runs(options.only, options.seeds, options.steps):
-        file = run.file(options.folder)  # before training: the code may be edited meanwhile
-        if not file.exists():
-            print(f"{run.option} {run.value}, seed {run.seed}", flush=True)
-            result = train_and_measure(run, options.device)
-            shown = [f"{name} {result[key]:.4g}" for name, (key, _) in COLUMNS.items()]
-            print("  " + ", ".join(shown), flush=True)
-            unfinished = file.with_suffix(".tmp")
-            unfinished.write_text(json.dumps(result))
-            unfinished.replace(file)
+    chosen = runs(options.only, options.seeds, options.steps)
+    files = [run.file(options.folder) for run in chosen]  # before training: the code may be edited meanwhile
+    missing = [(run, file) for run, file in zip(chosen, files, strict=True) if not file.exists()]
+    with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+        waiting = [pool.submit(finish, run, file, options.device, options.threads) for run, file in missing]
+        for (run, _), done in zip(missing, waiting, strict=True):
+            print(f"{run.option} {run.value}, seed {run.seed}: {done.result()}", flush=True)
     every = runs(list(VARIANTS), options.seeds, options.steps)
     options.table.write_text(table(every, options.folder, options.steps))
     print(options.table)
@@ -182,6 +181,16 @@ def runs(names: list[str], seeds: list[int], steps: int) -> list[Run]:
         for value, changes in VARIANTS[option].items()
         for seed in seeds
     ]
+
+
+def finish(run: Run, file: Path, device: str, threads: int) -> str:
+    """Trains and measures one variant, keeps its numbers in a file, and tells some of them."""
+    torch.set_num_threads(threads)
+    result = train_and_measure(run, device)
+    unfinished = file.with_suffix(".tmp")
+    unfinished.write_text(json.dumps(result))
+    unfinished.replace(file)
+    return ", ".join(f"{name} {result[key]:.4g}" for name, (key, _) in COLUMNS.items())
 
 
 def train_and_measure(run: Run, device: str) -> dict[str, Any]:
