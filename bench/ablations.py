@@ -12,6 +12,7 @@ codes' CE           nats a token of a small decoder-only model on held-out codes
 
 from __future__ import annotations
 
+import argparse
 import json
 import multiprocessing
 import statistics
@@ -44,7 +45,7 @@ from ddt.train.batching import to_device
 from ddt.train.fit import fit
 
 TRAIN_SCENES, HELD_OUT_SCENES, HELD_OUT_SEED = 4096, 128, 1
-READER_STEPS, READER_BATCH = 150, 64
+READER_STEPS, READER_BATCH = 100, 64
 READER = LanguageModelConfig(
     width=96, layers=3, heads=3, kv_heads=3, mlp_width=256, max_length=64, tie_embeddings=True,
     rope_theta=10_000.0,
@@ -101,6 +102,7 @@ class Run:
     changes: Mapping[str, Any]
     seed: int
     steps: int
+    width: int | None
 
     @property
     def params(self) -> TrainTokenizerParams:
@@ -108,10 +110,11 @@ class Run:
         fit_config = {
             **to_dict(base.fit), "steps": self.steps, "warmup_steps": min(20, self.steps), "seed": self.seed,
         }  # fmt: skip
+        widths = {} if self.width is None else {"encoder_width": self.width, "decoder_width": self.width}
         return TrainTokenizerParams(
             init=None,
             spatial=None,
-            model=base.model.replace(**BASE).replace(**self.changes),
+            model=base.model.replace(**BASE, **widths).replace(**self.changes),
             fit=type(base.fit)(**{**fit_config, "betas": tuple(fit_config["betas"])}),
         )
 
@@ -156,30 +159,30 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--width", type=int, help="of encoder and decoder (default: the default's)")
     parser.add_argument("--folder", type=Path, default=Path("data/ablations"), help="of finished runs")
     parser.add_argument("--table", type=Path, default=Path("docs/ablations.md"), help="to write")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, each in a process of its own")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    chosen = runs(options.only, options.seeds, options.steps)
+    chosen = runs(options.only, options)
     files = [run.file(options.folder) for run in chosen]  # before training: the code may be edited meanwhile
     missing = [(run, file) for run, file in zip(chosen, files, strict=True) if not file.exists()]
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
         waiting = [pool.submit(finish, run, file, options.device, options.threads) for run, file in missing]
         for (run, _), done in zip(missing, waiting, strict=True):
             print(f"{run.option} {run.value}, seed {run.seed}: {done.result()}", flush=True)
-    every = runs(list(VARIANTS), options.seeds, options.steps)
-    options.table.write_text(table(every, options.folder, options.steps))
+    options.table.write_text(table(runs(list(VARIANTS), options), options.folder))
     print(options.table)
 
 
-def runs(names: list[str], seeds: list[int], steps: int) -> list[Run]:
-    """All runs of the options named, in the order of the table."""
+def runs(names: list[str], options: argparse.Namespace) -> list[Run]:
+    """All runs of the variants named, all of a seed before the next one."""
     return [
-        Run(option, value, changes, seed, steps)
+        Run(option, value, changes, seed, options.steps, options.width)
+        for seed in options.seeds
         for option in names
         for value, changes in VARIANTS[option].items()
-        for seed in seeds
     ]
 
 
@@ -260,7 +263,7 @@ def codes_cross_entropy(tokenizer: DDTTokenizer, train_NCHW: Tensor, held_out: T
         return loss(model.eval(), batch, 0, None)[0].item()
 
 
-def table(every: list[Run], folder: Path, steps: int) -> str:
+def table(every: list[Run], folder: Path) -> str:
     """Markdown: a row a variant with finished runs, mean ± standard deviation over their seeds."""
     files = [(run, run.file(folder)) for run in every]
     results = [(run, json.loads(file.read_text())) for run, file in files if file.exists()]
@@ -268,9 +271,10 @@ def table(every: list[Run], folder: Path, steps: int) -> str:
     lines = [
         "# Ablations of the tokenizer",
         "",
-        "Made by `bench/ablations.py`, which says what the columns are: the default tokenizer after "
-        f"{steps} steps\n(warm-up {BASE['unquantized_steps']}) on {TRAIN_SCENES} scenes, one option changed "
-        f"at a time. Mean ± standard deviation over the seeds.\nDevice: {', '.join(devices) or 'none yet'}.",
+        "Made by `bench/ablations.py`, which says what the columns are: the default tokenizer, "
+        f"{every[0].params.model.decoder_width} wide, after\n{every[0].steps} steps (warm-up "
+        f"{BASE['unquantized_steps']}) on {TRAIN_SCENES} scenes, one option changed at a time. Mean ± "
+        f"standard deviation\nover the seeds. Device: {', '.join(devices) or 'none yet'}.",
         "",
         f"| option | value | seeds | {' | '.join(COLUMNS)} | processor s |",
         f"|---|---|--:|{'--:|' * (len(COLUMNS) + 1)}",
