@@ -2,6 +2,7 @@
 
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,6 +25,7 @@ def test_a_benchmark_loads_and_knows_its_options(name, monkeypatch, capsys):
 
 def test_every_ablation_is_a_valid_configuration():
     ablations = importlib.import_module("ablations")
-    runs = ablations.runs(list(ablations.VARIANTS), [1, 2], 600)
+    options = SimpleNamespace(seeds=[1, 2], steps=600, width=None)
+    runs = ablations.runs(list(ablations.VARIANTS), options)
     assert {run.params.fit.seed for run in runs} == {1, 2}
     assert len({run.file(Path()) for run in runs}) == len(runs)
