@@ -55,7 +55,7 @@ MODULES = (
     "ddt.scenes.sample", "ddt.scenes.render", "ddt.scenes.world",
 )  # fmt: skip
 
-BASE: dict[str, Any] = {"unquantized_steps": 80}  # over train_tokenizer of params.yaml, which trains longer
+BASE: dict[str, Any] = {"unquantized_steps": 150}  # over train_tokenizer of params.yaml, which trains longer
 STAGES = {"schedule": "stages", "stage_ends": (0.2, 0.4, 0.6, 0.8, 1.0), "stage_tokens": (12, 10, 4, 4, 2)}
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "base": {"": {}},
