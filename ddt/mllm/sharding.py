@@ -27,7 +27,7 @@ from ddt.mllm.parallel_plan import split_layers
 from ddt.mllm.vocabulary import EMBEDDINGS, Vocabulary, check_rows
 from ddt.train.parallel import TENSOR, ShardedLoss, local, shard
 
-ROWS_AT_ONCE = 1 << 12
+ROWS_AT_ONCE = 1 << 10
 PATTERNS = ["*.safetensors", "*.safetensors.index.json"]
 
 
