@@ -23,7 +23,7 @@ from pipelines.cluster import begin_shared, local_cpus
 from pipelines.dvc_record import record
 from pipelines.failures import is_mistake
 from pipelines.graph import STAGES, beside, longest_chain
-from pipelines.language_model import check_language_model
+from pipelines.language_model import check_language_model, check_own_data
 from pipelines.report import Report
 from pipelines.runner import check_models, run_stage
 from pipelines.train_tokenizer import TokenizerJob
@@ -76,6 +76,7 @@ def check_command_line(arguments: Sequence[str]) -> None:
             raise ValueError("--set is given twice; expected one, with all keys: --set 'key=value key=value'")
         params = load_params(path, options.get("--profile"), options.get("--set", "").split())
         check_language_model(params)  # hours before it is needed
+        check_own_data(params)
         group_sizes(TokenizerJob, "train_tokenizer", params.train_tokenizer.fit, params.resources)
         tracking.require_place(params.tracking.uri)
         for stage in STAGES:
@@ -126,7 +127,10 @@ def start_run(settings: dict[str, Any], profile: str) -> str:
 
 
 def run_step(flow: Any, stage: str) -> None:
-    """Run the step's stage with the flow's settings; its report becomes an artifact and the step's card."""
+    """Run the step's stage with the flow's settings; its report becomes an artifact and the step's card.
+
+    What it has to say in words is printed too.
+    """
     # Every step of this run shares the Ray cluster of the process that runs the flow, and it ends with it.
     os.environ["DDT_RAY_OWNER"] = str(os.getppid())
     with one_line():
@@ -134,6 +138,8 @@ def run_step(flow: Any, stage: str) -> None:
         if stage in beside("train_tokenizer"):
             params = replace(params, resources=beside_training(params.resources))
         report = run_stage(stage, params, flow.mlflow_run)
+    for note in report.notes:
+        print(note)
     flow.reports = {**flow.reports, stage: asdict(report)}
     show_report(report, Path(flow.settings["paths"]["workspace"]))
 

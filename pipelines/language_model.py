@@ -105,7 +105,7 @@ class LanguageModelJob(Job):
 def check_language_model(params: Params) -> None:
     """ValueError where the language model can't be trained as `params` say, found before anything is made.
 
-    Reads at most a checkpoint's config and the text tokenizer, and those only where they matter.
+    Reads at most a checkpoint's config and tokenizer, and the text tokenizer, and only where they matter.
     """
     for stage in LANGUAGE_STAGES:
         _check_settings(stage, getattr(params, stage), params.resources)
@@ -113,7 +113,13 @@ def check_language_model(params: Params) -> None:
     if section.model is not None and tensor == 1:
         return  # a shape checks itself
     from ddt.data.refs import resolve
-    from ddt.mllm.build import check_row_length, llama_config, load_config, load_tokenizer
+    from ddt.mllm.build import (
+        check_row_length,
+        check_text_tokenizer,
+        llama_config,
+        load_config,
+        load_tokenizer,
+    )
     from ddt.mllm.model import SETTINGS
     from ddt.mllm.parallel_plan import check_tensor_parallel
     from ddt.mllm.vocabulary import check_rows, extend_tokenizer
@@ -128,11 +134,27 @@ def check_language_model(params: Params) -> None:
         if not (Path(init) / SETTINGS).is_file():  # else its codes matter too, which only the data tell
             with _naming(f"pretrain.init = {section.init}: "):
                 check_rows(config.vocab_size, vocabulary)
+        if section.init != section.text_tokenizer:
+            with _naming("pretrain.init = "):
+                check_text_tokenizer(init, text, vocabulary)
     with _naming("resources."):
         check_tensor_parallel(config, tensor)
     for stage in LANGUAGE_STAGES:
         with _naming(f"{stage}."):
             check_row_length(config, getattr(params, stage).row_length)
+
+
+def check_own_data(params: Params) -> None:
+    """ValueError where files of text hold none, or tuning asks for data that no setting names."""
+    from ddt.data.text import check_first_record
+    from pipelines.finetune import KIND_OF_TASK, usable_mix
+    from pipelines.pretrain import text_files
+
+    for path in text_files(params.pretrain):
+        with _naming("pretrain.text_source: "):
+            check_first_record(path)
+    has_chats, has_classes = params.ingest.conversations is not None, params.pretrain.class_conditional
+    usable_mix(params.finetune.mix, set(KIND_OF_TASK.values()), has_chats, has_classes)
 
 
 @contextlib.contextmanager

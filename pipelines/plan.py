@@ -114,16 +114,16 @@ def language_model_config(params: Params) -> PreTrainedConfig:
     from ddt.mllm.vocabulary import extend_tokenizer
 
     model, codebook_size = params.pretrain, params.train_tokenizer.model.codebook_size
-    if model.model is not None:
-        tokenizer = load_tokenizer(resolve(model.text_tokenizer))
-        return llama_config(model.model, extend_tokenizer(tokenizer, codebook_size))
-    assert model.init is not None  # exactly one of init and model is set
     if model.init in BASE_MODELS:
         kind, values = BASE_MODELS[model.init]
         config = AutoConfig.for_model(kind, **values)
-    else:
-        config = load_config(model.init)
-    config.vocab_size += codebook_size + 2
+        config.vocab_size += codebook_size + 2
+        return config
+    vocabulary = extend_tokenizer(load_tokenizer(resolve(model.text_tokenizer)), codebook_size)
+    if model.model is not None:
+        return llama_config(model.model, vocabulary)
+    config = load_config(resolve(str(model.init)))
+    config.vocab_size = vocabulary.size  # rows of the checkpoint past the text's are given up
     return config
 
 

@@ -67,6 +67,7 @@ class PretrainJob(LanguageModelJob):
         text = load_tokenizer(resolve(params.text_tokenizer))
         classes = class_names(pairs) if params.class_conditional else []
         vocabulary = extend_tokenizer(text, images.config.codebook_size, len(classes))
+        texts = open_texts(params)
         if params.model is not None:
             model, loss = self.from_scratch(
                 params.model, vocabulary, images.quantizer.codebook_Kd, params.z_loss, params.fit
@@ -80,7 +81,6 @@ class PretrainJob(LanguageModelJob):
         config = images.config
         builder = SequenceBuilder(text, vocabulary, config.num_tokens, config.token_order, classes)
         mix = PretrainMix(params.long_caption_rate, params.caption_drop_rate, params.text_rate)
-        texts = open_texts(params)
         batches = PretrainBatches(
             pairs, texts, builder, mix, params.fit.global_batch, params.row_length, params.fit.seed
         )
@@ -155,9 +155,9 @@ def run(ctx: StageContext) -> StageResult:
     return StageResult([commit], report)
 
 
-def held_out_note(measured: dict[str, float]) -> str:
+def held_out_note(measured: dict[str, Any]) -> str:
     """In words: what the model knows of pictures that it has not seen, and how much its captions tell it."""
-    if not measured:
+    if "held_out/visual_ce" not in measured:
         return "No held-out pictures with captions (ingest.holdout): not measured on any."
     own, other = measured["held_out/visual_ce"], measured["held_out/visual_ce_shuffled"]
     entropy = measured["held_out/unigram_entropy"]

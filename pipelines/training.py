@@ -37,6 +37,7 @@ class Job:
     ) -> None:
         self.stage, self.fingerprint, self.hooks = stage, fingerprint, hooks
         self.store, self.resources = open_store(store_uri), resources
+        self.events: list[dict[str, Any]] = []  # loss spikes, as `ddt.train.fit` tells them
 
     @property
     def spread(self) -> bool:
@@ -77,14 +78,16 @@ class Job:
         checkpoints = Checkpoints(self.store, self.checkpoint_prefix)
         if not self.spread:
             model = model.to(self.device)
-        return fit(model, loss, batches, config, checkpoints, self.hooks, self.stage, progress=False)
+        result = fit(model, loss, batches, config, checkpoints, self.hooks, self.stage, progress=False)
+        self.events = result.events
+        return result
 
     def publish(
         self, save: Callable[[Path], None], steps: int, measured: dict[str, float] | None = None
     ) -> None:
         """Write the model by `save(folder)` and commit it from rank 0; all save where weights are spread.
 
-        What was `measured` on it is kept in the commit, for the stage's report.
+        What was `measured` on it, and the loss spikes, are kept in the commit, for the stage's report.
         """
         from ddt.train.distributed import barrier, rank_and_world
 
@@ -95,7 +98,8 @@ class Job:
                 save(folder)
             if is_first:
                 mark_complete(folder)
-                publish_model(self.store, self.stage, self.fingerprint, folder, steps, measured or {})
+                stats = (measured or {}) | ({"events": self.events} if self.events else {})
+                publish_model(self.store, self.stage, self.fingerprint, folder, steps, stats)
         if is_first:
             for key in sorted(self.store.list(f"{self.checkpoint_prefix}/"), reverse=True):
                 self.store.delete(key)
@@ -156,7 +160,9 @@ def run_training(ctx: StageContext, job: type[Job], **arguments: Any) -> tuple[C
     report.curves = read_curves(log)
     for name, curve in report.curves.items():
         report.metrics[name] = curve[-1][1]
-    report.metrics |= done[unit].stats
+    stats = dict(done[unit].stats)
+    report.notes += map(spike_note, stats.pop("events", []))
+    report.metrics |= stats
     losses = {name: curve for name, curve in report.curves.items() if name in PLOTTED}
     if losses:
         path = ctx.folder / "curves.png"
@@ -166,6 +172,15 @@ def run_training(ctx: StageContext, job: type[Job], **arguments: Any) -> tuple[C
 
 
 PLOTTED = ("train/loss", "train/flow", "train/text_ce", "train/visual_ce")
+
+
+def spike_note(event: dict[str, Any]) -> str:
+    """A loss spike in words, as one of the events of `ddt.train.fit`."""
+    first, last = event["skipped"]
+    return (
+        f"Loss spike: {event['loss']:.4g} at step {event['onset']}; training went back to step {event['to']} "
+        f"and left out batches {first} to {last}."
+    )
 
 
 def read_curves(log: Path) -> dict[str, list[list[float]]]:

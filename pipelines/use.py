@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from pipelines.models import find_model, image_tokenizer_folder
 if TYPE_CHECKING:
     from ddt.baselines.kinds import ImageTokenizer
     from ddt.mllm import DDTLlama
-    from ddt.mllm.generate import OnToken
+    from ddt.mllm.generate import OnText, OnToken
     from ddt.tokenizer import Renderer
 
 PREVIEWS = 32  # of one picture under --watch, at most
@@ -69,6 +70,8 @@ def checked_drawing(arguments: argparse.Namespace) -> Path:
         value = getattr(arguments, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name.replace('_', '-')} {value}: expected at least 1")
+    if arguments.cfg_scale is not None and not 0 <= arguments.cfg_scale < math.inf:
+        raise ValueError(f"--cfg-scale {arguments.cfg_scale}: expected a number >= 0")
     check_seed(arguments)
     return checked_output(arguments)
 
@@ -109,6 +112,17 @@ def drawing(model: DDTLlama, count: int, output: Path, arguments: argparse.Names
         bar.close()
 
 
+@contextmanager
+def writing(model: DDTLlama, count: int) -> Iterator[OnText]:
+    """Progress in tokens, of as many as there may be: most texts end earlier."""
+    batches = -(-count // model.batch_size)
+    bar = Progress("writing", model.sampling.max_new_tokens * batches, unit="token")
+    try:
+        yield lambda _: bar.update(bar.done + 1)
+    finally:
+        bar.close()
+
+
 def chat(params: Params, arguments: argparse.Namespace) -> None:
     """Answer each line of the standard input, or the one message given; pictures go to `--output`.
 
@@ -145,7 +159,9 @@ def caption(params: Params, arguments: argparse.Namespace) -> None:
     images = [read_image(path) for path in arguments.images]
     model = load(params, arguments.model)
     tell_fitted(arguments.images, images, model.image_tokenizer)
-    for path, text in zip(arguments.images, model.caption(images), strict=True):
+    with writing(model, len(images)) as on_text:
+        captions = model.caption(images, on_text=on_text)
+    for path, text in zip(arguments.images, captions, strict=True):
         print(f"{path}: {text}" if len(images) > 1 else text)
 
 
@@ -154,7 +170,9 @@ def ask(params: Params, arguments: argparse.Namespace) -> None:
     image = read_image(arguments.image)
     model = load(params, arguments.model)
     tell_fitted([arguments.image], [image], model.image_tokenizer)
-    print(model.answer([image], [arguments.question])[0])
+    with writing(model, 1) as on_text:
+        (answer,) = model.answer([image], [arguments.question], on_text=on_text)
+    print(answer)
 
 
 def reconstruct(params: Params, arguments: argparse.Namespace) -> None:

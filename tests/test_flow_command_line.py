@@ -1,12 +1,19 @@
 """What the flow's command line refuses before Metaflow starts anything: exit code 2 and one line."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from ddt.params import load_mapping
+from pipelines.report import Report
+
 pytest.importorskip("metaflow")
 
+from flows import support  # noqa: E402
 from flows.support import StepFailed, check_command_line, read_settings  # noqa: E402
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize(
@@ -23,6 +30,8 @@ from flows.support import StepFailed, check_command_line, read_settings  # noqa:
             ["run", "--set", "select.keep=9", "--set=select.seed=1"],
             "--set is given twice; expected one, with",
         ),
+        (["run", "--set=finetune.mix.chat=1"], "finetune.mix.chat = 1.0: there are no conversations; set"),
+        (["run", "--set=pretrain.text_source=/no/texts"], "pretrain.text_source = /no/texts: no such file"),
         (["--config", "conf", "/no/params.yaml", "run"], "/no/params.yaml: cannot be read"),
     ],
 )
@@ -37,6 +46,19 @@ def test_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixt
 @pytest.mark.parametrize("arguments", [["run", "--set=tracking.uri=sqlite:///{}/a.db"], ["resume"], ["show"]])
 def test_what_is_right_goes_on(arguments: list[str], tmp_path: Path) -> None:
     check_command_line([argument.format(tmp_path) for argument in arguments])
+
+
+def test_what_a_stage_says_in_words_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = Report("pretrain", notes=["Held-out pictures: 0.4 nats a code"])
+    monkeypatch.setenv("DDT_RAY_OWNER", "")  # so that what the step sets is undone
+    monkeypatch.setattr(support, "run_stage", lambda *_: said)
+    monkeypatch.setattr(support, "show_report", lambda *_: None)
+    flow = SimpleNamespace(settings=load_mapping(ROOT / "params.yaml"), mlflow_run="", reports={})
+    support.run_step(flow, "pretrain")
+    assert capsys.readouterr().out == "Held-out pictures: 0.4 nats a code\n"
+    assert flow.reports["pretrain"]["notes"] == said.notes
 
 
 def test_a_mistake_found_in_the_first_step_is_one_line() -> None:

@@ -1,12 +1,13 @@
 """params.yaml and the profiles: all load; the paper profile holds every number of the paper; mistakes."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 from ddt.config import ConfigError
 from ddt.params import load_params
-from pipelines.plan import plan_sizes
+from pipelines.plan import language_model_config, plan_sizes
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = ROOT / "params.yaml"
@@ -59,6 +60,15 @@ def test_paper_plan_counts_without_allocating() -> None:
     assert sizes["bits per image"] == 7680
     assert sizes["language model parameters"] == 8_030_261_248 + 2 * (193_794 - 128_256) * 4096
     assert sizes["token shard bytes"] == 192_000_000_000
+
+
+def test_a_plan_counts_the_ids_that_training_would_have(tmp_path: Path) -> None:
+    """A checkpoint's rows past its tokenizer's ids, padding or codes of an earlier training, are no ids."""
+    config = {"model_type": "llama", "vocab_size": 5000, "hidden_size": 64}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    params = load_params(PARAMS, overrides=[f"pretrain.init={tmp_path}", "pretrain.model=null"])
+    scratch = language_model_config(load_params(PARAMS))
+    assert language_model_config(params).vocab_size == scratch.vocab_size < 5000
 
 
 @pytest.mark.parametrize(

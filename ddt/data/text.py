@@ -37,12 +37,13 @@ class DrawnText:
 class JsonLines:
     """The field `text` of JSON-lines files (Wikipedia, Pile), found by byte offset, read one at a time.
 
-    Raises ValueError naming file and line where a line is not an object with such a text.
+    Raises ValueError naming file and record where one is not an object with such a text: all are looked at
+    when the files are opened, since a training that met it later would have to begin again with other files.
     """
 
     def __init__(self, paths: Sequence[Path | str], field: str = "text") -> None:
         self._paths, self._field = [Path(path) for path in paths], field
-        offsets = [_line_offsets(path) for path in self._paths]
+        offsets = [_line_offsets(path, field) for path in self._paths]
         self._offsets = np.concatenate(offsets) if offsets else np.zeros(0, dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum([len(o) for o in offsets])]).astype(np.int64)
         if not len(self._offsets):
@@ -57,17 +58,31 @@ class JsonLines:
         with path.open("rb") as lines:
             lines.seek(int(self._offsets[index]))
             line = lines.readline()
-        try:
-            text = json.loads(line)[self._field]
-        except (ValueError, KeyError, TypeError):
-            text = None
-        if not isinstance(text, str):
-            number = index - int(self._starts[file]) + 1
-            raise ValueError(f"{path}: record {number} is not a JSON object with a text {self._field!r}")
-        return text
+        return _text_of(line, self._field, path, index - int(self._starts[file]) + 1)
 
 
-def _line_offsets(path: Path) -> np.ndarray:
+def check_first_record(path: Path, field: str = "text") -> None:
+    """ValueError where a file can't be read or its first record has no such text: tells a wrong file fast."""
+    try:
+        with path.open("rb") as lines:
+            first = next((line for line in lines if line.strip()), None)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
+    if first is not None:
+        _text_of(first, field, path, 1)
+
+
+def _text_of(line: bytes, field: str, path: Path, number: int) -> str:
+    try:
+        text = json.loads(line)[field]
+    except (ValueError, KeyError, TypeError):
+        text = None
+    if not isinstance(text, str):
+        raise ValueError(f"{path}: record {number} is not a JSON object with a text {field!r}")
+    return text
+
+
+def _line_offsets(path: Path, field: str) -> np.ndarray:
     """Byte offsets of the lines that are not blank."""
     offsets, position = [], 0
     try:
@@ -75,6 +90,7 @@ def _line_offsets(path: Path) -> np.ndarray:
             for line in lines:
                 if line.strip():
                     offsets.append(position)
+                    _text_of(line, field, path, len(offsets))
                 position += len(line)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None

@@ -21,6 +21,7 @@ from ddt.mllm.config import LanguageModelConfig, check_init
 from ddt.mllm.vocabulary import Vocabulary, extend_embeddings, extend_tokenizer
 
 MODEL_TYPES = ("llama", "gemma2")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
 
 
 def attention_kind(device: torch.device | str, config: PreTrainedConfig) -> str:
@@ -38,6 +39,31 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(f"text tokenizer {path}: can't be loaded ({_first_line(error)})") from None
+
+
+def check_text_tokenizer(
+    path: str | Path, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary
+) -> None:
+    """ValueError where a checkpoint has a tokenizer of its own that gives text other ids than `tokenizer`.
+
+    Nothing else tells: a model has rows for the ids of any smaller vocabulary. Ids past the text are not
+    looked at, nor a checkpoint without a tokenizer.
+    """
+    folder = Path(path)
+    if folder.is_dir() and not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return
+    try:
+        own = load_tokenizer(path)
+    except ValueError:
+        return
+    known = tokenizer.get_vocab()
+    for token, index in sorted(own.get_vocab().items(), key=lambda item: item[1]):
+        if index < vocabulary.text_size and known.get(token) != index:
+            found = f"id {known[token]}" if token in known else "no such token"
+            raise ValueError(
+                f"{path}: its own tokenizer has {token!r} as id {index}, the text tokenizer {found}; "
+                "they do not belong together"
+            )
 
 
 def llama_config(config: LanguageModelConfig, vocabulary: Vocabulary) -> LlamaConfig:

@@ -20,6 +20,7 @@ from ddt.mllm.sampling import draw, guided, uniforms
 from ddt.mllm.vocabulary import Vocabulary
 
 OnToken = Callable[[Tensor], None]
+OnText = Callable[[int], None]
 
 
 def _autocast(model: PreTrainedModel) -> Any:
@@ -106,9 +107,13 @@ def generate_text(
     prompts: Sequence[np.ndarray],
     sampling: SamplingConfig,
     seeds: Sequence[int],
+    on_text: OnText | None = None,
 ) -> list[list[int]]:
-    """Text ids after each prompt, up to EOS (left out) or `max_new_tokens`; visual ids are masked."""
-    rows = text_segments(model, vocabulary, prompts, sampling, seeds, may_draw=False)
+    """Text ids after each prompt, up to EOS (left out) or `max_new_tokens`; visual ids are masked.
+
+    `on_text` is told after each token how many there are of the longest text.
+    """
+    rows = text_segments(model, vocabulary, prompts, sampling, seeds, may_draw=False, on_text=on_text)
     return [row[:-1] if row[-1] == vocabulary.eos else row for row in rows]
 
 
@@ -120,6 +125,7 @@ def text_segments(
     sampling: SamplingConfig,
     seeds: Sequence[int],
     may_draw: bool,
+    on_text: OnText | None = None,
 ) -> list[list[int]]:
     """Text ids after each prompt up to EOS, or up to [BOV] where the model `may_draw`; both are kept."""
     if not prompts:
@@ -146,6 +152,8 @@ def text_segments(
             for row, drawn in zip(rows, ids_B.tolist(), strict=True):
                 if not row or row[-1] not in ends:
                     row.append(drawn)
+            if on_text is not None:
+                on_text(place + 1)
             if all(row[-1] in ends for row in rows):
                 break
     return rows

@@ -25,7 +25,7 @@ from ddt.mllm import sequences as S
 from ddt.mllm.build import load_config, load_model, load_tokenizer
 from ddt.mllm.config import SamplingConfig
 from ddt.mllm.export import save_model
-from ddt.mllm.generate import OnToken, generate_codes, generate_text
+from ddt.mllm.generate import OnText, OnToken, generate_codes, generate_text
 from ddt.mllm.instructions import LONG_CAPTION, QUESTION, SHORT_CAPTION
 from ddt.mllm.pictures import to_images, to_pixels
 from ddt.mllm.sequences import SequenceBuilder
@@ -59,13 +59,7 @@ class DDTLlama:
         self.batch_size, self.classes = batch_size, tuple(classes)
         config = image_tokenizer.config
         self.vocabulary = extend_tokenizer(text_tokenizer, config.codebook_size, len(classes))
-        rows = embedding_rows(model)
-        if rows != self.vocabulary.size:
-            raise ValueError(
-                f"the model has {rows} embedding rows, its tokenizers need {self.vocabulary.size} "
-                f"({self.vocabulary.text_size} text ids, {config.codebook_size} codes, [BOV], [EOV], "
-                f"{len(classes)} classes)"
-            )
+        _check_size(embedding_rows(model), self.vocabulary)
         self.builder = SequenceBuilder(
             text_tokenizer, self.vocabulary, config.num_tokens, config.token_order, self.classes
         )
@@ -90,16 +84,13 @@ class DDTLlama:
                 f"but holds {image_tokenizer.digest[:16]}"
             )
         sampling = build_config(SamplingConfig, settings["sampling"], f"{folder / SETTINGS}: sampling")
+        text_tokenizer, classes = load_tokenizer(folder), settings.get("classes", ())
         if model is None:
+            codebook_size = image_tokenizer.config.codebook_size
+            vocabulary = extend_tokenizer(text_tokenizer, codebook_size, len(classes))
+            _check_size(load_config(folder).vocab_size, vocabulary)  # before weights are read
             model = load_model(folder, device).eval()
-        return cls(
-            model,
-            load_tokenizer(folder),
-            image_tokenizer,
-            sampling,
-            settings["made_from"],
-            classes=settings.get("classes", ()),
-        )
+        return cls(model, text_tokenizer, image_tokenizer, sampling, settings["made_from"], classes=classes)
 
     def save_pretrained(self, path: str | Path) -> None:
         """Writes the folder; until it is whole it has no marker, and no reader takes it.
@@ -181,16 +172,30 @@ class DDTLlama:
         sampling = self._sampling(cfg_scale, top_k, top_p)
         return self._draw(examples, "instruction", sampling, seed, num_steps, on_token)
 
-    def caption(self, images: Sequence[Image.Image], detailed: bool = False, seed: Seeds = 0) -> list[str]:
-        """A short caption of each image, or a detailed one."""
+    def caption(
+        self,
+        images: Sequence[Image.Image],
+        detailed: bool = False,
+        seed: Seeds = 0,
+        *,
+        on_text: OnText | None = None,
+    ) -> list[str]:
+        """A short caption of each image, or a detailed one. `on_text` is told the number of tokens so far."""
         instruction = (LONG_CAPTION if detailed else SHORT_CAPTION)[0]
-        return self._answer(self.encode(images), [instruction] * len(images), seed)
+        return self._answer(self.encode(images), [instruction] * len(images), seed, on_text)
 
-    def answer(self, images: Sequence[Image.Image], questions: Sequence[str], seed: Seeds = 0) -> list[str]:
-        """The answer to each question about its image."""
+    def answer(
+        self,
+        images: Sequence[Image.Image],
+        questions: Sequence[str],
+        seed: Seeds = 0,
+        *,
+        on_text: OnText | None = None,
+    ) -> list[str]:
+        """The answer to each question about its image. `on_text` is as in `caption`."""
         _same_length("questions", questions, images)
         asked = [QUESTION[0].replace("{question}", question) for question in questions]
-        return self._answer(self.encode(images), asked, seed)
+        return self._answer(self.encode(images), asked, seed, on_text)
 
     def encode(self, images: Sequence[Image.Image]) -> np.ndarray:
         """int64 codes V_1..V_T, [n, T]: what the model sees of the images."""
@@ -254,7 +259,9 @@ class DDTLlama:
             images += to_images(self.image_tokenizer.decode(codes_BT, num_steps, generator=noise))
         return images
 
-    def _answer(self, codes_BT: np.ndarray, instructions: Sequence[str], seed: Seeds) -> list[str]:
+    def _answer(
+        self, codes_BT: np.ndarray, instructions: Sequence[str], seed: Seeds, on_text: OnText | None
+    ) -> list[str]:
         examples: list[S.Example] = [
             (S.ANSWER, {"image": codes, "instruction": instruction})
             for codes, instruction in zip(codes_BT, instructions, strict=True)
@@ -263,7 +270,7 @@ class DDTLlama:
         for part in self._parts(list(zip(examples, _seeds(seed, len(examples)), strict=True))):
             prompts = self._prompts([example for example, _ in part], 1)
             seeds = [each for _, each in part]
-            ids = generate_text(self.model, self.vocabulary, prompts, self.sampling, seeds)
+            ids = generate_text(self.model, self.vocabulary, prompts, self.sampling, seeds, on_text)
             texts += [str(self.text_tokenizer.decode(each, skip_special_tokens=True)).strip() for each in ids]
         return texts
 
@@ -332,6 +339,15 @@ def check_checkpoint(path: str | Path, vocabulary: Vocabulary, tokenizer_digest:
         )
     elif rows != vocabulary.size:
         raise ValueError(f"{path}: has {rows} embedding rows, its tokenizers need {vocabulary.size}")
+
+
+def _check_size(rows: int, vocabulary: Vocabulary) -> None:
+    if rows != vocabulary.size:
+        raise ValueError(
+            f"the model has {rows} embedding rows, its tokenizers need {vocabulary.size} "
+            f"({vocabulary.text_size} text ids, {vocabulary.codebook_size} codes, [BOV], [EOV], "
+            f"{vocabulary.num_classes} classes)"
+        )
 
 
 def _seeds(seed: Seeds, count: int) -> list[int]:

@@ -6,14 +6,16 @@ safetensors files the slices that it holds, so that none ever has a whole weight
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
@@ -25,7 +27,7 @@ from ddt.mllm.parallel_plan import split_layers
 from ddt.mllm.vocabulary import EMBEDDINGS, Vocabulary, check_rows
 from ddt.train.parallel import TENSOR, ShardedLoss, local, shard
 
-ROWS_AT_ONCE = 1 << 12
+ROWS_AT_ONCE = 1 << 10
 PATTERNS = ["*.safetensors", "*.safetensors.index.json"]
 
 
@@ -51,16 +53,15 @@ def load_sharded(
 ) -> tuple[PreTrainedModel, ShardedLoss]:
     """A checkpoint's model in float32 over the mesh, its embeddings extended to `vocabulary` where smaller.
 
-    New rows begin as in `extend_embeddings`.
-
-    Raises ValueError for another model class, or embeddings of neither size, before weights are read.
+    New rows begin as in `extend_embeddings`. Raises ValueError for another model class, fewer rows than text
+    ids, or files that lack a weight or hold one of another shape, before weights are read.
     """
     config = load_config(path)
     folder = Path(path)
     if not folder.is_dir():
         folder = Path(snapshot_download(str(path), allow_patterns=PATTERNS))
     files = weight_files(folder)
-    stored_rows = _stored_rows(files)
+    stored_rows = _stored_shape(files, EMBEDDINGS[0])[0]
     check_rows(stored_rows, vocabulary)
     config.vocab_size = vocabulary.size
     device = torch.device(mesh.device_type)
@@ -68,6 +69,7 @@ def load_sharded(
         model = AutoModelForCausalLM.from_config(
             config, attn_implementation=attention_kind(device, config), dtype=torch.float32
         )
+    check_weights(model, files)
     sharded = shard_model(model, loss, mesh, bf16)
     sharded.to_empty(device=device)
     _fill_buffers(model, config)
@@ -80,26 +82,50 @@ def weight_files(folder: Path) -> dict[str, Path]:
     """Tensor name -> the safetensors file that holds it; ValueError where the folder has none."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        return {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+        try:
+            weight_map = json.loads(index.read_text())["weight_map"]
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{index}: not an index of weights") from None
+        return {name: folder / file for name, file in weight_map.items()}
     whole = folder / "model.safetensors"
     if not whole.is_file():
         raise ValueError(f"{folder}: neither {index.name} nor {whole.name} in it")
-    with safe_open(whole, "pt") as file:
+    with _open(whole) as file:
         return dict.fromkeys(file.keys(), whole)
 
 
-def _stored_rows(files: dict[str, Path]) -> int:
-    with safe_open(files[EMBEDDINGS[0]], "pt") as file:
-        return file.get_slice(EMBEDDINGS[0]).get_shape()[0]
+@contextlib.contextmanager
+def _open(path: Path) -> Iterator[Any]:
+    try:
+        opened = safe_open(path, "pt")
+    except (FileNotFoundError, SafetensorError) as error:  # missing or cut
+        raise ValueError(f"{path}: can't be read ({error})") from None
+    with opened as file:
+        yield file
+
+
+def _stored_shape(files: dict[str, Path], name: str) -> list[int]:
+    if name not in files:
+        raise ValueError(f"the checkpoint lacks {name!r}, which a Llama- or Gemma-2-class model has")
+    with _open(files[name]) as file:
+        return file.get_slice(name).get_shape()
+
+
+def check_weights(model: PreTrainedModel, files: dict[str, Path]) -> None:
+    """ValueError where the files lack a weight of `model` or hold another shape; embeddings may grow."""
+    for name, parameter in model.named_parameters():
+        stored, skipped = _stored_shape(files, name), int(name in EMBEDDINGS)
+        if stored[skipped:] != list(parameter.shape[skipped:]):
+            raise ValueError(
+                f"the checkpoint holds {name!r} of shape {stored}, its config says {list(parameter.shape)}"
+            )
 
 
 @torch.no_grad()
 def read_weights(model: PreTrainedModel, files: dict[str, Path], known_rows: int, new_rows: NewRows) -> None:
     """Fills what this process holds of each parameter; `new_rows` gives embedding rows past the known."""
     for name, parameter in model.named_parameters():
-        if name not in files:
-            raise ValueError(f"the checkpoint lacks {name!r}, which a {model.config.model_type} model has")
-        with safe_open(files[name], "pt") as file:
+        with _open(files[name]) as file:
             stored, held = file.get_slice(name), local(parameter)
             if not held.numel():
                 continue

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ddt.data.text import DrawnText, JsonLines
+from ddt.data.text import DrawnText, JsonLines, check_first_record
 from ddt.data.tokens import TokenDataset, TokenMeta, TokenShard, all_codes, write_shard
 
 META = TokenMeta("d" * 64, num_tokens=3, codebook_size=500, token_order="V_1..V_T")
@@ -60,6 +60,15 @@ def test_codes_are_views_of_the_file(tmp_path):
     write_shard(tmp_path / "s", pairs(0, 4), META, "pairs")
     codes = TokenShard(tmp_path / "s").codes()
     assert codes.dtype == np.uint16 and not codes.flags.owndata and not codes.flags.writeable
+
+
+def test_a_code_takes_two_bytes_on_the_disk(tmp_path):
+    """200 M images of 480 codes are 192 GB, and captions beside them."""
+    rows, meta = 1000, TokenMeta("d", num_tokens=480, codebook_size=1 << 16, token_order="V_1..V_T")
+    codes = np.random.default_rng(0).integers(0, 1 << 16, (rows, 480))
+    columns = {name: [""] * rows for name in ("sample_id", "short", "long")} | {"codes": codes}
+    write_shard(tmp_path / "s", columns, meta, "pairs")
+    assert (tmp_path / "s").stat().st_size < 1.02 * 2 * codes.size
 
 
 def test_instructions_keep_what_is_absent(tmp_path):
@@ -150,13 +159,23 @@ def test_unreadable_and_empty_shards_are_named(tmp_path):
 
 def test_json_lines_are_found_by_index(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\n\n{"text": "zwei äöü"}\n')
-    (tmp_path / "b.jsonl").write_text('{"text": "three"}\n{"title": "no text"}')
+    (tmp_path / "b.jsonl").write_text('{"text": "three"}\n')
     texts = JsonLines([tmp_path / "a.jsonl", tmp_path / "b.jsonl"])
-    assert [texts[i] for i in range(3)] == ["one", "zwei äöü", "three"] and len(texts) == 4
-    with pytest.raises(ValueError, match="b.jsonl: record 2"):
-        texts[3]
-    with pytest.raises(ValueError, match="cannot be read"):
-        JsonLines([tmp_path / "missing.jsonl"])
+    assert [texts[i] for i in range(3)] == ["one", "zwei äöü", "three"] and len(texts) == 3
+
+
+@pytest.mark.parametrize("bad", ['{"title": "no text"}', '{"text": 7}', '{"text": "cut', "[1]", "7"])
+def test_a_record_without_text_is_named_before_any_is_used(tmp_path, bad):
+    (tmp_path / "a.jsonl").write_text(f'{{"text": "one"}}\n\n{bad}\n')
+    with pytest.raises(ValueError, match="a.jsonl: record 2 is not a JSON object with a text 'text'$"):
+        JsonLines([tmp_path / "a.jsonl"])
+    check_first_record(tmp_path / "a.jsonl")
+    (tmp_path / "b.jsonl").write_text(bad)
+    with pytest.raises(ValueError, match="b.jsonl: record 1 is not"):
+        check_first_record(tmp_path / "b.jsonl")
+    for read in (check_first_record, lambda path: JsonLines([path])):
+        with pytest.raises(ValueError, match="missing.jsonl: cannot be read"):
+            read(tmp_path / "missing.jsonl")
 
 
 def test_drawn_text_is_a_function_of_its_index():

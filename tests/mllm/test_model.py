@@ -120,6 +120,18 @@ def test_incomplete_and_foreign_folders_are_refused(folder, tmp_path, ddt_llama)
         DDTLlama.from_pretrained(tmp_path / "m")
 
 
+def test_a_model_of_another_vocabulary_is_named_before_its_weights_are_read(ddt_llama, tmp_path, monkeypatch):
+    def read(*arguments, **options):
+        raise AssertionError("weights were read")
+
+    ddt_llama.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": 7}))
+    monkeypatch.setattr("ddt.mllm.model.load_model", read)
+    with pytest.raises(ValueError, match="the model has 7 embedding rows, its tokenizers need"):
+        DDTLlama.from_pretrained(tmp_path)
+
+
 def test_mistakes_are_named(ddt_llama):
     with pytest.raises(ValueError, match="questions: expected one for each of the 1 images, got 2"):
         ddt_llama.answer([scene(0)], ["a", "b"])

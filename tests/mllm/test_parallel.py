@@ -30,7 +30,7 @@ from ddt.mllm.footprint import parameter_counts
 from ddt.mllm.loss import LanguageModelLoss
 from ddt.mllm.packing import pack, slice_rows
 from ddt.mllm.parallel_plan import check_tensor_parallel
-from ddt.mllm.sharding import load_sharded
+from ddt.mllm.sharding import check_weights, load_sharded, weight_files
 from ddt.mllm.vocabulary import Vocabulary, extend_tokenizer
 from ddt.train.batching import rows, split
 from ddt.train.checkpoint import Checkpoints
@@ -145,6 +145,45 @@ def test_gradients_equal_those_of_one_process(checkpoint, world, tensor):
         torch.testing.assert_close(grads[name], parameter.grad, rtol=1e-3, atol=1e-5, msg=name)
 
 
+def half(base: str, vocabulary: Vocabulary, tensor: int):
+    """Loss and gradients of a batch with weights gathered and products computed in bfloat16."""
+    mesh = make_mesh(torch.device("cpu"), tensor)
+    model, sharded = load_sharded(base, vocabulary, LanguageModelLoss(vocabulary), mesh, bf16=True)
+    batch = Batches(vocabulary).batch(1, *sharded.data_rank_and_world)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = sharded(batch, 0, None)[0]
+    loss.backward()
+    grads = {name: parameter.grad.full_tensor() for name, parameter in model.named_parameters()}
+    return mean_over_ranks(loss.detach()), grads
+
+
+@pytest.mark.parametrize("tensor", [1, 2])
+def test_in_bfloat16_shards_and_their_gradients_stay_in_float32(checkpoint, tensor):
+    model, _, vocabulary = build(str(checkpoint), checkpoint, None, CODEBOOK_SIZE, seed=0)
+    loss = LanguageModelLoss(vocabulary)(model, Batches(vocabulary).batch(1), 0, None)[0]
+    loss.backward()
+    found, grads = run_processes(half, 2, str(checkpoint), vocabulary, tensor)[0]
+    torch.testing.assert_close(found, loss.detach(), rtol=2e-2, atol=0)
+    for name, parameter in model.named_parameters():
+        assert grads[name].dtype == torch.float32
+        error = (grads[name] - parameter.grad).norm() / parameter.grad.norm()
+        assert error < 0.1, (name, error)
+
+
+def exported(base: str, folder: str, vocabulary: Vocabulary, tensor: int) -> None:
+    mesh = make_mesh(torch.device("cpu"), tensor)
+    model, _ = load_sharded(base, vocabulary, LanguageModelLoss(vocabulary), mesh)
+    save_model(model, Path(folder), max_file_bytes=20_000)
+
+
+@pytest.mark.parametrize("tensor", [1, 2])
+def test_a_model_is_exported_from_either_kind_of_layout(checkpoint, tmp_path, tensor):
+    """Weights sharded only, layers split only; both at once is tested below."""
+    model, _, vocabulary = build(str(checkpoint), checkpoint, None, CODEBOOK_SIZE, seed=0)
+    run_processes(exported, 2, str(checkpoint), str(tmp_path / "out"), vocabulary, tensor)
+    assert_same_weights(tmp_path / "out", model)
+
+
 def three(base: str, folder: str, spread: bool):
     """The loss of each step by any number of workers, each with a whole model or a shard of it."""
     model, _, vocabulary = build(base, Path(base), None, CODEBOOK_SIZE, seed=0)
@@ -165,7 +204,7 @@ def test_three_workers_share_a_batch_of_eight(checkpoint, tmp_path, spread):
 @pytest.mark.slow
 def test_2x2_equals_one_process(checkpoint, tmp_path):
     model, expected = alone(checkpoint, tmp_path / "one", STEPS, z_loss=1e-3)
-    options = {"z_loss": 1e-3}
+    options = {"z_loss": 1e-3, "recompute": True}
     vocabulary = vocabulary_of(checkpoint)
     results = run_processes(
         together, 4, str(checkpoint), str(tmp_path / "four"), STEPS, 2, vocabulary, options
@@ -189,6 +228,42 @@ def test_2x2_equals_one_process(checkpoint, tmp_path):
     ]
     assert np.abs(np.array(resumed) - expected[5:]).max() < 1e-4
     assert np.abs(np.array(again) - expected[5:]).max() < 1e-4
+
+
+class Poisoned(Batches):
+    """The loss of one batch is thirty times what it should be."""
+
+    def batch(self, step: int, rank: int = 0, world: int = 1):
+        part = super().batch(step, rank, world)
+        return part._replace(scale_R=part.scale_R * 30) if step == 7 else part
+
+
+def spiked(base: str, folder: str, vocabulary: Vocabulary):
+    """The loss of each step, and the rewinds, of a run in which a spike is injected."""
+    loss: Any = LanguageModelLoss(vocabulary)
+    if rank_and_world()[1] > 1:
+        model, loss = load_sharded(base, vocabulary, loss, make_mesh(torch.device("cpu"), 1))
+    else:
+        model = build(base, base, None, CODEBOOK_SIZE, seed=0)[0]
+    losses: list[float] = []
+    hooks = [lambda step, metrics: losses.append(metrics["train/loss"])]
+    config = dataclasses.replace(
+        CONFIG, spike_factor=5.0, spike_window=4, rewind_steps=3, checkpoint_every=2, keep_checkpoints=1
+    )
+    result = fit(model, loss, Poisoned(vocabulary), config, Checkpoints(folder), hooks, progress=False)
+    return {"losses": losses, "events": result.events, "consumed": result.consumed_samples}
+
+
+def test_a_sharded_run_rewinds_as_one_process_does(checkpoint, tmp_path):
+    vocabulary, base = vocabulary_of(checkpoint), str(checkpoint)
+    one = spiked(base, str(tmp_path / "one"), vocabulary)
+    (event,) = one["events"]
+    assert (event["onset"], event["to"], event["skipped"]) == (7, 4, [6, 7])
+    assert one["consumed"] == (STEPS + 2) * CONFIG.global_batch
+    two = run_processes(spiked, 2, base, str(tmp_path / "two"), vocabulary)[0]
+    (other,) = two["events"]
+    assert {**other, "loss": 0} == {**event, "loss": 0} and abs(other["loss"] - event["loss"]) < 1e-2
+    assert np.abs(np.array(two["losses"]) - one["losses"]).max() < 1e-4
 
 
 class Recorded(Batches):
@@ -288,6 +363,27 @@ def test_no_process_ever_holds_the_whole_model(tmp_path):
         print({name: f"{value / whole:.3f} of {whole / 1e6:.0f} MB" for name, value in found.items()})
         assert 0.24 < found["held"] / whole < 0.26
         assert found["peak"] / whole < 0.35
+
+
+def test_weights_that_do_not_fit_are_named_before_any_is_read(checkpoint):
+    model = build(str(checkpoint), checkpoint, None, CODEBOOK_SIZE, seed=0)[0]
+    files, name = weight_files(checkpoint), "model.layers.1.mlp.up_proj.weight"
+    check_weights(model, files)
+    with pytest.raises(ValueError, match=f"the checkpoint lacks '{name}'"):
+        check_weights(model, {key: file for key, file in files.items() if key != name})
+    layer = model.model.layers[1].mlp.up_proj
+    layer.weight = torch.nn.Parameter(torch.zeros(33, 16))
+    with pytest.raises(ValueError, match=rf"holds '{name}' of shape \[32, 16\], its config says \[33, 16\]"):
+        check_weights(model, files)
+    os.truncate(files[name], 100)
+    with pytest.raises(ValueError, match=f"{files[name].name}: can't be read"):
+        check_weights(model, files)
+    files[name].unlink()
+    with pytest.raises(ValueError, match=f"{files[name].name}: can't be read"):
+        check_weights(model, files)
+    (checkpoint / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ValueError, match="index.json: not an index of weights"):
+        weight_files(checkpoint)
 
 
 def test_a_layout_that_does_not_divide_is_named():

@@ -16,11 +16,13 @@ from pipelines import elastic
 from pipelines.elastic import LargestThatFits
 from pipelines.models import publish_model
 from pipelines.pretrain import PretrainJob
+from pipelines.runner import StageContext
 from pipelines.train_tokenizer import TokenizerJob
-from pipelines.training import Job, group_sizes, run_job
+from pipelines.training import Job, group_sizes, run_job, run_training
 from tests.pipelines.ray_support import END, GROWN_AT, LOST_AT, RESOURCES, elastic_job
 from tests.pipelines.two_nodes import lose_and_add_a_node
 from tests.processes import run_processes
+from tests.train.test_fit import SPIKES, Data, Net, loss_fn
 
 FIT = load_params("params.yaml").pretrain.fit
 
@@ -60,6 +62,21 @@ def test_nothing_is_trained_again_once_the_model_is_published(tmp_path):
         run_job(job, identity | {"fingerprint": fingerprint}, {}, [])
     publish_model(store, "pretrain", fingerprint, tmp_path / "model", 1, {})
     assert run_job(job, identity | {"fingerprint": fingerprint}, {}, []) == {}
+
+
+def test_loss_spikes_are_told_in_the_report(tmp_path, monkeypatch):
+    store, fingerprint = open_store(tmp_path / "store"), "e" * 64
+    job = Job("pretrain", fingerprint, store.root_uri, RESOURCES, [])
+    job.fit(Net(), loss_fn, Data({17: 40.0}), SPIKES)
+    job.publish(lambda folder: folder.mkdir(), SPIKES.steps, {"held_out/visual_ce": 1.5})
+    params = load_params("params.yaml")
+    ctx = StageContext("pretrain", params, params.pretrain, store, tmp_path, fingerprint, {})
+    _, report = run_training(ctx, Never)
+    assert report.metrics == {"held_out/visual_ce": 1.5}
+    (note,) = report.notes
+    assert note.startswith("Loss spike: 1") and note.endswith(
+        "at step 17; training went back to step 8 and left out batches 16 to 17."
+    )
 
 
 @pytest.fixture

@@ -153,6 +153,27 @@ def test_a_checkpoint_is_looked_at_before_anything_is_made(tmp_path):
         check(tmp_path / "nowhere")
 
 
+def test_a_checkpoint_of_another_text_tokenizer_is_named_before_anything_is_made(tmp_path):
+    """It has rows for all ids of the smaller vocabulary, so that training would run, on other words."""
+    init = write_config(tmp_path / "init", vocab_size=5000, max_position_embeddings=256)
+    make_tokenizer().save_pretrained(init)
+    make_tokenizer().save_pretrained(tmp_path / "text")
+
+    def check(text: str) -> None:
+        settings = (f"pretrain.init={init}", "pretrain.model=null", f"pretrain.text_tokenizer={text}")
+        check_language_model(load_params(ROOT / "params.yaml", overrides=settings))
+
+    check(str(tmp_path / "text"))
+    check(str(init))
+    message = r"pretrain.init = .*/init: its own tokenizer has '.*' as id \d+, the text tokenizer .* together"
+    with pytest.raises(ValueError, match=message):
+        check("scenes:bpe")
+    grown = make_tokenizer()
+    grown.add_tokens(["of one's own"])
+    grown.save_pretrained(tmp_path / "grown")
+    check(str(tmp_path / "grown"))  # the same ids and more
+
+
 @pytest.fixture
 def no_weights(monkeypatch):
     """Weights must not be read: what is wrong is seen before."""

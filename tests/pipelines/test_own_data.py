@@ -29,6 +29,7 @@ from ddt.store import Store, open_store
 from ddt.tokenizer import DDTTokenizer, presets
 from pipelines import finetune, ingest, pretrain, tokenize_images
 from pipelines.cli import main
+from pipelines.language_model import check_own_data
 from pipelines.models import publish_model
 from pipelines.runner import StageContext, StageError, is_finished, manifest_path, report_path
 from tests.data.test_instruction_readers import png, said
@@ -315,6 +316,18 @@ def test_text_is_part_of_what_a_model_is_and_missing_text_is_named(files, tmp_pa
         found(files / "coco")
     with pytest.raises(ValueError, match="pretrain.text_source = .*gone: no such file or folder"):
         found(files / "gone")
+
+
+def test_data_that_are_not_there_are_named_before_the_run(files):
+    check_own_data(own_params(files, f"pretrain.text_source={files}", "finetune.mix.chat=1"))
+    for overrides, message in (
+        (("finetune.mix.chat=1", "ingest.conversations=null"), "mix.chat = 1.0: there are no conversations"),
+        (("finetune.mix.class_to_image=1",), "mix.class_to_image = 1.0: the model has no classes"),
+        ((f"pretrain.text_source={files}/llava.json",), "text_source: .*llava.json: record 1 is not"),
+        ((f"pretrain.text_source={files}/gone",), "pretrain.text_source = .*gone: no such file or folder"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_own_data(own_params(files, *overrides))
 
 
 def test_a_mix_without_its_data_is_named():

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -84,6 +85,25 @@ def test_watch_writes_whole_pictures_as_they_form(model, tmp_path, monkeypatch, 
     run(*asked, "--num-images", "3", "--grid", "2", "--scale", "2")
     assert output.read_bytes() == last and list(tmp_path.iterdir()) == [output]
     assert "drawing: " in capsys.readouterr().err
+
+
+def test_captions_and_answers_show_progress_in_tokens(model, tmp_path, monkeypatch, capsys):
+    bars: list[Any] = []
+
+    class Bar(use.Progress):
+        def __init__(self, label: str, total: int, unit: str) -> None:
+            super().__init__(label, total, unit=unit)
+            bars.append(self)
+
+    monkeypatch.setattr(use, "Progress", Bar)
+    path = str(tmp_path / "in.png")
+    Image.new("RGB", (16, 16), "red").save(path)
+    run("caption", path, path, "--model", model)
+    run("ask", path, "what is it?", "--model", model)
+    assert [(bar.label, bar.total, bar.unit) for bar in bars] == [("writing", 4, "token")] * 2
+    assert all(1 <= bar.done <= 4 for bar in bars)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 3 and said[0] == said[1]  # the same picture says the same
 
 
 def test_edit_draws_several(model, tmp_path, capsys):
@@ -168,6 +188,8 @@ def test_settings_of_another_program_are_named(model, tmp_path, capsys):
 def test_mistakes_are_one_line(model, tmp_path, capsys):
     draw = ["generate", "a", "-o", str(tmp_path / "a.png"), "--model", "/nowhere"]
     assert "--grid 0: expected at least 1" in mistake(capsys, *draw, "--grid", "0")
+    assert "--cfg-scale -1.0: expected a number >= 0" in mistake(capsys, *draw, "--cfg-scale", "-1")
+    assert "--cfg-scale nan: expected a number >= 0" in mistake(capsys, *draw, "--cfg-scale", "nan")
     assert "--num-images 0: expected at least 1" in mistake(capsys, *draw, "--num-images", "0")
     assert "--output /nowhere: no such folder" in mistake(capsys, "chat", "hi", "-o", "/nowhere")
     assert "has no classes" in mistake(capsys, *draw[:1], *draw[2:4], "--model", model, "--class", "dog")
