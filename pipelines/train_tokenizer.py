@@ -11,6 +11,7 @@ from ddt.params import TrainTokenizerParams
 from pipelines.pictures import position_plot, usage_plot
 from pipelines.report import Report
 from pipelines.runner import StageContext, StageResult
+from pipelines.samples import CELL_PX, PICTURED, Samples, first_images, samples_grid, samples_prefix
 from pipelines.training import Job, run_training
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ MODULES = (
     "ddt.tokenizer", "ddt.baselines", "ddt.train", "ddt.data.images", "ddt.data.decode", "ddt.data.order",
     "pipelines.train_tokenizer",
 )  # fmt: skip
-PICTURED, ENCODED = 8, 256  # training images of the first shard: in the grid, for the use of the codebook
+ENCODED = 256  # training images of the first shard, for the use of the codebook
 MEASURED = 64  # training images whose PSNR goes on the model card
 PER_TOKEN = {"position_perplexity": "perplexity", "visible_share": "share of time visible"}
 
@@ -70,6 +71,8 @@ class TokenizerJob(Job):
         keys, rows = zip(*shards, strict=True)
         images = ImageDataset(keys, rows, config.image_size, params.fit.seed, fetch=self.store.fetch)
         batches = ImageBatches(images, params.fit.global_batch)
+        prefix = samples_prefix(self.stage, self.fingerprint)
+        self.hooks = [*self.hooks, Samples(model, params.fit, self.store, keys[0], prefix)]
         with compiled_blocks(model, self.device, params.fit.steps):
             result = self.fit(model, loss_of(config), batches, params.fit)
         if result.ema is not None:
@@ -108,6 +111,7 @@ def run(ctx: StageContext) -> StageResult:
     _plot_positions(ctx, report)
     folder = ctx.store.fetch_tree(commit.key.rpartition("/")[0])
     _picture(ctx, report, folder, shards[0][0])
+    _picture_learning(ctx, report, shards[0][0])
     report.notes.append(f"{report.metrics['model/parameters']:,.0f} parameters, in {folder}")
     return StageResult([commit], report)
 
@@ -135,11 +139,11 @@ def _picture(ctx: StageContext, report: Report, folder: Path, shard: str) -> Non
 
     tokenizer = load_image_tokenizer(folder)
     config = tokenizer.config
-    pixels = _first_images(ctx, shard, config.image_size)
+    pixels = first_images(ctx.store, shard, config.image_size, ENCODED)
     quarters = {config.num_tokens * i // 4 for i in (1, 2, 3, 4)}
     prefixes = sorted(quarters - {0})
     path = ctx.folder / "reconstructions.png"
-    scale = max(1, 128 // config.image_size)
+    scale = max(1, CELL_PX // config.image_size)
     reconstruction_grid(tokenizer, pixels[:PICTURED], prefixes, scale=scale).save(path)
     report.pictures[f"Original, then decoded from the first {', '.join(map(str, prefixes))} tokens"] = (
         ctx.relative(path)
@@ -151,12 +155,13 @@ def _picture(ctx: StageContext, report: Report, folder: Path, shard: str) -> Non
     report.metrics["model/parameters"] = sum(p.numel() for p in tokenizer.parameters())
 
 
-def _first_images(ctx: StageContext, shard: str, side_px: int) -> Tensor:
-    from PIL import Image
-
-    from ddt.data.decode import decode_image
-    from ddt.mllm.pictures import to_pixels
-    from ddt.records import read_shard
-
-    images = read_shard(ctx.store.fetch(shard), ["image"])["image"].slice(0, ENCODED).to_pylist()
-    return to_pixels([Image.fromarray(decode_image(data, side_px)) for data in images], side_px)
+def _picture_learning(ctx: StageContext, report: Report, shard: str) -> None:
+    """Training images above what was drawn of them as training went, with the weights of then (no EMA)."""
+    images_BCHW = first_images(ctx.store, shard, ctx.section.model.image_size, PICTURED)
+    drawn = samples_grid(ctx.store, samples_prefix(ctx.name, ctx.fingerprint), images_BCHW)
+    if drawn is None:
+        return
+    grid, steps = drawn
+    path = ctx.folder / "samples.png"
+    grid.save(path)
+    report.pictures[f"Original, then drawn after {', '.join(map(str, steps))} steps"] = ctx.relative(path)

@@ -7,6 +7,7 @@ import pytest
 
 from ddt.config import ConfigError
 from ddt.params import load_params
+from ddt.tokenizer import presets
 from pipelines.plan import language_model_config, plan_sizes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -27,6 +28,7 @@ def test_there_are_the_agreed_profiles() -> None:
 def test_paper_profile_is_the_paper() -> None:
     params = load_params(PARAMS, "paper")
     model, fit = params.train_tokenizer.model, params.train_tokenizer.fit
+    assert model == presets()["paper"]
     assert (model.image_size, model.num_tokens, model.codebook_size, model.code_dim) == (256, 480, 65_536, 16)
     assert (model.encoder_depth, model.encoder_width, model.encoder_image_tokens) == (20, 256, 1024)
     assert (model.decoder_depth, model.decoder_width) == (24, 1536)

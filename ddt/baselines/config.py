@@ -30,10 +30,14 @@ class SpatialConfig:
     width: Count
     blocks: Count
     position_norm: bool
+    code_noise: Annotated[float, Range(0)]
+    code_distance: Annotated[float, Range(0, 2)]
     unquantized_steps: Natural
     ema_decay: Fraction
     dead_threshold: Annotated[float, Range(0)]
     commitment_weight: Annotated[float, Range(0)]
+    entropy_weight: Annotated[float, Range(0)]
+    entropy_floor: Fraction
     token_order: Literal["V_1..V_T", "V_T..V_1"]  # V_1..V_T is raster order
 
     def __post_init__(self) -> None:

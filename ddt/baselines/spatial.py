@@ -45,12 +45,19 @@ class SpatialTokenizer(SavedModel[SpatialConfig]):
             ema_decay=config.ema_decay,
             dead_threshold=config.dead_threshold,
             unquantized_steps=config.unquantized_steps,
+            entropy_floor=config.entropy_floor,
+            noise=config.code_noise,
+            code_distance=config.code_distance,
         )
         self.decoder = ConvDecoder(config.channels, config.blocks, config.code_dim)
 
-    def forward(self, images_BCHW: Tensor, step: int) -> tuple[Tensor, Quantized]:
+    def forward(
+        self, images_BCHW: Tensor, step: int, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Quantized]:
         """Reconstructions and what the quantizer gave; in training mode it also moves the codebook."""
-        quantized = self.quantizer(self._vectors(images_BCHW), step)
+        quantized = self.quantizer(
+            self._vectors(images_BCHW), step, entropy=self.config.entropy_weight > 0, generator=generator
+        )
         return self._draw(quantized.vectors_BTd), quantized
 
     def _vectors(self, images_BCHW: Tensor) -> Tensor:
@@ -102,7 +109,7 @@ class SpatialTokenizer(SavedModel[SpatialConfig]):
 
 
 class SpatialLoss:
-    """Callable for the training loop: squared error of the image, and commitment."""
+    """Callable for the training loop: squared error of the image, commitment, and usage entropy if asked."""
 
     def __init__(self, config: SpatialConfig) -> None:
         self.config = config
@@ -110,9 +117,13 @@ class SpatialLoss:
     def __call__(
         self, model: nn.Module, images_BCHW: Tensor, step: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        drawn_BCHW, quantized = model(images_BCHW, step=step)
+        drawn_BCHW, quantized = model(images_BCHW, step=step, generator=generator)
         error = squared_error_per_image(drawn_BCHW, images_BCHW).mean()
         commitment = quantized.commitment_BT.mean()
-        loss = error + self.config.commitment_weight * commitment
+        loss = (
+            error
+            + self.config.commitment_weight * commitment
+            + self.config.entropy_weight * quantized.entropy_loss
+        )
         metrics = {"loss": loss, "reconstruction": error, "commitment": commitment}
         return loss, {name: value.detach() for name, value in metrics.items()} | quantized.metrics

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from ddt.baselines.config import SpatialConfig
+from ddt.baselines.config import SpatialConfig, SpatialSizes
 from ddt.baselines.kinds import load_image_tokenizer
 from ddt.baselines.spatial import SpatialLoss, SpatialTokenizer
 from ddt.config import ConfigError
@@ -26,10 +26,14 @@ CONFIG_16 = SpatialConfig(
     width=8,
     blocks=1,
     position_norm=False,
+    code_noise=0.0,
+    code_distance=0.0,
     unquantized_steps=30,
     ema_decay=0.99,
     dead_threshold=0.2,
     commitment_weight=1.0,
+    entropy_weight=0.0,
+    entropy_floor=0.6,
     token_order="V_1..V_T",
 )
 
@@ -60,6 +64,29 @@ def test_it_learns_in_the_shared_loop():
     drawn = model.decode(model.encode(images))
     assert drawn.shape == images.shape and drawn.abs().max() <= 1
     assert psnr_db(drawn, images).mean() > grey + 5
+
+
+def test_its_codes_are_learned_by_the_rules_of_the_ddt_tokenizers():
+    ddt = make(
+        num_tokens=16, code_noise=0.3, code_distance=0.5, dead_threshold=0.1, entropy_weight=0.5,
+        entropy_floor=1.0, unquantized_steps=0,
+    )  # fmt: skip
+    config = SpatialConfig.like(ddt.config, SpatialSizes(width=8, blocks=1))
+    model = SpatialTokenizer(config).train()
+    ours, theirs = (
+        {name: value for name, value in vars(each.quantizer).items() if isinstance(value, float | int)}
+        for each in (model, ddt)
+    )
+    assert ours | {"training": False} == theirs and ours["noise"] == 0.3
+
+    def terms(seed):
+        return SpatialLoss(config)(model, Quadrants.images, 0, torch.Generator().manual_seed(seed))
+
+    loss, metrics = terms(seed=0)
+    assert loss > metrics["reconstruction"] + metrics["commitment"]  # and the entropy of usage
+    quantizer = model.quantizer
+    quantizer.ema_decay, quantizer.code_distance, quantizer.dead_threshold = 1.0, 0.0, 0.0  # codes stay
+    assert terms(seed=0)[0] == terms(seed=0)[0] != terms(seed=1)[0]  # and the noise
 
 
 def test_interface_is_the_ddt_tokenizers(tmp_path):

@@ -251,6 +251,30 @@ def test_presets_have_the_papers_sizes(name, image_tokens, num_tokens):
     assert model.decoder(latents, torch.zeros(2, device="meta"), z, visible).shape == latents.shape
 
 
+@pytest.mark.parametrize(
+    ("option", "paper", "selftok"),
+    [
+        ("space", "vae", "vae"),
+        ("encoder_image_tokens", 1024, 256),
+        ("schedule", "linear", "stages"),
+        ("stage_ends", (), (0.2, 0.4, 0.6, 0.8, 1.0)),
+        ("stage_tokens", (), (192, 184, 72, 48, 16)),
+        ("prefix", "ceil", "inclusive"),
+        ("hidden_tokens", "zero", "mask"),
+        ("target", "x0", "velocity"),
+        ("time_sampling", "uniform", "uniform"),
+        ("ema_decay", 0.99, 0.99),
+        ("dead_threshold", 0.2, 0.2),
+        ("commitment_weight", 1.0, 1.0),
+        ("entropy_weight", 0.0, 0.5),
+        ("token_order", "V_1..V_T", "V_T..V_1"),
+    ],
+)
+def test_presets_settle_what_the_paper_leaves_open(option, paper, selftok):
+    assert getattr(presets()["paper"], option) == paper
+    assert getattr(presets()["selftok"], option) == selftok
+
+
 def test_parameter_counts_follow_from_the_sizes():
     with torch.device("meta"):
         model = DDTTokenizer(presets()["paper"])
