@@ -102,10 +102,10 @@ def generate_on_ray(
     """Make what is missing of `request.outputs`; returns how many were made now.
 
     `benchmark` is the request's, opened; `look` is called for each case as soon as its output is in place.
-    Raises ValueError where the folder holds outputs of another model, IncompleteError where the data files
-    are not complete.
+    Raises ValueError where the folder holds outputs of another model, IncompleteError where the data files,
+    or the pictures they name, are not complete.
     """
-    benchmark.problems.refuse(COMPLETE_FILES)
+    benchmark.with_inputs().refuse(COMPLETE_FILES)
     store, outputs = open_store(params.paths.store), Path(request.outputs)
     digest = folder_digest(Path(request.model))
     maker = {

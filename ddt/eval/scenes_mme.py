@@ -63,6 +63,11 @@ class MME(Asked):
             for name, found in members.items()
         }
         scores["mme/perception"] = _mme_score(rows, blind, members, self.seed)
+        unseen = np.array([bool(row["unseen"]) for row in rows])
+        for name, chosen in (("seen", ~unseen), ("unseen", unseen)):
+            parts = {category: found[chosen[found]] for category, found in members.items()}
+            if all(map(len, parts.values())):  # else the sum would be of fewer categories
+                scores[f"mme/perception_{name}"] = _mme_score(rows, blind, parts, self.seed)
         return scores
 
 

@@ -27,6 +27,16 @@ ODD = {
     "plan B. The size s. One": "plan b the size s one",
     "hors-d'oeuvre, a=3, I'next": "hors-d'oeuvre a = 3 i next",
     "1 1/2 cups": "1\u00a01/2 cups",
+    "x²³ and Ⅳ, 10⁻³": "x ²³ and 10 ⁻³",
+    "anti- or pro- or pre-": "anti- or pro- or pre",
+    "<(^^)> (-_-) :{ =_=": "< -lrb-^^-rrb- > -lrb--_--rrb- :{ =_=",
+    "a \\* b \\/ c": "a \\* b \\ / c",
+    "'emergency 'tisn": "'em ergency 't isn",
+    "cap'n of li'l ev'ry li’l": "cap'n of li'l ev'ry li l",
+    "see 0001.png, Pty. PTY. Az. az.": "see 0001.png pty. pty az. az",
+    "size S. Mr. A": "size s mr. a",
+    "j'dance a@b.com, <a b=1> <a b>": "j dance a@b.com, < a b = 1 > <a\u00a0b>",
+    "؟ نعم، தமிழ்": "؟ نعم ، தமிழ்",
     "smile :-) #tag @user a@b.com http://x.com/a": "smile :--rrb- #tag @user a@b.com http://x.com/a",
 }
 
@@ -39,6 +49,13 @@ def test_oddities(caption):
 def test_one_result_for_each_caption_whatever_it_holds():
     captions = ["a\rb", "c\nd", "e\u2028f", "g\x0bh\x0ci", "", "j"]
     assert ptb_tokenize(captions) == ["a b", "c d", "e f", "g h i", "", "j"]
+
+
+def test_the_first_word_of_the_next_caption_decides_about_a_last_period():
+    captions = ["A sign says no.", "5 men", "size S.", "", "The dog", "size S.", "Men", "No. ", "5"]
+    tokens = ["a sign says no.", "5 men", "size s", "", "the dog", "size s.", "men", "no", "5"]
+    assert ptb_tokenize(captions) == tokens
+    assert ptb_tokenize(captions[:1]) == ["a sign says no"]
 
 
 @pytest.mark.skipif(

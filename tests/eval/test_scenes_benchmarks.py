@@ -161,13 +161,17 @@ def test_pope_is_balanced_and_its_absent_objects_are_absent():
 
 
 def test_mme_pairs():
-    benchmark, rows = run(MME, 40)
+    benchmark, rows = run(MME, 80)
     scores = benchmark.summarize(rows)
     assert scores["mme/perception"].value == scores["mme/perception"].ceiling == 800
     assert scores["mme/perception"].floor == 200  # always yes: half of the answers, no pair whole
     for one, other in zip(rows[::2], rows[1::2], strict=True):
         assert (one["expected"], other["expected"]) == ("yes", "no")
         assert one["data"] == other["data"]
+    seen, unseen = (scores[f"mme/perception_{part}"] for part in ("seen", "unseen"))
+    assert seen.value == unseen.value == 800 and seen.n + unseen.n == 80
+    for row in rows:
+        assert is_held_out(scene_from_dict(json.loads(row["data"])["scene"])) == row["unseen"]
     some_wrong = [row | {"output": "no", "correct": float(row["expected"] == "no")} for row in rows]
     assert benchmark.summarize(some_wrong)["mme/perception"].value == 200
 

@@ -61,7 +61,7 @@ def _one_each(gts: Mapping[Id, Sequence[str]], res: Mapping[Id, str | Sequence[s
         extra = [key for key in res if key not in gts][:3]
         raise ValueError(f"cider: ids of references and captions differ (missing {missing}, unknown {extra})")
     hypotheses = {}
-    for key in gts:
+    for key in res:  # in the order in which the official tokenizer reads them
         if isinstance(gts[key], str) or not gts[key]:
             raise ValueError(f"cider: image {key!r} needs a list of at least one reference, got {gts[key]!r}")
         caption = res[key]

@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from ddt.data.decode import read_image
 from ddt.eval.official.case import Answered, Case, Made, Official
 from ddt.eval.official.files import json_lines, one_line
 from ddt.eval.official.problems import Problems
@@ -97,7 +96,7 @@ class Asked(Official):
         return answer is not None and not (self.blind and answer.blind is None)
 
     def make(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Made]:
-        images = [read_image(self.image_path(case.image)) for case in cases]
+        images = [self.picture(case) for case in cases]
         texts = self.answer(model, cases, images)
         if not self.blind:
             return [Answered(_cleaned(text)) for text in texts]

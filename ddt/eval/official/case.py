@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from PIL import Image
+
+from ddt.data.decode import read_image
 from ddt.eval.benchmark import Score
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import Scorers
@@ -162,11 +165,31 @@ class Official(ABC):
         """What the official layout needs beside, once nothing is missing."""
         return None
 
+    def with_inputs(self) -> Problems:
+        """`problems`, and the pictures of the data that are asked about or edited but are not there."""
+        if self.images_folder is None:
+            return self.problems
+        absent = Problems()
+        there: dict[str, bool] = {}
+        for case in self.cases:
+            if case.image and case.image not in there:
+                there[case.image] = self.image_path(case.image).is_file()
+            if case.image and not there[case.image]:
+                absent.add("picture of the data missing", f"{self.image_path(case.image)}, for {case.where}")
+        return self.problems.merged(absent)
+
     def image_path(self, name: str) -> Path:
         """An image below the images' folder; ValueError where no such folder was given."""
         if self.images_folder is None:
             raise ValueError(f"{self.name}: needs the folder of its images (--images)")
         return self.images_folder / name
+
+    def picture(self, case: Case) -> Image.Image:
+        """What the case asks about or edits; ValueError names the file and where the case was read."""
+        try:
+            return read_image(self.image_path(case.image))
+        except ValueError as error:
+            raise ValueError(f"{error}, for {case.where}") from None
 
     def with_output(self, found: Mapping[str, Any]) -> list[Case]:
         """Cases that have an output, in order; ValueError if there is none."""

@@ -56,10 +56,35 @@ class Drawn(Official):
 
 
 class Edited(Drawn):
-    """Pictures made by editing `case.image` as `case.text` says, to be compared with `case.target`."""
+    """Pictures made by editing `case.image` as `case.text` says, to be compared with `case.target`.
+
+    A case without a readable target, or without the source that is its floor, can't be scored.
+    """
+
+    def found(self, outputs: Path, problems: Problems) -> dict[str, Path]:
+        found = super().found(outputs, problems)
+        told: dict[Path, str] = {}  # what is wrong with a picture, "" where nothing is
+        for case in self.cases:
+            for path in self.compared(case) if case.id in found else ():
+                if path not in told:
+                    told[path] = fault(path)
+                if told[path]:
+                    problems.add(
+                        "picture of the data missing or unreadable", f"{told[path]}, for {case.where}"
+                    )
+                    found.pop(case.id, None)
+        return found
+
+    def compared(self, case: Case) -> list[Path]:
+        """Pictures of the data that a case's score needs."""
+        return [self.image_path(case.target), self.image_path(case.image)]
+
+    def comparable(self, case: Case) -> bool:
+        """Whether they are there; `found` tells of those that are not."""
+        return all(path.is_file() for path in self.compared(case))
 
     def draw(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Image.Image]:
-        sources = [read_image(self.image_path(case.image)) for case in cases]
+        sources = [self.picture(case) for case in cases]
         return model.edit_image(sources, [case.text for case in cases], seed=[case.seed for case in cases])
 
 
@@ -70,9 +95,16 @@ def pictures_of(found: Mapping[str, Path], cases: Sequence[Case]) -> list[Image.
 
 def is_picture(path: Path, problems: Problems) -> bool:
     """Whether the file is readable to its end; a problem where it is not."""
+    told = fault(path)
+    if told:
+        problems.add("unreadable image", told)
+    return not told
+
+
+def fault(path: Path) -> str:
+    """Why a file can't be read to its end as a picture; "" where it can."""
     try:
         read_image(path)
     except ValueError as error:
-        problems.add("unreadable image", str(error))
-        return False
-    return True
+        return str(error)
+    return ""

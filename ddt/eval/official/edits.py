@@ -78,7 +78,8 @@ class Requests(Edited):
         raise NotImplementedError
 
     def measure(self, case: Case, output: Path, scorers: Scorers) -> None:
-        self.measures(case, output, scorers)
+        if self.comparable(case):
+            self.measures(case, output, scorers)
 
     def score(self, found: Mapping[str, Path], scorers: Scorers) -> Scored:
         cases = self.with_output(found)

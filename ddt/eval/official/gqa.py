@@ -14,7 +14,7 @@ from ddt.eval.official.asked import Asked, Prediction
 from ddt.eval.official.case import Case, Judged, Scored
 from ddt.eval.official.files import json_of, records_of, write_whole
 from ddt.eval.official.problems import Problems
-from ddt.eval.official.vqa import SHORT, most_common
+from ddt.eval.official.vqa import BY_TYPE, SHORT, guesses
 from ddt.eval.scorers import Scorers
 
 RESULTS = "predictions.json"
@@ -64,10 +64,15 @@ class GQA(Asked):
 
     def score(self, found: Mapping[str, str], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
-        common = most_common(case.data["answer"] for case in cases)
+        answers = [case.data["answer"] for case in cases]
         values = np.array([float(found[case.id] == case.data["answer"]) for case in cases])
-        floor = np.array([float(common == case.data["answer"]) for case in cases])
-        score = mean_score(values, np.ones(len(cases)), {f"always {common!r}": floor})
+        always = guesses([[answer] for answer in answers], [""] * len(cases))
+        by_type = guesses([[answer] for answer in answers], [_kind(case) for case in cases])
+        floors = {
+            name: np.array([float(guess == answer) for guess, answer in zip(guessed, answers, strict=True)])
+            for name, guessed in ((f"always {always[0]!r}", always), (BY_TYPE, by_type))
+        }
+        score = mean_score(values, np.ones(len(cases)), floors)
         predictions = [{"questionId": case.id, "prediction": found[case.id]} for case in cases]
         official = gqa_accuracy({case.id: case.data for case in cases}, predictions) / 100
         assert abs(official - score.value) < 1e-9
@@ -76,3 +81,9 @@ class GQA(Asked):
             for case, value in zip(cases, values.tolist(), strict=True)
         ]
         return Scored({"gqa/accuracy": score}, judged)
+
+
+def _kind(case: Case) -> str:
+    """What a question asks for, as its annotation tells; both can be read from its words."""
+    types = case.data.get("types") or {}
+    return f"{types.get('structural')} {types.get('semantic')}"

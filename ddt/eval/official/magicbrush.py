@@ -41,7 +41,7 @@ class MagicBrush(Edited):
 
     def draw(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Image.Image]:
         sources = [
-            read_image(outputs / case.data["before"] if case.data["before"] else self.image_path(case.image))
+            read_image(outputs / case.data["before"]) if case.data["before"] else self.picture(case)
             for case in cases
         ]
         return model.edit_image(sources, [case.text for case in cases], seed=[0] * len(cases))
@@ -51,6 +51,11 @@ class MagicBrush(Edited):
         turns = sorted({case.data["turn"] for case in self.cases})
         return [[case for case in self.cases if case.data["turn"] == turn] for turn in turns]
 
+    def compared(self, case: Case) -> list[Path]:
+        if not case.data["settings"]:
+            return []  # a step between, not scored
+        return [self.image_path(case.target), self.image_path(case.data["unedited"])]
+
     def measures(self, case: Case, output: Path, scorers: Scorers) -> dict[str, tuple[float, float]]:
         """L1 and CVS, each of the output and of the unedited source."""
         pair = (output, self.image_path(case.target), self.image_path(case.data["unedited"]))
@@ -59,7 +64,7 @@ class MagicBrush(Edited):
         )
 
     def measure(self, case: Case, output: Path, scorers: Scorers) -> None:
-        if case.data["settings"]:
+        if case.data["settings"] and self.comparable(case):
             self.measures(case, output, scorers)
 
     def score(self, found: Mapping[str, Path], scorers: Scorers) -> Scored:

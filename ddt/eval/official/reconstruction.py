@@ -146,8 +146,10 @@ class Reconstruction(Drawn):
 def frechet_score(value: float, influence: np.ndarray) -> Score:
     """A Frechet distance with the bootstrap interval of its expansion to first order; the lower the better.
 
-    `influence` [n] is that of `frechet_influence`.
+    `influence` [n] is that of `frechet_influence`. Of two sets that are one the distance can come out as a
+    small negative number where there are fewer pictures than dimensions: that is 0.
     """
+    value = max(value, 0.0)
     low, high = bootstrap(mean_of(value + influence), len(influence), span=None)
     return Score(value, max(low, 0.0), high, len(influence), ceiling=0.0, higher_is_better=False)
 

@@ -25,9 +25,9 @@ INTERVAL = f"95 % bootstrap over cases, {RESAMPLES} resamples of seed 0; rule of
 def generate(benchmark: Official, model: Any, outputs: Path, batch_size: int) -> int:
     """Let `model` make what is missing in `outputs`, in the official layout; returns how many it made.
 
-    Raises IncompleteError where the data files themselves are not complete.
+    Raises IncompleteError where the data files themselves, or the pictures they name, are not complete.
     """
-    benchmark.problems.refuse(COMPLETE_FILES)
+    benchmark.with_inputs().refuse(COMPLETE_FILES)
     made = 0
     for part in benchmark.rounds():
         wanted = {case.id for case in part}

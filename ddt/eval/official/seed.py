@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ddt.eval.benchmark import mean_score
+from ddt.eval.benchmark import Score, mean_score
 from ddt.eval.metrics import seed_letter, seed_rank
 from ddt.eval.metrics.seed import LETTERS
 from ddt.eval.official.asked import Asked, Prediction
 from ddt.eval.official.case import Case, Judged, Scored
 from ddt.eval.official.files import json_lines, json_of, records_of, write_whole
 from ddt.eval.official.problems import Problems
-from ddt.eval.official.vqa import most_common
+from ddt.eval.official.vqa import guesses
 from ddt.eval.ranking import option_losses
 from ddt.eval.scorers import Scorers
 
@@ -96,17 +96,22 @@ class SEEDBench(Asked):
     def score(self, found: Mapping[str, str], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
         right = np.array([float(seed_letter(found[case.id]) == case.data["answer"]) for case in cases])
-        common = most_common(case.data["answer"] for case in cases)
-        floor = np.array([float(common == case.data["answer"]) for case in cases])
-        groups = {"seed/all": np.ones(len(cases), bool)}
-        for key in ("data_type", "question_type_id"):
-            kinds = np.array([str(case.data.get(key, "")) for case in cases])
-            prefix = "seed/" if key == "data_type" else "seed/dimension_"
-            groups |= {prefix + kind: kinds == kind for kind in dict.fromkeys(kinds.tolist()) if kind}
-        scores = {
-            name: mean_score(right[mask], np.ones(mask.sum()), {f"always {common}": floor[mask]})
-            for name, mask in groups.items()
-        }
+        answers = [case.data["answer"] for case in cases]
+        scores: dict[str, Score] = {}
+        for key, prefix in (
+            ("", "seed/all"),
+            ("data_type", "seed/"),
+            ("question_type_id", "seed/dimension_"),
+        ):
+            kinds = [str(case.data.get(key, "")) if key else "" for case in cases]
+            always = guesses([[answer] for answer in answers], kinds)
+            floor = np.array([float(a == b) for a, b in zip(always, answers, strict=True)])
+            for kind in dict.fromkeys(kinds):
+                if not kind and key:
+                    continue
+                chosen = np.flatnonzero(np.array(kinds) == kind)
+                floors = {f"always {always[chosen[0]]}": floor[chosen]}
+                scores[prefix + kind] = mean_score(right[chosen], np.ones(len(chosen)), floors)
         judged = [
             Judged(case, value, value == 1, "" if value else f"expected {case.data['answer']}")
             for case, value in zip(cases, right.tolist(), strict=True)

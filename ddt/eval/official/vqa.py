@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ddt.eval.benchmark import mean_score
+from ddt.eval.benchmark import Score, mean_score
 from ddt.eval.metrics import vizwiz_accuracy, vqa_accuracy
 from ddt.eval.official.asked import Asked, Prediction
 from ddt.eval.official.case import Case, Judged, Scored
@@ -24,6 +24,8 @@ SHORT_OR_NOT = (
     "Answer the question using a single word or phrase."
 )
 RESULTS = "results.json"
+TYPE = "question_type"
+BY_TYPE = "most frequent answer to each type of question"
 
 
 class VQA(Asked):
@@ -87,23 +89,30 @@ class VQA(Asked):
         """Percent."""
         return vqa_accuracy(case.data["answers"], prediction)
 
+    def _shares(self, cases: Sequence[Case], predictions: Sequence[str]) -> np.ndarray:
+        pairs = zip(cases, predictions, strict=True)
+        return np.array([self.accuracy(case, prediction) for case, prediction in pairs]) / 100
+
     def score(self, found: Mapping[str, str], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
-        values = np.array([self.accuracy(case, found[case.id]) for case in cases]) / 100
-        common = most_common(answer["answer"] for case in cases for answer in case.data["answers"])
-        floor = np.array([self.accuracy(case, common) for case in cases]) / 100
+        values = self._shares(cases, [found[case.id] for case in cases])
         # The best a single answer can do: people differ, so it is below 1.
-        ceiling = np.array([self.accuracy(case, _commonest(case)) for case in cases]) / 100
-        groups = {f"{self.name}/accuracy": np.ones(len(cases), bool)}
-        for key in ("answer_type", "question_type"):
-            kinds = np.array([str(case.data.get(key, "")) for case in cases])
-            groups |= {
-                f"{self.name}/{key}/{kind}": kinds == kind for kind in dict.fromkeys(kinds.tolist()) if kind
-            }
-        scores = {
-            name: mean_score(values[mask], ceiling[mask], {f"always {common!r}": floor[mask]})
-            for name, mask in groups.items()
-        }
+        ceiling = self._shares(cases, [_commonest(case) for case in cases])
+        people = [[answer["answer"] for answer in case.data["answers"]] for case in cases]
+        kinds = {key: [str(case.data.get(key, "")) for case in cases] for key in ("answer_type", TYPE)}
+        by_type = self._shares(cases, guesses(people, kinds[TYPE])) if any(kinds[TYPE]) else None
+        scores: dict[str, Score] = {}
+        for key, of_case in {"accuracy": [""] * len(cases), **kinds}.items():
+            guessed = guesses(people, of_case)
+            always, kinds_N = self._shares(cases, guessed), np.array(of_case)
+            for kind in dict.fromkeys(of_case):
+                if not kind and key != "accuracy":
+                    continue
+                chosen = np.flatnonzero(kinds_N == kind)
+                floors = {f"always {guessed[chosen[0]]!r}": always[chosen]}
+                floors |= {} if by_type is None else {BY_TYPE: by_type[chosen]}
+                name = "/".join(filter(None, (self.name, key, kind)))
+                scores[name] = mean_score(values[chosen], ceiling[chosen], floors)
         judged = [
             Judged(case, value, value == 1, "" if value == 1 else _given(case, value))
             for case, value in zip(cases, values.tolist(), strict=True)
@@ -176,3 +185,12 @@ def _given(case: Case, value: float) -> str:
 def most_common(answers: Any) -> str:
     """The most frequent text, the first of equal ones."""
     return Counter(answers).most_common(1)[0][0]
+
+
+def guesses(answers: Sequence[Sequence[str]], kinds: Sequence[str]) -> list[str]:
+    """For each case the most frequent of all answers to the cases of its kind."""
+    counts: dict[str, Counter[str]] = {}
+    for texts, kind in zip(answers, kinds, strict=True):
+        counts.setdefault(kind, Counter()).update(texts)
+    common = {kind: counter.most_common(1)[0][0] for kind, counter in counts.items()}
+    return [common[kind] for kind in kinds]

@@ -170,12 +170,12 @@ def test_vqa_by_type(vqa, images, tmp_path):
     assert value(result, "vqav2/accuracy") == pytest.approx((1 + 0.6) / 2)
     assert value(result, "vqav2/question_type/how many") == pytest.approx(0.6)
     assert value(result, "vqav2/answer_type/other") == 1
-    assert result["scores"]["vqav2/accuracy"]["floor_is"] == "always 'black'"
-    # "3" is right by eight people, "black" by ten in the other question
-    guesser = FakeModel({"cat": "Black.", "dogs": "two"}, blind="3")
-    generate(benchmark, guesser, tmp_path / "three", 2)
-    score = evaluate(benchmark, tmp_path / "three", SCORERS)["scores"]["vqav2/answer_type/number"]
-    assert (score["floor"], score["floor_is"]) == (1, "question without the picture")
+    # "black" is right in one question of two; who knows what is asked for is right in both
+    score = result["scores"]["vqav2/accuracy"]
+    assert (score["floor"], score["floor_is"]) == (1, "most frequent answer to each type of question")
+    for name, guess in (("answer_type/number", "3"), ("question_type/what color", "black")):
+        score = result["scores"][f"vqav2/{name}"]
+        assert (score["floor"], score["floor_is"]) == (1, f"always {guess!r}")
     okvqa = FakeModel({"": "black"})
     generate(open_benchmark("okvqa", vqa, images), okvqa, tmp_path / "ok", 2)
     assert "respond with 'Unanswerable'" in okvqa.asked[0]
@@ -193,7 +193,8 @@ def test_answers_of_before_are_asked_without_the_picture(vqa, images, tmp_path):
     answers = json.loads((out / "without_picture" / "results.json").read_text())
     write(out / "without_picture" / "results.json", answers[:1])
     result = evaluate(benchmark, out, SCORERS)
-    assert result["without_the_picture"] == {} and result["scores"]["vqav2/accuracy"]["floor"] == 0.5
+    assert result["without_the_picture"] == {}
+    assert result["scores"]["vqav2/accuracy"]["floor_is"] == "most frequent answer to each type of question"
     kind = "question not asked without its picture: no such floor"
     assert result["problems"][kind]["first"] == [f"{out}/without_picture: '2'"]
     write(out / "without_picture" / "results.json", "[")
@@ -254,11 +255,11 @@ def test_vizwiz_normalises_the_prediction_only(images, tmp_path):
 
 def test_gqa_scores_balanced_questions(images, tmp_path, monkeypatch):
     monkeypatch.setattr(GQA, "published", 2)
-    common = {"imageId": "one", "types": {"structural": "query"}}
+    asked, check = ({"imageId": "one", "types": {"structural": kind}} for kind in ("query", "verify"))
     questions = {
-        "1": {"question": "Which animal?", "answer": "dog", "isBalanced": True, **common},
-        "2": {"question": "Is it red?", "answer": "yes", "isBalanced": True, **common},
-        "3": {"question": "Where?", "answer": "left", "isBalanced": False, **common},
+        "1": {"question": "Which animal?", "answer": "dog", "isBalanced": True, **asked},
+        "2": {"question": "Is it red?", "answer": "yes", "isBalanced": True, **check},
+        "3": {"question": "Where?", "answer": "left", "isBalanced": False, **asked},
     }
     benchmark = open_benchmark("gqa", [write(tmp_path / "testdev.json", questions)], images)
     generate(benchmark, FakeModel({"animal": "Dog.", "red": "no"}), tmp_path / "out", 2)
@@ -266,6 +267,8 @@ def test_gqa_scores_balanced_questions(images, tmp_path, monkeypatch):
     assert written[0] == {"questionId": "1", "prediction": "dog"}
     result = evaluate(benchmark, tmp_path / "out", SCORERS)
     assert value(result, "gqa/accuracy") == 0.5
+    score = result["scores"]["gqa/accuracy"]
+    assert (score["floor"], score["floor_is"]) == (1, "most frequent answer to each type of question")
     assert result["without_the_picture"]["gqa/accuracy"]["value"] == 0
 
 
@@ -292,6 +295,12 @@ def test_seed_letters_and_losses(images, tmp_path):
     result = evaluate(benchmark, tmp_path / "out", SCORERS)
     assert [value(result, f"seed/{kind}") for kind in ("image", "video", "all")] == [1, 0, 0.5]
     assert result["without_the_picture"].keys() == result["scores"].keys()
+    floors = {name: (score["floor"], score["floor_is"]) for name, score in result["scores"].items()}
+    assert floors["seed/all"] == (0.5, "always B") and floors["seed/video"] == (1, "always A")
+    guessed = [{"question_id": "q1", "prediction": "B"}, {"question_id": "q2", "prediction": "A"}]
+    write(tmp_path / "out" / "without_picture" / "results.jsonl", "\n".join(map(json.dumps, guessed)))
+    score = evaluate(benchmark, tmp_path / "out", SCORERS)["scores"]["seed/all"]
+    assert (score["floor"], score["floor_is"]) == (1, "question without the picture")
     rows = [{"question_id": "q1", "losses": [3, 1, 2, 4]}, {"question_id": "q2", "losses": [1, 2, 3, 4]}]
     write(tmp_path / "out" / "results.jsonl", "\n".join(map(json.dumps, rows)))
     assert value(evaluate(benchmark, tmp_path / "out", SCORERS), "seed/all") == 1

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ddt.eval.official import edits, evaluate, generate, open_benchmark
 from ddt.eval.official.edits import MA5K
+from ddt.eval.official.problems import IncompleteError
 from ddt.eval.scorers import Scorers
 from tests.eval.official import tiny
 from tests.eval.official.fake import FakeModel, save_image
@@ -60,6 +61,36 @@ def test_ma5k_with_lpips(tmp_path, monkeypatch, scorers):
     scores = evaluate(benchmark, out, scorers)["scores"]
     assert set(scores) == {"ma5k/l1", "ma5k/lpips"} and scores["ma5k/lpips"]["value"] > 0
     assert set(evaluate(benchmark, out, Scorers())["scores"]) == {"ma5k/l1"}
+
+
+def test_pictures_of_the_data_are_named_by_item_and_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr(MA5K, "published", 3)
+    items = [{"input": f"{k}_O.png", "output": f"{k}_B.png", "request": "x"} for k in range(3)]
+    path, out = write(tmp_path / "test.json", items), tmp_path / "out"
+    for k in range(3):
+        for name in ("O", "B"):
+            save_image(tmp_path / "images" / f"{k}_{name}.png", (40 * k, 0, 0))
+    generate(open_benchmark("ma5k", [path], tmp_path / "images"), FakeModel(), out, 2)
+    (tmp_path / "images" / "0_B.png").unlink()
+    (tmp_path / "images" / "2_O.png").write_bytes(b"no picture")
+    benchmark = open_benchmark("ma5k", [path], tmp_path / "images")
+    benchmark.measure(benchmark.cases[0], out / "00000.png", Scorers())  # told by what follows
+    with pytest.raises(IncompleteError) as refused:
+        evaluate(benchmark, out, Scorers())
+    for named in (
+        "2 x picture of the data missing or unreadable",
+        f"0_B.png: no such file, for {path} item 1",
+        f"2_O.png'), for {path} item 3",
+    ):
+        assert named in str(refused.value)
+    result = evaluate(benchmark, out, Scorers(), partial=True)
+    assert result["coverage"]["scored"] == 1 and result["scores"]["ma5k/l1"]["n"] == 1
+    with pytest.raises(ValueError, match=r"2_O.png: not a readable image .*, for .*test.json item 3"):
+        generate(benchmark, FakeModel(), tmp_path / "again", 2)
+    (tmp_path / "images" / "2_O.png").unlink()
+    told = r"1 x picture of the data missing \(.*2_O.png, for .*test.json item 3\); generate from complete"
+    with pytest.raises(IncompleteError, match=told):
+        generate(benchmark, FakeModel(), tmp_path / "again", 2)
 
 
 def test_magicbrush_turns(tmp_path, scorers):
