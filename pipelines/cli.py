@@ -61,7 +61,10 @@ def build_parser() -> argparse.ArgumentParser:
         needs = f"; needs {', '.join(INPUTS[stage])}" if INPUTS[stage] else ""
         command = _command(commands, stage, STAGE_HELP[stage] + needs, _run_stage)
         command.set_defaults(stage=stage)
-    _command(commands, "plan", "what a run would do: stages, what is done, sizes of the models", _plan)
+    plan = _command(commands, "plan", "what a run would do: stages, what is done, sizes of the models", _plan)
+    plan.add_argument(
+        "--tflops", type=float, help="that a worker reaches in training (default: 40%% of an H100's peak)"
+    )
     _add_judges(commands)
     _add_uses(commands)
     _add_benchmark(commands)
@@ -187,9 +190,12 @@ def _run_stage(arguments: argparse.Namespace) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> None:
-    from pipelines.plan import print_plan
+    from pipelines.plan import ASSUMED_TFLOPS, print_plan
 
-    print_plan(_params(arguments))
+    tflops = ASSUMED_TFLOPS if arguments.tflops is None else arguments.tflops
+    if not tflops > 0:
+        raise ValueError(f"--tflops {tflops:g}: expected a number > 0")
+    print_plan(_params(arguments), tflops)
 
 
 def _ui(arguments: argparse.Namespace) -> None:

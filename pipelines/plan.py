@@ -36,11 +36,14 @@ BASE_MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }  # fmt: skip
 LAYOUTS = ((1, 1), (8, 1), (8, 2), (8, 4), (8, 8), (64, 1), (64, 8), (512, 8))  # workers, tensor_parallel
 GIB = 1 << 30
-PEAK_FLOPS, USED = 989e12, 0.4  # an H100's or H200's dense bf16, and the share of it that training reaches
+ASSUMED_TFLOPS = 0.4 * 989  # a worker's in training: 40 % of an H100's or H200's dense bf16
 
 
-def print_plan(params: Params) -> None:
-    """Stages with their state, then the models' sizes and what training them takes."""
+def print_plan(params: Params, tflops: float = ASSUMED_TFLOPS) -> None:
+    """Stages with their state, then the models' sizes and what training them takes.
+
+    `tflops` is what a worker reaches in training, in 10^12 operations a second: bench/plan.py measures it.
+    """
     print(f"{'stage':16} {'state':12} reads")
     for stage in STAGES:
         print(
@@ -55,8 +58,9 @@ def print_plan(params: Params) -> None:
     )
     if lora is not None:
         print(f"adapters of rank {lora.rank} beside frozen weights, which are whole on every worker;")
-    print(f"time at {USED:.0%} of {PEAK_FLOPS / 1e12:.0f} TFLOP/s a worker (an H100), sequences packed")
-    for line in plan_layouts(params, language_model_config(params), rows):
+    source = " (40 % of an H100's peak)" if tflops == ASSUMED_TFLOPS else ""
+    print(f"time at {tflops:g} TFLOP/s a worker{source}, sequences packed")
+    for line in plan_layouts(params, language_model_config(params), rows, tflops):
         print(" ".join(f"{cell:>11}" for cell in line))
 
 
@@ -127,11 +131,13 @@ def language_model_config(params: Params) -> PreTrainedConfig:
     return config
 
 
-def plan_layouts(params: Params, config: PreTrainedConfig, rows: int) -> list[list[str]]:
+def plan_layouts(
+    params: Params, config: PreTrainedConfig, rows: int, tflops: float = ASSUMED_TFLOPS
+) -> list[list[str]]:
     """Memory and time of pre-training for the usual layouts, a row each, after a row of headings.
 
     `rows` of `row_length` tokens go through a worker at once. Activations are recomputed, weights sharded but
-    with `pretrain.lora`, where they stay whole.
+    with `pretrain.lora`, where they stay whole. `tflops`: what a worker reaches in training.
     """
     from ddt.mllm.build import attention_kind
     from ddt.mllm.footprint import Layout, Tuning, flops_per_token, footprint
@@ -149,7 +155,7 @@ def plan_layouts(params: Params, config: PreTrainedConfig, rows: int) -> list[li
         layout = Layout(workers, tensor, spread=tuning is None, recompute=True)
         found = footprint(config, layout, rows, length, fit.bf16, fused, tuning)
         parts = (found.states, found.gathered, found.activations, found.loss, found.total)
-        rows_per_s = workers * PEAK_FLOPS * USED / flops
+        rows_per_s = workers * tflops * 1e12 / flops
         days = fit.steps * fit.global_batch * _row_share(params) / rows_per_s / 86_400
         gibs = [f"{part / GIB:.1f}" for part in parts]
         table.append([str(workers), str(tensor), *gibs, f"{rows_per_s:.1f}", f"{days:.1f}"])

@@ -29,7 +29,7 @@ from ddt.mllm.sequences import Document
 from ddt.mllm.vocabulary import Vocabulary
 from ddt.params import load_params
 from ddt.train.fit import fit
-from pipelines.plan import BASE_MODELS, plan_layouts
+from pipelines.plan import ASSUMED_TFLOPS, BASE_MODELS, plan_layouts
 from tests.mllm.test_training import FIT
 
 SMALL = LlamaConfig(
@@ -135,6 +135,9 @@ def test_layouts_divide_the_work():
     assert layer / 8 < eighth < layer  # norms and residuals are whole on every process
     table = plan_layouts(load_params(profile="paper"), config, rows=1)
     assert table[-1][:2] == ["512", "8"] and float(table[-1][6]) < 80  # the paper's layout fits an H100
+    slower = plan_layouts(load_params(profile="paper"), config, rows=1, tflops=ASSUMED_TFLOPS / 10)
+    assert [row[:7] for row in slower] == [row[:7] for row in table]
+    assert float(slower[1][8]) == pytest.approx(10 * float(table[1][8]), rel=1e-3)  # days
 
 
 def test_frozen_weights_have_no_gradients_and_moments():

@@ -75,6 +75,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             "--scale 0: expected 1 to 64",
         ),
         (["chat", "hello", "--scale", "0"], "--scale 0: expected 1 to 64"),
+        (["plan", "--tflops", "0"], "--tflops 0: expected a number > 0"),
         (
             ["ingest", "--set", "tracking.uri=http://127.0.0.1:9"],
             "tracking.uri = http://127.0.0.1:9: Connection refused",
