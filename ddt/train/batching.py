@@ -39,16 +39,17 @@ def map_tensors(batch: Any, function: Any) -> Any:
 
 def to_device(batch: Any, device: torch.device) -> Any:
     """`batch` with its tensors on `device`. CUDA copies them in its own time, which takes pinned memory."""
-
-    def move(tensor: Tensor) -> Tensor:
-        pin = device.type == "cuda" and tensor.device.type == "cpu"
-        return (tensor.pin_memory() if pin else tensor).to(device, non_blocking=True)
-
-    return batch if device.type == "cpu" else map_tensors(batch, move)
+    if device.type == "cpu":
+        return batch
+    ready = pinned(batch) if device.type == "cuda" else batch
+    return map_tensors(ready, lambda tensor: tensor.to(device, non_blocking=True))
 
 
 def pinned(batch: Any) -> Any:
-    """`batch` in memory that a CUDA device reads by itself: from other memory a copy waits for the device."""
+    """`batch` in memory that a CUDA device reads by itself: from other memory a copy waits for the device.
+
+    Tensors that are there already, or on a device, stay as they are.
+    """
     return map_tensors(batch, lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
 
 
