@@ -23,14 +23,15 @@ from ddt.eval.benchmark import (
 )
 from ddt.eval.metrics import t2i_blip_vqa, t2i_spatial
 from ddt.eval.pictures import png_bytes, rgb_array
-from ddt.eval.statistics import shuffled_partners
+from ddt.eval.statistics import shuffled_within
 from ddt.scenes.detect import Detection, detect
 from ddt.scenes.render import render
-from ddt.scenes.sample import SEEN_KINDS, pick, scene_from_spec
+from ddt.scenes.sample import HELD_OUT_KINDS, SEEN_KINDS, pick, scene_from_spec
 from ddt.scenes.words import article
 from ddt.scenes.world import SHAPES, TEXTURES, Object
 
 CATEGORIES = ("color", "shape", "texture", "spatial")
+UNSEEN = "color_unseen"  # the one category whose prompts name a colour and a shape
 # The official wording, and the relation of the world that makes it true.
 LOCALITIES = {
     "on the left of": "left of",
@@ -43,7 +44,7 @@ UNIDET_PX = 479  # the side at which the official detector sees an image
 
 
 class T2I(Benchmark):
-    """Two objects a prompt, in equal parts over the categories."""
+    """Two objects a prompt, `cases` in equal parts over the categories, and half a part of unseen colours."""
 
     name = "t2i"
     title = "Text to image: T2I-CompBench's categories on scenes"
@@ -51,19 +52,21 @@ class T2I(Benchmark):
         "The product of the answers to each noun phrase (BLIP-VQA's aggregation, the detector answering 1 "
         "or 0) for colour, shape and texture; the 2D-spatial score for positions, in its wording. "
         "Non-spatial and complex prompts have no counterpart in this world. One image a prompt instead of "
-        "ten."
+        "ten. Combinations of colour and shape held out of training are told apart."
     )
 
     def cases(self) -> list[Case]:
         per_category = -(-self.num_cases // len(CATEGORIES))
+        counts = dict.fromkeys(CATEGORIES, per_category) | {UNSEEN: -(-per_category // 2)}
         cases: list[Case] = []
-        for number, category in enumerate(CATEGORIES):
-            for index in range(per_category):
+        for number, (category, count) in enumerate(counts.items()):
+            for index in range(count):
                 groups, locality = _spec(category, index, self.rng(number, index))
                 phrases = [article(_phrase(group)) for group in groups]
                 prompt = f" {locality or 'and'} ".join(phrases)
                 data = {"groups": groups, "locality": locality, "phrases": phrases}
-                cases.append(make_case(self.name, len(cases), category, prompt, "", data, self.seed))
+                unseen = category == UNSEEN
+                cases.append(make_case(self.name, len(cases), category, prompt, "", data, self.seed, unseen))
         return cases
 
     def target(self, case: Case) -> np.ndarray:
@@ -119,7 +122,8 @@ class T2I(Benchmark):
 
     def summarize(self, rows: Sequence[Row]) -> dict[str, Score]:
         rows = ordered(rows)
-        partners = shuffled_partners(len(rows), self.seed)
+        # Among the prompts of a category, as the official files are one for each.
+        partners = shuffled_within([row["task"] for row in rows], self.seed)
         shuffled = [
             self.score(row, rgb_array(rows[other]["image"]))
             for row, other in zip(rows, partners, strict=True)
@@ -135,10 +139,12 @@ class T2I(Benchmark):
 
 def _spec(category: str, index: int, rng: np.random.Generator) -> tuple[list[dict[str, str]], str | None]:
     """Two groups with the attributes that the category names, of different shapes."""
-    first = pick(rng, SEEN_KINDS)
+    first = pick(rng, HELD_OUT_KINDS if category == UNSEEN else SEEN_KINDS)
     second = pick(rng, [kind for kind in SEEN_KINDS if kind[0] != first[0] and kind[1] != first[1]])
+    if category == UNSEEN and index % 2:
+        first, second = second, first
     groups = [{"shape": shape} for _, shape in (first, second)]
-    if category == "color":
+    if category in ("color", UNSEEN):
         groups = [group | {"color": kind[0]} for group, kind in zip(groups, (first, second), strict=True)]
     if category == "texture":
         textures = TEXTURES[1:] if rng.random() < 0.5 else TEXTURES[:0:-1]

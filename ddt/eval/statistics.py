@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
@@ -63,4 +63,13 @@ def shuffled_partners(count: int, seed: int = 0) -> np.ndarray:
     order = np.random.default_rng(seed).permutation(count)
     partners = np.empty(count, dtype=np.int64)
     partners[order] = np.roll(order, -1)
+    return partners
+
+
+def shuffled_within(groups: Sequence[Hashable], seed: int = 0) -> np.ndarray:
+    """`shuffled_partners` of the same group for each case; one that is alone in its group is its own."""
+    partners = np.arange(len(groups))
+    for group in dict.fromkeys(groups):
+        members = np.flatnonzero([other == group for other in groups])
+        partners[members] = members[shuffled_partners(len(members), seed)]
     return partners

@@ -18,7 +18,7 @@ from ddt.eval.scenes_edit import Editing, edit_faults
 from ddt.eval.scenes_geneval import TASKS, UNSEEN_TASKS, GenEval
 from ddt.eval.scenes_mme import MME
 from ddt.eval.scenes_pope import POPE
-from ddt.eval.scenes_t2i import T2I
+from ddt.eval.scenes_t2i import CATEGORIES, UNSEEN, T2I
 from ddt.eval.scenes_vqa import VQA
 from ddt.eval.statistics import shuffled_partners
 from ddt.scenes.edits import PLACE_POINTS
@@ -179,12 +179,20 @@ def test_mme_pairs():
 def test_t2i_ground_truth_reaches_the_ceiling():
     benchmark, rows = run(T2I, 48)
     scores = benchmark.summarize(rows)
-    for category in ("color", "shape", "texture", "spatial"):
+    for category in (*CATEGORIES, UNSEEN):
         score = scores[f"t2i/{category}"]
         assert score.value == score.ceiling >= 0.99, category
         assert score.floor < 0.4
     prompts = [row["prompt"] for row in rows if row["task"] == "spatial"]
     assert prompts[0].count(" on the left of a ") == 1
+
+
+def test_t2i_tells_held_out_combinations_apart():
+    for case in T2I(160, 7, SIDE_PX).cases():
+        groups = json.loads(case["data"])["groups"]
+        held_out = [(group.get("color"), group["shape"]) in HELD_OUT for group in groups]
+        assert sum(held_out) == case["unseen"] == (case["task"] == UNSEEN), case["prompt"]
+    assert [case["task"] for case in T2I(160, 7, SIDE_PX).cases()].count(UNSEEN) == 20
 
 
 def test_multiple_choice_options():

@@ -1,8 +1,8 @@
 """Every scenes benchmark of the registry: ground truth scores at least 0.99, and the ground truth of other
 cases at most chance plus three standard errors.
 
-Chance of a picture, an edit or a caption is what the ground truth of further cases scores for a case; chance
-of an answer is what a guesser has that knows the answers' frequencies.
+Chance of a picture, an edit or a caption is what it scores in other shuffles of the same cases; chance of an
+answer is what a guesser has that knows the answers' frequencies.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ddt.eval.scenes_mme import MME
 from ddt.eval.scenes_pope import POPE
 from ddt.eval.scenes_t2i import T2I
 from ddt.eval.scenes_vqa import VQA
-from ddt.eval.statistics import shuffled_partners
+from ddt.eval.statistics import shuffled_partners, shuffled_within
 from ddt.eval.suite import BENCHMARKS
 from ddt.scenes.detect import detect
 from ddt.scenes.edits import EDIT_KINDS, MIN_MOVE, PLACE_POINTS
@@ -36,7 +36,7 @@ from ddt.scenes.world import Scene, scene_from_dict
 from tests.eval.oracle import LosslessTokenizer, Oracle
 
 SIDE_PX, CASES, MANY, SEED = 32, 56, 240, 11
-SHIFTS = range(1, 9)
+OTHER_SHUFFLES = range(1, 9)
 # Neither right nor wrong: how often yes is said, how codes are used.
 NO_ACCURACY = ("pope/yes_ratio", "reconstruct/codebook_used", "reconstruct/codebook_largest_share")
 
@@ -47,12 +47,8 @@ class Other(Oracle):
     def __init__(self, benchmark):
         super().__init__(benchmark)
         cases = benchmark.cases()
-        self.partner = {}
-        for task in dict.fromkeys(case["task"] for case in cases):
-            members = [case for case in cases if case["task"] == task]
-            partners = shuffled_partners(len(members), 5) if len(members) > 1 else [0]
-            for case, other in zip(members, partners, strict=True):
-                self.partner[case["case_id"]] = members[other]
+        partners = shuffled_within([case["task"] for case in cases], 5)
+        self.partner = {case["case_id"]: cases[other] for case, other in zip(cases, partners, strict=True)}
         self.image_tokenizer = Exchanged()
 
     def _cases(self, prompts, seeds):
@@ -138,9 +134,14 @@ def scorer_of(benchmark, rows):
 def test_pictures_of_other_cases_score_no_more_than_chance(cls, prefix, whole):
     benchmark, rows, scores = many_of_ground_truth(cls)
     n, score = len(rows), scorer_of(benchmark, rows)
-    shuffled = np.array([float(score(i, j)) for i, j in enumerate(shuffled_partners(n, SEED))])
-    further = np.array([[float(score(i, (i + k) % n)) for k in SHIFTS] for i in range(n)])
     tasks = np.array([row["task"] for row in rows])
+
+    def shuffle(seed):
+        partners = shuffled_within(tasks.tolist(), seed) if cls is T2I else shuffled_partners(n, seed)
+        return np.array([float(score(i, j)) for i, j in enumerate(partners)])
+
+    shuffled = shuffle(SEED)
+    further = np.stack([shuffle(SEED + k) for k in OTHER_SHUFFLES], axis=1)
     groups = {f"{prefix}{task}": tasks == task for task in dict.fromkeys(tasks.tolist())}
     groups |= {whole: np.ones(n, bool)} if whole else {}
     checked = [name for name in groups if name in scores]

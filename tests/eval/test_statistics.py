@@ -8,7 +8,7 @@ import pytest
 from ddt.eval.metrics import frechet_distance, frechet_influence
 from ddt.eval.metrics.fid import moments
 from ddt.eval.official.reconstruction import frechet_score
-from ddt.eval.statistics import bootstrap, mean_of, never_seen, shuffled_partners
+from ddt.eval.statistics import bootstrap, mean_of, never_seen, shuffled_partners, shuffled_within
 
 
 def test_bootstrap_covers_a_mean():
@@ -87,3 +87,8 @@ def test_no_case_keeps_its_own_output_when_shuffled():
         partners = shuffled_partners(count)
         assert sorted(partners) == list(range(count))
         assert all(index != other for index, other in enumerate(partners))
+    groups = ["a", "b", "a", "c", "b", "a"]
+    partners = shuffled_within(groups)
+    assert sorted(partners) == list(range(6)) and partners[3] == 3
+    assert all(groups[i] == groups[j] for i, j in enumerate(partners))
+    assert all(i != j for i, j in enumerate(partners) if i != 3)

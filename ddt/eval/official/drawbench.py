@@ -1,24 +1,27 @@
 """DrawBench: 200 prompts in eleven categories, scored by the cosine of picture and prompt.
 
-Its own evaluation is by people; the paper reports a CLIP score without naming the CLIP.
+Its own evaluation is by people; the paper reports a CLIP score without naming the CLIP, so two are taken.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ddt.data.decode import read_image
-from ddt.eval.benchmark import mean_score
+from ddt.eval.benchmark import Score, mean_score
 from ddt.eval.official.case import Case, Scored, halves
 from ddt.eval.official.drawn import Drawn
 from ddt.eval.official.files import csv_rows
 from ddt.eval.scorers import Scorers
 from ddt.eval.statistics import shuffled_partners
 
-CLIP = "openai/clip-vit-large-patch14"
+CLIPS = {  # a score's name, which is also the scorer's kind -> its default
+    "clip": "openai/clip-vit-large-patch14",
+    "clip_b32": "openai/clip-vit-base-patch32",
+}
 PROMPT_COLUMNS = ("Prompt", "Prompts")  # the sheet was published with either
 
 
@@ -49,23 +52,37 @@ class DrawBench(Drawn):
         return cases
 
     def measure(self, case: Case, output: Path, scorers: Scorers) -> None:
-        self._embedded(case, output, scorers)
+        for kind in clips(scorers):
+            self._embedded(kind, output, scorers)
 
-    def _embedded(self, case: Case, output: Path, scorers: Scorers) -> np.ndarray:
-        embed = scorers.clip(CLIP).embed_images
-        return scorers.once((self.name, str(output)), lambda: embed([read_image(output)])[0].numpy())
+    def _embedded(self, kind: str, output: Path, scorers: Scorers) -> np.ndarray:
+        embed = scorers.clip(CLIPS[kind], kind).embed_images
+        return scorers.once((self.name, kind, str(output)), lambda: embed([read_image(output)])[0].numpy())
 
     def score(self, found: Mapping[str, Path], scorers: Scorers) -> Scored:
         cases = self.with_output(found)
-        images = np.stack([self._embedded(case, found[case.id], scorers) for case in cases])
-        texts = scorers.clip(CLIP).embed_texts([case.text for case in cases]).numpy()
-        values = (images * texts).sum(1)
-        floor = (images[shuffled_partners(len(cases))] * texts).sum(1)
+        cosines = {kind: self._cosines(kind, cases, found, scorers) for kind in clips(scorers)}
         groups = np.array([case.group for case in cases])
-        chosen = {"drawbench/clip": np.ones(len(cases), bool)}
-        chosen |= {f"drawbench/clip_{group}": groups == group for group in dict.fromkeys(groups.tolist())}
-        scores = {
-            name: mean_score(values[mask], floors={"shuffled images": floor[mask]}, span=(-1.0, 1.0))
-            for name, mask in chosen.items()
-        }
+        scores: dict[str, Score] = {}
+        for kind, (values, floor) in cosines.items():
+            chosen = {f"drawbench/{kind}": np.ones(len(cases), bool)}
+            chosen |= {f"drawbench/{kind}_{each}": groups == each for each in dict.fromkeys(groups.tolist())}
+            scores |= {
+                name: mean_score(values[mask], floors={"shuffled images": floor[mask]}, span=(-1.0, 1.0))
+                for name, mask in chosen.items()
+            }
+        values, _ = next(iter(cosines.values()))
         return Scored(scores, halves(cases, values.tolist(), "cosine"))
+
+    def _cosines(
+        self, kind: str, cases: Sequence[Case], found: Mapping[str, Path], scorers: Scorers
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Of each case's prompt with its picture, and with another case's."""
+        images = np.stack([self._embedded(kind, found[case.id], scorers) for case in cases])
+        texts = scorers.clip(CLIPS[kind], kind).embed_texts([case.text for case in cases]).numpy()
+        return (images * texts).sum(1), (images[shuffled_partners(len(cases))] * texts).sum(1)
+
+
+def clips(scorers: Scorers) -> list[str]:
+    """Which of CLIPS score: those that were given, or both."""
+    return [kind for kind in CLIPS if kind in scorers.models] or list(CLIPS)

@@ -16,7 +16,7 @@ from ddt.eval.scorers.phrases import Phrases, open_phrases
 from ddt.eval.scorers.vae import VAE
 
 T = TypeVar("T")
-KINDS = ("clip", "blip", "detector", "phrases", "lpips", "inception", "vae")
+KINDS = ("clip", "clip_b32", "blip", "detector", "phrases", "lpips", "inception", "vae")
 PRECOMPUTED = ("detections", "verdicts", "attribute", "spatial", "action", "phrases")
 
 
@@ -42,9 +42,9 @@ class Scorers:
         self._loaded: dict[tuple[str, str], Any] = {}
         self._found: dict[tuple[str, ...], Any] = {}
 
-    def clip(self, default: str) -> ClipScorer:
-        """A CLIP for cosines between pictures, or a picture and a text."""
-        return self._model("clip", default, ClipScorer)
+    def clip(self, default: str, kind: str = "clip") -> ClipScorer:
+        """A CLIP for cosines between pictures, or a picture and a text; `kind` is it, or a second one."""
+        return self._model(kind, default, ClipScorer)
 
     def blip(self, default: str) -> BlipVQA:
         """A BLIP-VQA for P(yes)."""

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ddt.eval.official import evaluate, generate, open_benchmark
-from ddt.eval.official.drawbench import DrawBench
+from ddt.eval.official.drawbench import DrawBench, clips
 from ddt.eval.official.geneval import GenEval
 from ddt.eval.official.problems import IncompleteError
 from ddt.eval.official.t2i import T2ICompBench
@@ -225,5 +225,14 @@ def test_clip_scores_of_non_spatial_and_drawbench(t2i, tmp_path, monkeypatch):
     scores = evaluate(benchmark, out, scorers)["scores"]
     assert set(scores) == {"drawbench/clip", "drawbench/clip_Colors", "drawbench/clip_Counting"}
     assert scores["drawbench/clip"]["floor_is"] == "shuffled images"
+    second = {"clip_b32": tiny.clip(tmp_path / "second", seed=1)}
+    assert set(evaluate(benchmark, out, Scorers(second, device="cpu"))["scores"]) == {
+        "drawbench/clip_b32", "drawbench/clip_b32_Colors", "drawbench/clip_b32_Counting",
+    }  # fmt: skip
+    both = evaluate(benchmark, out, Scorers(scorers.models | second, device="cpu"))
+    assert scores.items() < both["scores"].items() and len(both["scores"]) == 6
+    assert both["scores"]["drawbench/clip_b32"]["value"] != scores["drawbench/clip"]["value"]
+    assert both["scorers"].keys() == {"clip", "clip_b32"}
+    assert clips(Scorers()) == ["clip", "clip_b32"]
     with pytest.raises(ValueError, match="no setting 'clip'"):
         open_benchmark("drawbench", [sheet], settings={"clip": "x"})

@@ -38,8 +38,8 @@ def _clip_words(folder):
     return {"vocab_size": len(tokenizer), **ids, **LAYER}
 
 
-def clip(folder):
-    torch.manual_seed(0)
+def clip(folder, seed=0):
+    torch.manual_seed(seed)
     text = _clip_words(folder)
     vision = {"image_size": 32, "patch_size": 16, **LAYER}
     CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(folder)
