@@ -18,7 +18,7 @@ from ddt.eval.scenes_edit import Editing, edit_faults
 from ddt.eval.scenes_geneval import TASKS, UNSEEN_TASKS, GenEval
 from ddt.eval.scenes_mme import MME
 from ddt.eval.scenes_pope import POPE
-from ddt.eval.scenes_t2i import CATEGORIES, UNSEEN, T2I
+from ddt.eval.scenes_t2i import CATEGORIES, T2I, UNSEEN
 from ddt.eval.scenes_vqa import VQA
 from ddt.eval.statistics import shuffled_partners
 from ddt.scenes.edits import PLACE_POINTS
