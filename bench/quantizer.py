@@ -63,6 +63,7 @@ def ours(options: argparse.Namespace) -> Step:
     def step() -> Tensor:
         with torch.no_grad():
             codes_BT = quantizer(z_BTd, step=0).codes_BT
+            quantizer.finish_step(step=0)
         assert codes_BT is not None
         return codes_BT
 

@@ -54,7 +54,7 @@ class SpatialTokenizer(SavedModel[SpatialConfig]):
     def forward(
         self, images_BCHW: Tensor, step: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Quantized]:
-        """Reconstructions and what the quantizer gave; in training mode it also moves the codebook."""
+        """Reconstructions and what the quantizer gave."""
         quantized = self.quantizer(
             self._vectors(images_BCHW), step, entropy=self.config.entropy_weight > 0, generator=generator
         )
@@ -126,4 +126,8 @@ class SpatialLoss:
             + self.config.entropy_weight * quantized.entropy_loss
         )
         metrics = {"loss": loss, "reconstruction": error, "commitment": commitment}
-        return loss, {name: value.detach() for name, value in metrics.items()} | quantized.metrics
+        return loss, {name: value.detach() for name, value in metrics.items()}
+
+    def finish_step(self, model: SpatialTokenizer, step: int) -> dict[str, Tensor]:
+        """Moves the codebook by what the step's micro-batches gave; what its codes were like, as metrics."""
+        return model.quantizer.finish_step(step)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ddt.tokenizer.config import DDTConfig
-from ddt.tokenizer.model import TrainingOutput
+from ddt.tokenizer.model import DDTTokenizer, TrainingOutput
 from ddt.tokenizer.quantizer import by_position
 
 TIME_BANDS = ((0.0, 0.35), (0.35, 0.7), (0.7, 1.0))
@@ -39,9 +39,12 @@ class TokenizerLoss:
             **error_by_time(out.x0_squared_error_B, out.t_B),
             **error_by_tokens(out.x0_squared_error_B, out.visible_BT),
             **by_position("visible_share", out.visible_BT.float().mean(0)),
-            **out.quantized.metrics,
         }
         return loss, metrics
+
+    def finish_step(self, model: DDTTokenizer, step: int) -> dict[str, Tensor]:
+        """Moves the codebook by what the step's micro-batches gave; what its codes were like, as metrics."""
+        return model.quantizer.finish_step(step)
 
     def _commitment(self, out: TrainingOutput) -> Tensor:
         """Mean over elements (the paper writes a sum); over the visible tokens only if so configured."""

@@ -118,7 +118,7 @@ class DDTTokenizer(SavedModel[DDTConfig]):
     def forward(
         self, images_BCHW: Tensor, step: int, generator: torch.Generator | None = None
     ) -> TrainingOutput:
-        """One pass of Eq. 1 at random times; in training mode it also moves the codebook.
+        """One pass of Eq. 1 at random times; `TokenizerLoss.finish_step` then moves the codebook.
 
         `step` counts optimizer steps: quantization begins at `config.unquantized_steps`.
         """

@@ -1,14 +1,16 @@
 """The quantizer: nearest code by cosine, moved by an exponential average (paper section 3.2, "quantizer").
 
 Distances, averages and codes are float32 whatever autocast says. No tensor of B·T × K is ever held: the
-lookup goes through chunks of rows, counts and sums are scattered. All ranks hold the same codebook: counts
-and sums are all-reduced, and random choices are drawn from gathered outputs by a generator seeded with the
-step. Shapes: B batch, T tokens, d code dimensions, K codes, N = B·T vectors (over all ranks where said).
+lookup goes through chunks of rows, counts and sums are scattered. All ranks hold the same codebook, and it is
+the one that a single process would hold: it moves once a step, by the vectors of all ranks and micro-batches,
+and random choices are drawn from gathered outputs by a generator seeded with the step.
+Shapes: B batch, T tokens, d code dimensions, K codes, N = B·T vectors (over all ranks where said).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 import torch.distributed as dist
@@ -32,7 +34,16 @@ class Quantized:
     codes_BT: Tensor | None
     commitment_BT: Tensor  # squared distance to the code, mean over d
     entropy_loss: Tensor
-    metrics: dict[str, Tensor]
+
+
+@dataclass
+class StepVectors:
+    """What this process quantized since the codebook last moved: an entry a micro-batch."""
+
+    step: int
+    z_Nd: list[Tensor] = field(default_factory=list)  # what was looked up, noise included
+    outputs_Nd: list[Tensor] = field(default_factory=list)  # before the noise: where dead codes restart
+    codes_BT: list[Tensor] = field(default_factory=list)
 
 
 class Quantizer(nn.Module):
@@ -70,15 +81,16 @@ class Quantizer(nn.Module):
         self.register_buffer("hits_K", torch.ones(codebook_size))  # EMA of the number matched per step
         self.register_buffer("ready", torch.zeros((), dtype=torch.bool))  # k-means has run
         self._ready_read: tuple[Tensor, int, bool] | None = None
+        self._vectors = StepVectors(-1)
 
     def forward(
         self, z_BTd: Tensor, step: int, entropy: bool = False, generator: torch.Generator | None = None
     ) -> Quantized:
-        """Training: quantizes encoder outputs, then moves the codebook.
+        """Encoder outputs as codes; in training mode `finish_step` then moves the codebook by them.
 
-        Before `unquantized_steps` the unit vectors pass through; at that step k-means places the codes. In
-        training mode they are first moved by noise of length about `noise`, drawn by `generator`.
-        Raises ValueError if the vectors of that step are fewer than the codes.
+        Before `unquantized_steps` the unit vectors pass through; in that step k-means places the codes, as
+        soon as its micro-batches have as many vectors as there are codes. In training mode vectors are first
+        moved by noise of length about `noise`, drawn by `generator`.
         """
         with torch.autocast(z_BTd.device.type, enabled=False):
             z_BTd = self._on_sphere(z_BTd, self.training)
@@ -86,21 +98,54 @@ class Quantizer(nn.Module):
             if self.training and self.noise:
                 z_BTd = self._disturb(z_BTd, generator)
             zero = z_BTd.new_zeros(())
-            if step < self.unquantized_steps:
-                return Quantized(z_BTd, None, z_BTd.new_zeros(z_BTd.shape[:2]), zero, {})
+            if self._vectors.step != step:
+                self._vectors = StepVectors(step)
             flat_Nd = z_BTd.detach().flatten(0, 1)
-            if not self._is_ready():
-                self._place_codes(flat_Nd, step)
+            if step < self.unquantized_steps or not (self._is_ready() or self._place_codes(flat_Nd, step)):
+                return Quantized(z_BTd, None, z_BTd.new_zeros(z_BTd.shape[:2]), zero)
             codes_BT = nearest(flat_Nd, self.codebook_Kd).view(z_BTd.shape[:2])
             codes_BTd = self.codebook_Kd[codes_BT]
-            hits_K = count(codes_BT.flatten(), len(self.codebook_Kd))
             commitment_BT = (z_BTd - codes_BTd).square().mean(-1)
             entropy_loss = self._entropy_loss(z_BTd) if entropy else zero
-            if self.training:
-                self._move_codes(flat_Nd, codes_BT.flatten(), hits_K, outputs_Nd, step)
             straight_through_BTd = z_BTd + (codes_BTd - z_BTd).detach()
-            metrics = codebook_metrics(codes_BT, hits_K)
-        return Quantized(straight_through_BTd, codes_BT, commitment_BT, entropy_loss, metrics)
+        if self.training:
+            self._vectors.z_Nd.append(flat_Nd)
+            self._vectors.outputs_Nd.append(outputs_Nd)
+            self._vectors.codes_BT.append(codes_BT)
+        return Quantized(straight_through_BTd, codes_BT, commitment_BT, entropy_loss)
+
+    @torch.no_grad()
+    def finish_step(self, step: int) -> dict[str, Tensor]:
+        """Moves the codebook by all that was quantized in training mode in this step, on all ranks.
+
+        EMA of hits and sums; dead codes restart at random outputs of the encoder. Returns usage, perplexity
+        and the like of the step's codes over all ranks; nothing while training is unquantized. Raises
+        ValueError if the vectors of step `unquantized_steps` are fewer than the codes.
+        """
+        vectors, self._vectors = self._vectors, StepVectors(-1)
+        if step < self.unquantized_steps:
+            return {}
+        if not self._is_ready():
+            raise ValueError(
+                f"codebook_size = {len(self.codebook_Kd)}: k-means needs as many vectors, "
+                f"a step gives {_world_size() * sum(map(len, vectors.z_Nd))}; "
+                "use a larger batch or fewer codes"
+            )
+        codes_BT, z_Nd = torch.cat(vectors.codes_BT), torch.cat(vectors.z_Nd)
+        sums_Kd = _all_reduce(add_up(z_Nd, codes_BT.flatten(), len(self.codebook_Kd)))
+        codes_BT = _gather_rows(codes_BT)
+        hits_K = count(codes_BT.flatten(), len(self.codebook_Kd))
+        self.hits_K.lerp_(hits_K, 1 - self.ema_decay)
+        self.sums_Kd.lerp_(sums_Kd, 1 - self.ema_decay)
+        self._reset_dead(torch.cat(vectors.outputs_Nd), step)
+        # The direction of the sum is the direction of the mean: no division by hits, no smoothing.
+        self.codebook_Kd.copy_(unit(self.sums_Kd))
+        return codebook_metrics(codes_BT, hits_K)
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; what an interrupted step left does not count."""
+        self._vectors = StepVectors(-1)
+        return super().train(mode)
 
     @torch.no_grad()
     def lookup(self, z_BTd: Tensor) -> Tensor:
@@ -126,18 +171,6 @@ class Quantizer(nn.Module):
         drawn_on = generator.device if generator is not None else z_BTd.device
         noise_BTd = torch.randn(z_BTd.shape, generator=generator, device=drawn_on).to(z_BTd.device)
         return unit(z_BTd + self.noise * z_BTd.shape[-1] ** -0.5 * noise_BTd)
-
-    @torch.no_grad()
-    def _move_codes(
-        self, z_Nd: Tensor, codes_N: Tensor, hits_K: Tensor, outputs_Nd: Tensor, step: int
-    ) -> None:
-        """EMA of hits and sums over all ranks; dead codes restart at random outputs of the encoder."""
-        hits_K, sums_Kd = _all_reduce(hits_K), _all_reduce(add_up(z_Nd, codes_N, len(hits_K)))
-        self.hits_K.lerp_(hits_K, 1 - self.ema_decay)
-        self.sums_Kd.lerp_(sums_Kd, 1 - self.ema_decay)
-        self._reset_dead(outputs_Nd, step)
-        # The direction of the sum is the direction of the mean: no division by hits, no smoothing.
-        self.codebook_Kd.copy_(unit(self.sums_Kd))
 
     def _reset_dead(self, outputs_Nd: Tensor, step: int) -> None:
         """Dead is a code matched too rarely or, with `code_distance`, too near one that is matched more."""
@@ -191,19 +224,20 @@ class Quantizer(nn.Module):
         return torch.cat(crowded)
 
     @torch.no_grad()
-    def _place_codes(self, z_Nd: Tensor, step: int) -> None:
-        z_Nd = _gather_rows(z_Nd)
+    def _place_codes(self, z_Nd: Tensor, step: int) -> bool:
+        """K-means on the step's vectors so far, of all ranks; False while they are fewer than the codes."""
+        self._vectors.z_Nd.append(z_Nd)
+        z_Nd = _gather_rows(torch.cat(self._vectors.z_Nd))
         if len(z_Nd) < len(self.codebook_Kd):
-            raise ValueError(
-                f"codebook_size = {len(self.codebook_Kd)}: k-means needs as many vectors, "
-                f"a batch gives {len(z_Nd)}; use a larger batch or fewer codes"
-            )
+            return False
+        self._vectors.z_Nd.clear()
         codes_Kd, hits_K, sums_Kd = spherical_kmeans(z_Nd, len(self.codebook_Kd), seed=step)
         self.codebook_Kd.copy_(codes_Kd)
         empty_K = hits_K == 0
         self.hits_K.copy_(hits_K)
         self.sums_Kd.copy_(torch.where(empty_K[:, None], codes_Kd, sums_Kd))
         self.ready.fill_(True)
+        return True
 
     def _entropy_loss(self, z_BTd: Tensor) -> Tensor:
         """log K − entropy of the mean soft assignment, while codes are used less than the floor."""
@@ -212,8 +246,7 @@ class Quantizer(nn.Module):
             return z_BTd.new_zeros(())
         z_Nd = z_BTd.flatten(0, 1)
         z_Nd = z_Nd[:: -(-len(z_Nd) // ENTROPY_ROWS)]
-        # A copy: the codebook moves in place before gradients are taken.
-        mean_K = (ENTROPY_SHARPNESS * z_Nd @ self.codebook_Kd.T.clone()).softmax(-1).mean(0)
+        mean_K = (ENTROPY_SHARPNESS * z_Nd @ self.codebook_Kd.T).softmax(-1).mean(0)
         return torch.log(z_BTd.new_tensor(len(share_K))) + (mean_K * (mean_K + 1e-10).log()).sum()
 
 
@@ -304,7 +337,7 @@ def spherical_kmeans(z_Nd: Tensor, codebook_size: int, seed: int) -> tuple[Tenso
 
 @torch.no_grad()
 def codebook_metrics(codes_BT: Tensor, hits_K: Tensor) -> dict[str, Tensor]:
-    """Usage, perplexity and largest share of one batch, and the perplexity of each position.
+    """Usage, perplexity and largest share of one step's codes, and the perplexity of each position.
 
     `hits_K` is how often each code is among `codes_BT`.
     """

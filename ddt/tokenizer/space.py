@@ -31,7 +31,8 @@ class PixelSpace:
 class LatentSpace:
     """Latents, shifted and scaled as the VAE's own config says; the mode of the posterior, so no randomness.
 
-    The VAE is frozen and no part of the tokenizer's weights.
+    The VAE is frozen and no part of the tokenizer's weights. It computes in float32 whatever autocast says, so
+    that training sees the latents that `encode` will.
     """
 
     def __init__(self, vae: str, channels: int, downsample: int) -> None:
@@ -49,9 +50,11 @@ class LatentSpace:
     @torch.no_grad()
     def from_images(self, images_BCHW: Tensor) -> Tensor:
         vae = self.vae.to(images_BCHW.device)
-        return (vae.encode(images_BCHW).latent_dist.mode() - self.shift) * self.scale
+        with torch.autocast(images_BCHW.device.type, enabled=False):
+            return (vae.encode(images_BCHW).latent_dist.mode() - self.shift) * self.scale
 
     @torch.no_grad()
     def to_images(self, x_BCHW: Tensor) -> Tensor:
         vae = self.vae.to(x_BCHW.device)
-        return vae.decode(x_BCHW / self.scale + self.shift).sample.clamp(-1, 1)
+        with torch.autocast(x_BCHW.device.type, enabled=False):
+            return vae.decode(x_BCHW / self.scale + self.shift).sample.clamp(-1, 1)

@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 Metrics = dict[str, Any]
 LossFunction = Callable[[nn.Module, Any, int, torch.Generator], tuple[Tensor, Metrics]]
+FinishStep = Callable[[nn.Module, int], Metrics]
 Hook = Callable[[int, dict[str, float]], None]
 
 LOSSES_READ_EVERY = 8  # steps between reads of the losses on an accelerator; each read waits for the device
@@ -86,8 +87,10 @@ def fit(
     """Trains `model` in place for `config.steps` optimizer steps and returns how it went.
 
     `loss_fn(model, batch, step, generator)` gives a scalar loss, averaged over the batch's samples, and
-    metrics to log. Continues from the newest complete checkpoint if there is one. `hooks` are called on rank
-    0 as `hook(step, metrics)` every `log_every` steps with averages since the last call.
+    metrics to log; where it has a `finish_step(model, step)`, that is called once all micro-batches of a step
+    went through, and gives more of them. Continues from the newest complete checkpoint if there is one.
+    `hooks` are called on rank 0 as `hook(step, metrics)` every `log_every` steps with averages since the last
+    call.
     Raises NonFiniteLoss before such a step moves the weights, ValueError where processes get unequal slices.
     """
     run = _Run(model, loss_fn, batches, config, checkpoints, hooks)
@@ -133,6 +136,7 @@ class _Run:
             raise ValueError("the model has no parameter to train")
         self.device = self.parameters[0].device
         self.loss_module = parallel_loss(model, loss_fn)
+        self.finish_step: FinishStep | None = getattr(loss_fn, "finish_step", None)
         self.optimizer = build_optimizer(model, config)
         self.ema = Ema(model, config.ema_decay) if config.ema_decay else None
         self.generator = torch.Generator(self.device)
@@ -195,6 +199,8 @@ class _Run:
                 (loss * weight).backward()
             loss_sum += loss.detach().float() * weight
             self.averages.add(metrics, weight)
+        if self.finish_step is not None:
+            self.averages.add(self.finish_step(self.model, step))
         self._apply(mean_over_ranks(loss_sum))
 
     def _batch(self, index: int) -> Any:

@@ -18,7 +18,7 @@ ERRORS, TIMES = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([0.5, 0.25, 0.0])
 
 def losses(**changes):
     """Loss and metrics of a pass over three images of four tokens."""
-    quantized = Quantized(torch.zeros(3, 4, 2), None, COMMITMENT, torch.tensor(10.0), {})
+    quantized = Quantized(torch.zeros(3, 4, 2), None, COMMITMENT, torch.tensor(10.0))
     output = TrainingOutput(ERRORS, ERRORS / 2, TIMES, VISIBLE, quantized)
     loss, metrics = TokenizerLoss(debug(**changes))(lambda images, step, generator: output, None, 0)
     return loss.item(), {name: value.item() for name, value in metrics.items()}

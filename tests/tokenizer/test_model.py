@@ -329,7 +329,7 @@ def train(steps, batch=64, **changes):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(metrics)
+        losses.append(metrics | loss_of.finish_step(model, step))
     return model.eval(), images, losses
 
 

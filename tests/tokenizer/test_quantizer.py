@@ -34,6 +34,13 @@ def vectors(batch=8, num_tokens=6, code_dim=4, seed=1):
     return torch.randn(batch, num_tokens, code_dim, generator=torch.Generator().manual_seed(seed))
 
 
+def learn(quantizer, z, step):
+    """One training step of a codebook: what it gave for the vectors before it moved."""
+    out = quantizer(z, step)
+    quantizer.finish_step(step)
+    return out
+
+
 def test_lookup_is_the_largest_cosine_in_any_chunking(monkeypatch):
     quantizer, z = make(), vectors()
     whole = quantizer.lookup(z)
@@ -108,7 +115,7 @@ def test_ema_equals_hand_computation():
     quantizer.codebook_Kd.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
     quantizer.sums_Kd.copy_(torch.tensor([[4.0, 0.0], [-4.0, 0.0]]))
     quantizer.hits_K.copy_(torch.tensor([4.0, 4.0]))
-    out = quantizer(z, step=0)
+    out = learn(quantizer, z, step=0)
     assert out.codes_BT.tolist() == [[0, 0]]  # (0, 1) is equally far from both: the lowest index
     # hits = 0.75*4 + 0.25*(2, 0); sums = 0.75*old + 0.25*((1, 0) + (0, 1), nothing)
     assert quantizer.hits_K.tolist() == [3.5, 3.0]
@@ -126,7 +133,7 @@ def test_evaluation_leaves_the_codebook_alone():
 def test_dead_codes_restart_at_outputs_of_the_batch():
     quantizer, z = placed(codebook_size=64, decay=0.5, dead=0.2), vectors()
     quantizer.hits_K.zero_()
-    out = quantizer(z, step=3)
+    out = learn(quantizer, z, step=3)
     matched = out.codes_BT.flatten().bincount(minlength=64)
     limit = 0.2 * 48 / 64
     dead = 0.5 * matched < limit
@@ -142,7 +149,7 @@ def test_dead_codes_restart_at_outputs_of_the_batch():
 def test_where_dead_codes_are_more_than_the_outputs_the_first_restart():
     quantizer, z = placed(codebook_size=64, decay=0.5, dead=1.0), vectors(batch=2)
     quantizer.hits_K.zero_()
-    dead = quantizer(z, step=3).codes_BT.flatten().bincount(minlength=64) == 0
+    dead = learn(quantizer, z, step=3).codes_BT.flatten().bincount(minlength=64) == 0
     restarted = quantizer.hits_K == 12 / 64  # one vector counts 1/2 after its step
     assert restarted.nonzero().flatten().tolist() == dead.nonzero().flatten()[:12].tolist()
     chosen = quantizer.codebook_Kd[restarted]
@@ -152,7 +159,7 @@ def test_where_dead_codes_are_more_than_the_outputs_the_first_restart():
 def test_a_checkpoint_from_before_k_means_is_noticed():
     quantizer, z = make(), vectors()
     fresh = {name: value.clone() for name, value in quantizer.state_dict().items()}
-    first = quantizer(z, step=0).codes_BT
+    first = learn(quantizer, z, step=0).codes_BT
     assert quantizer.ready
     for name, buffer in quantizer.state_dict().items():
         buffer.copy_(fresh[name])  # as the training loop does
@@ -167,7 +174,7 @@ def crowd(num_steps, **kwargs):
     for step in range(num_steps):
         z = torch.randn(64, 5, 4, generator=generator)
         z[:, 1:] = spot + 0.05 * z[:, 1:]
-        quantizer(z, step)
+        learn(quantizer, z, step)
     return quantizer, unit(spot + 0.05 * torch.randn(500, 4, generator=generator))
 
 
@@ -188,7 +195,7 @@ def test_a_code_without_room_waits_where_no_vector_comes():
     quantizer = make(codebook_size=8, dead=0.1, code_distance=1.0)
     z = unit(torch.tensor([1.0, 0.0, 0.0, 0.0]) + 0.01 * vectors(num_tokens=6))
     for step in range(5):
-        quantizer(z, step)
+        learn(quantizer, z, step)
     assert (quantizer.hits_K > 0).sum() == 1
     waiting = quantizer.codebook_Kd[quantizer.hits_K == 0]
     torch.testing.assert_close(waiting, torch.tensor([[-1.0, 0.0, 0.0, 0.0]]).expand(7, 4), atol=0.02, rtol=0)
@@ -216,8 +223,46 @@ def test_kmeans_finds_separate_clusters_without_replacement():
 
 
 def test_kmeans_refuses_a_batch_smaller_than_the_codebook():
+    quantizer = make(codebook_size=64)
+    assert quantizer(vectors(), step=0).codes_BT is None
     with pytest.raises(ValueError, match="codebook_size = 64.*gives 48"):
-        make(codebook_size=64)(vectors(), step=0)
+        quantizer.finish_step(step=0)
+
+
+def test_kmeans_waits_for_as_many_micro_batches_as_it_needs():
+    quantizer, z = make(codebook_size=40), vectors()
+    first, second, third = (quantizer(part, step=0) for part in z.split((3, 4, 1)))
+    assert first.codes_BT is None and second.codes_BT is not None and third.codes_BT is not None
+    expected, _, _ = q.spherical_kmeans(unit(z[:7]).flatten(0, 1), 40, seed=0)
+    torch.testing.assert_close(quantizer.codebook_Kd, expected)
+    quantizer.finish_step(step=0)
+    assert quantizer.hits_K.sum() == pytest.approx(0.9 * 42 + 0.1 * 30)
+
+
+@pytest.mark.parametrize("distance", [0.0, 0.5])
+def test_micro_batches_move_the_codebook_as_the_whole_batch_does(distance):
+    whole, split = (placed(codebook_size=24, dead=0.3, code_distance=distance) for _ in range(2))
+    for step in range(20):
+        z = vectors(seed=step)
+        for part in z.split(3):
+            split(part, step)
+        whole(z, step)
+        metrics, expected = split.finish_step(step), whole.finish_step(step)
+        assert metrics == expected
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(split.state_dict()[name], tensor, atol=1e-5, rtol=1e-5)
+
+
+def test_what_an_interrupted_step_left_does_not_count():
+    quantizer, untouched = placed(), placed()
+    quantizer(vectors(seed=5), step=3)  # its training stopped here
+    quantizer.train()
+    for each in (quantizer, untouched):
+        learn(each, vectors(), step=3)
+    quantizer(vectors(seed=5), step=4)  # and here, and goes on elsewhere
+    for each in (quantizer, untouched):
+        learn(each, vectors(), step=9)
+    assert torch.equal(quantizer.codebook_Kd, untouched.codebook_Kd)
 
 
 def test_position_norm_centres_each_position_and_evaluates_with_its_averages():
@@ -260,8 +305,9 @@ def _train_rank(rank, world, meeting, z, distance, result):
     quantizer = make(codebook_size=24, dead=0.3, unquantized=1, normalise_positions=6, code_distance=distance)
     for step in range(20):
         quantizer(z[step].chunk(world)[rank], step)
-    if rank == 0:
-        save_file(quantizer.state_dict(), result)
+        metrics = quantizer.finish_step(step)
+    if rank == world - 1:
+        save_file(quantizer.state_dict() | metrics, result)
     if world > 1:
         dist.destroy_process_group()
 

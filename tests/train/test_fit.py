@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -130,6 +131,25 @@ def test_equals_plain_adamw():
         optimizer.step()
     for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+
+
+def test_a_loss_finishes_each_step_once_after_its_micro_batches():
+    class Told:
+        calls: ClassVar[list] = []
+
+        def __call__(self, model, batch, step, generator):
+            self.calls.append((step, len(batch["x"])))
+            return plain_loss(model, batch, step, generator)
+
+        def finish_step(self, model, step):
+            self.calls.append((step, "finished"))
+            return {"codes/usage": torch.tensor(float(step))}
+
+    logged = []
+    config = dataclasses.replace(CONFIG, steps=2, micro_batch=5, log_every=2)
+    fit(Net(), Told(), Data(), config, hooks=[lambda _, metrics: logged.append(metrics)], progress=False)
+    assert Told.calls == [(0, 5), (0, 3), (0, "finished"), (1, 5), (1, 3), (1, "finished")]
+    assert logged[0]["codes/usage"] == 0.5
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 4])
