@@ -110,7 +110,7 @@ def _add_uses(commands: argparse._SubParsersAction) -> None:
     def use(name: str, text: str, run: object) -> argparse.ArgumentParser:
         command = _command(commands, name, text, run)
         command.add_argument(
-            "--model", default=DEFAULT_MODEL, help=f"folder or registry (default: {DEFAULT_MODEL})"
+            "--model", default=DEFAULT_MODEL, help=f"folder, hub id or registry (default: {DEFAULT_MODEL})"
         )
         return command
 

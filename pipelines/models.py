@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ddt.hub import local_folder
 from ddt.manifest import Commit, Manifest, commit, shard_prefix
 from ddt.params import Params
 from ddt.store import MARKER, Store, folder_digest, open_store, require_complete
@@ -39,12 +40,12 @@ def image_tokenizer_folder(folder: Path) -> Path:
 
 
 def find_model(reference: str, params: Params) -> Path:
-    """Local folder of a model given as a folder, or as models:/<name>@<alias> or models:/<name>/<version>.
+    """Local folder of a model: a folder, a hub id, models:/<name>@<alias> or models:/<name>/<version>.
 
     Raises ValueError in one line where there is none.
     """
     if not reference.startswith("models:"):
-        return require_complete(reference)
+        return require_complete(local_folder(reference))
     name, separator, which = _split_reference(reference)
     if not (reference.startswith("models:/") and name and which):
         raise ValueError(f"{reference}: expected models:/<name>@<alias> or models:/<name>/<version>")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ddt.baselines.config import SpatialConfig
 from ddt.baselines.spatial import SpatialLoss, SpatialTokenizer
+from ddt.hub import local_folder
 from ddt.tokenizer import DDTConfig, DDTTokenizer, TokenizerLoss, folder
 
 ImageTokenizer = DDTTokenizer | SpatialTokenizer
@@ -22,6 +23,7 @@ def loss_of(config: DDTConfig | SpatialConfig) -> TokenizerLoss | SpatialLoss:
 
 
 def load_image_tokenizer(path: str | Path) -> ImageTokenizer:
-    """The tokenizer in a folder, whichever it is; ValueError as its own `from_pretrained`."""
-    spatial = folder.describe(Path(path)).get("model_type") == SpatialTokenizer.model_type
+    """The tokenizer of a folder or hub id, whichever it is; ValueError as its own `from_pretrained`."""
+    path = local_folder(path)
+    spatial = folder.describe(path).get("model_type") == SpatialTokenizer.model_type
     return SpatialTokenizer.from_pretrained(path) if spatial else DDTTokenizer.from_pretrained(path)

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ddt.baselines.kinds import ImageTokenizer, load_image_tokenizer
 from ddt.config import build as build_config
 from ddt.config import to_dict
+from ddt.hub import local_folder
 from ddt.mllm import sequences as S
 from ddt.mllm.build import load_config, load_model, load_tokenizer
 from ddt.mllm.config import SamplingConfig
@@ -71,11 +72,11 @@ class DDTLlama:
         device: torch.device | str = "cpu",
         model: PreTrainedModel | None = None,
     ) -> DDTLlama:
-        """The model saved in a folder, in eval mode; around `model` where the folder's is already loaded.
+        """The model of a folder or hub id, in eval mode; around `model` where the folder's is already loaded.
 
         Raises ValueError for a folder that is missing, incomplete, or whose parts do not belong together.
         """
-        folder = Path(path)
+        folder = local_folder(path)
         settings = read_settings(folder)
         image_tokenizer = load_image_tokenizer(folder / IMAGE_TOKENIZER).to(device)
         if image_tokenizer.digest != settings["tokenizer_digest"]:

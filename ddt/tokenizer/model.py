@@ -51,7 +51,7 @@ class DDTTokenizer(SavedModel[DDTConfig]):
     )
     usage = (
         "from ddt.tokenizer import DDTTokenizer\n\n"
-        "tokenizer = DDTTokenizer.from_pretrained(folder)  # huggingface_hub.snapshot_download\n"
+        "tokenizer = DDTTokenizer.from_pretrained(folder)  # or a hub id\n"
         "images = tokenizer.decode(tokenizer.encode(images))  # [B, 3, S, S] in [-1, 1]"
     )
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Generic, Self, TypeVar
 import torch
 from torch import nn
 
+from ddt.hub import local_folder
 from ddt.tokenizer import folder
 from ddt.tokenizer.card import model_card
 
@@ -59,11 +60,11 @@ class SavedModel(nn.Module, Generic[C]):
 
     @classmethod
     def from_pretrained(cls, path: str | Path) -> Self:
-        """The model saved in a folder, in eval mode, bit for bit.
+        """The model saved in a folder or under a hub id `owner/name`, in eval mode, bit for bit.
 
         Raises ValueError for a folder that is missing, incomplete, damaged, of another kind or version.
         """
-        config, tensors = folder.load(Path(path), cls.model_type, cls.config_class)
+        config, tensors = folder.load(local_folder(path), cls.model_type, cls.config_class)
         model = cls(config)
         model.load_state_dict(tensors)
         return model.eval()

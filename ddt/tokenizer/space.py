@@ -31,8 +31,8 @@ class PixelSpace:
 class LatentSpace:
     """Latents, shifted and scaled as the VAE's own config says; the mode of the posterior, so no randomness.
 
-    The VAE is frozen and no part of the tokenizer's weights. It computes in float32 whatever autocast says, so
-    that training sees the latents that `encode` will.
+    The VAE is frozen and no part of the tokenizer's weights. It computes in float32 whatever autocast says:
+    training sees the latents that `encode` will.
     """
 
     def __init__(self, vae: str, channels: int, downsample: int) -> None:

@@ -309,6 +309,9 @@ def test_latent_space_of_a_diffusers_vae(tmp_path):
     images = pictures(2)
     expected = (vae.eval().encode(images).latent_dist.mode() - 0.1) * 1.5
     torch.testing.assert_close(model.space.from_images(images), expected)
+    with torch.autocast("cpu", torch.bfloat16):  # as in training
+        torch.testing.assert_close(model.space.from_images(images), expected)
+        assert model.space.to_images(expected).dtype == torch.float32
     assert model.decode(model.encode(images)).shape == images.shape
     assert not any("vae" in name for name in model.state_dict())
     with pytest.raises(ValueError, match="has 4 latent channels and downsamples by 2"):
