@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -197,4 +198,6 @@ def read_curves(log: Path) -> dict[str, list[list[float]]]:
     for step in sorted(steps):
         for name, value in steps[step].items():
             curves.setdefault(name, []).append([step, value])
+    if "train/text_ce" in curves:  # of the mean cross-entropy: a mean of perplexities would be too high
+        curves["train/text_perplexity"] = [[step, math.exp(value)] for step, value in curves["train/text_ce"]]
     return curves

@@ -57,6 +57,4 @@ class LanguageModelLoss:
         for name, where_N in (("text", ~visual_N), ("visual", visual_N)):
             if where_N.any():
                 metrics[f"{name}_ce"] = losses_N[where_N].mean()
-        if "text_ce" in metrics:
-            metrics["text_perplexity"] = metrics["text_ce"].exp()
         return loss, metrics
