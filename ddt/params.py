@@ -178,12 +178,6 @@ class TrainTokenizerParams:
         if self.spatial is not None and self.init is not None:
             raise ValueError(f"init = {self.init!r}: expected null with spatial, which has nothing of SD3's")
         _ = self.image_tokenizer  # the baseline's own checks
-        vectors = self.fit.global_batch * self.model.num_tokens
-        if vectors < self.model.codebook_size:
-            raise ValueError(
-                f"model.codebook_size = {self.model.codebook_size}: expected at most fit.global_batch times "
-                f"model.num_tokens = {vectors}, the vectors that k-means places the codes on"
-            )
 
     @property
     def image_tokenizer(self) -> DDTConfig | SpatialConfig:

@@ -26,7 +26,7 @@ from pipelines.graph import STAGES, beside, longest_chain
 from pipelines.language_model import check_language_model, check_own_data
 from pipelines.report import Report
 from pipelines.runner import check_models, run_stage
-from pipelines.train_tokenizer import TokenizerJob
+from pipelines.train_tokenizer import TokenizerJob, check_codebook
 from pipelines.training import group_sizes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,6 +77,7 @@ def check_command_line(arguments: Sequence[str]) -> None:
         params = load_params(path, options.get("--profile"), options.get("--set", "").split())
         check_language_model(params)  # hours before it is needed
         check_own_data(params)
+        check_codebook(params.train_tokenizer)
         group_sizes(TokenizerJob, "train_tokenizer", params.train_tokenizer.fit, params.resources)
         tracking.require_place(params.tracking.uri)
         for stage in STAGES:

@@ -1,4 +1,8 @@
-"""How a tokenizer draws as it learns: the same training images decoded at some moments of its training."""
+"""Pictures of a tokenizer, drawn where it is trained: as it learns, and what its codes keep at the end.
+
+A large one is slow to draw with, and the process that reports may have no accelerator: it reads the pictures
+from the store.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +16,22 @@ from ddt.eval.pictures import png_bytes
 from ddt.manifest import shard_prefix
 from ddt.records import read_shard
 from ddt.store import Store
-from pipelines.pictures import decode
+from pipelines.pictures import decode, usage_plot
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ddt.baselines.config import SpatialConfig
     from ddt.baselines.kinds import ImageTokenizer
+    from ddt.tokenizer import DDTConfig
     from ddt.train.config import FitConfig
 
 MOMENTS = 4  # of a training, evenly spaced, the last at its end
 PICTURED = 8  # images
 CELL_PX = 128  # small ones are enlarged to about this
+ENCODED = 256  # training images of the first shard, for the use of the codebook
+MOST_STEPS = 50  # of denoising: the paper's 480 for a few pictures would keep all accelerators waiting
+RECONSTRUCTIONS, CODEBOOK = "reconstructions.png", "codebook.png"
 
 
 @dataclass(frozen=True)
@@ -47,7 +56,7 @@ class Samples:
         side_px = self.tokenizer.config.image_size
         with torch.compiler.set_stance("force_eager"):  # blocks are compiled for training alone
             codes_BT = self.tokenizer.encode(first_images(self.store, self.shard, side_px, PICTURED))
-            drawn_BCHW = self.tokenizer.decode(codes_BT).cpu()
+            drawn_BCHW = self.tokenizer.decode(codes_BT, num_steps=shown_steps(self.tokenizer.config)).cpu()
         self.store.put_bytes(f"{self.prefix}{step:09}.png", png_bytes(row_of(drawn_BCHW)))
 
     def _is_due(self, step: int) -> bool:
@@ -56,9 +65,42 @@ class Samples:
         return moment > before
 
 
+def shown_steps(config: DDTConfig | SpatialConfig) -> int:
+    """Denoising steps of pictures and numbers that are only looked at."""
+    return min(config.decode_steps, MOST_STEPS)
+
+
+def shown_prefixes(num_tokens: int) -> list[int]:
+    """The prefixes that reconstructions are drawn from: quarters of all tokens."""
+    return sorted({num_tokens * i // 4 for i in (1, 2, 3, 4)} - {0})
+
+
 def samples_prefix(stage: str, fingerprint: str) -> str:
     """Where in the store the rows of one training are, each named by its step."""
     return f"{shard_prefix(stage, fingerprint)}samples/"
+
+
+def final_prefix(stage: str, fingerprint: str) -> str:
+    """Where in the store the pictures of the finished tokenizer are."""
+    return f"{shard_prefix(stage, fingerprint)}final/"
+
+
+def draw_final(tokenizer: ImageTokenizer, store: Store, shard: str, prefix: str) -> None:
+    """Training images beside their decodings from a few prefixes, and how their codes use the codebook."""
+    from ddt.tokenizer import reconstruction_grid
+
+    config = tokenizer.config
+    pixels_BCHW = first_images(store, shard, config.image_size, ENCODED)
+    counts_K = tokenizer.encode(pixels_BCHW).flatten().bincount(minlength=config.codebook_size)
+    grid = reconstruction_grid(
+        tokenizer,
+        pixels_BCHW[:PICTURED],
+        shown_prefixes(config.num_tokens),
+        num_steps=shown_steps(config),
+        scale=max(1, CELL_PX // config.image_size),
+    )
+    store.put_bytes(f"{prefix}{RECONSTRUCTIONS}", png_bytes(grid))
+    store.put_bytes(f"{prefix}{CODEBOOK}", png_bytes(usage_plot(counts_K.cpu().numpy())))
 
 
 def samples_grid(store: Store, prefix: str, images_BCHW: Tensor) -> tuple[Image.Image, list[int]] | None:

@@ -8,10 +8,23 @@ from typing import TYPE_CHECKING
 
 from ddt.manifest import Manifest
 from ddt.params import TrainTokenizerParams
-from pipelines.pictures import position_plot, usage_plot
+from pipelines.pictures import position_plot
 from pipelines.report import Report
 from pipelines.runner import StageContext, StageResult
-from pipelines.samples import CELL_PX, PICTURED, Samples, first_images, samples_grid, samples_prefix
+from pipelines.samples import (
+    CODEBOOK,
+    ENCODED,
+    PICTURED,
+    RECONSTRUCTIONS,
+    Samples,
+    draw_final,
+    final_prefix,
+    first_images,
+    samples_grid,
+    samples_prefix,
+    shown_prefixes,
+    shown_steps,
+)
 from pipelines.training import Job, run_training
 
 if TYPE_CHECKING:
@@ -24,7 +37,6 @@ MODULES = (
     "ddt.tokenizer", "ddt.baselines", "ddt.train", "ddt.data.images", "ddt.data.decode", "ddt.data.order",
     "pipelines.train_tokenizer",
 )  # fmt: skip
-ENCODED = 256  # training images of the first shard, for the use of the codebook
 MEASURED = 64  # training images whose PSNR goes on the model card
 PER_TOKEN = {"position_perplexity": "perplexity", "visible_share": "share of time visible"}
 
@@ -35,6 +47,22 @@ def models(section: TrainTokenizerParams) -> dict[str, str]:
 
     named = {"init": section.init, "vae": None if section.spatial else section.model.vae}
     return {key: model_digest(reference) for key, reference in named.items() if reference is not None}
+
+
+def check_codebook(section: TrainTokenizerParams) -> None:
+    """ValueError where training would end without codes, or has too few vectors to place them on."""
+    model, fit = section.model, section.fit
+    if model.unquantized_steps >= fit.steps:
+        raise ValueError(
+            f"train_tokenizer.model.unquantized_steps = {model.unquantized_steps}: expected fewer than "
+            f"train_tokenizer.fit.steps = {fit.steps}: codes are placed and learned after them"
+        )
+    vectors = fit.global_batch * model.num_tokens
+    if vectors < model.codebook_size:
+        raise ValueError(
+            f"train_tokenizer.model.codebook_size = {model.codebook_size}: expected at most fit.global_batch "
+            f"times model.num_tokens = {vectors}, the vectors that k-means places the codes on"
+        )
 
 
 @dataclass(frozen=True)
@@ -77,13 +105,15 @@ class TokenizerJob(Job):
             result = self.fit(model, loss_of(config), batches, params.fit)
         if result.ema is not None:
             result.ema.copy_to(model)
-        made_from = {"fingerprint": self.fingerprint}
+        made_from = {"fingerprint": self.fingerprint, **models(params)}
 
         def save(folder: Path) -> None:
             metrics = training_psnr_db(model.eval(), images.batch(0, MEASURED))
+            draw_final(model, self.store, keys[0], final_prefix(self.stage, self.fingerprint))
             model.cpu().save_pretrained(folder, made_from, metrics)
 
-        self.publish(save, params.fit.steps)
+        parameters = sum(weights.numel() for weights in model.parameters())
+        self.publish(save, params.fit.steps, {"model/parameters": parameters})
 
 
 def training_psnr_db(tokenizer: ImageTokenizer, images_BCHW: Tensor) -> dict[str, float]:
@@ -92,9 +122,9 @@ def training_psnr_db(tokenizer: ImageTokenizer, images_BCHW: Tensor) -> dict[str
 
     codes_BT = tokenizer.encode(images_BCHW)
     metrics = {}
-    for steps in sorted({1, tokenizer.config.decode_steps}):
+    for steps in sorted({1, shown_steps(tokenizer.config)}):
         decoded_BCHW = tokenizer.decode(codes_BT, num_steps=steps).cpu()
-        name = f"PSNR of {len(images_BCHW)} training images, {steps} steps, dB"
+        name = f"PSNR of {len(images_BCHW)} training images, {steps} step{'s' * (steps > 1)}, dB"
         metrics[name] = psnr_db(decoded_BCHW, images_BCHW).mean().item()
     return metrics
 
@@ -106,11 +136,12 @@ def image_shards(ingest: Manifest) -> list[tuple[str, int]]:
 
 def run(ctx: StageContext) -> StageResult:
     """Train on every ingested training image; writes the tokenizer's folder."""
+    check_codebook(ctx.section)
     shards = image_shards(ctx.inputs["ingest"])
     commit, report = run_training(ctx, TokenizerJob, params=ctx.section, shards=shards)
     _plot_positions(ctx, report)
     folder = ctx.store.fetch_tree(commit.key.rpartition("/")[0])
-    _picture(ctx, report, folder, shards[0][0])
+    _picture(ctx, report)
     _picture_learning(ctx, report, shards[0][0])
     report.notes.append(f"{report.metrics['model/parameters']:,.0f} parameters, in {folder}")
     return StageResult([commit], report)
@@ -130,29 +161,17 @@ def _plot_positions(ctx: StageContext, report: Report) -> None:
         report.pictures["Each token at the end of training"] = ctx.relative(path)
 
 
-def _picture(ctx: StageContext, report: Report, folder: Path, shard: str) -> None:
-    """Training images beside their decodings from a few prefixes: the evaluation measures held-out ones."""
-    import numpy as np
-
-    from ddt.baselines.kinds import load_image_tokenizer
-    from ddt.tokenizer import reconstruction_grid
-
-    tokenizer = load_image_tokenizer(folder)
-    config = tokenizer.config
-    pixels = first_images(ctx.store, shard, config.image_size, ENCODED)
-    quarters = {config.num_tokens * i // 4 for i in (1, 2, 3, 4)}
-    prefixes = sorted(quarters - {0})
-    path = ctx.folder / "reconstructions.png"
-    scale = max(1, CELL_PX // config.image_size)
-    reconstruction_grid(tokenizer, pixels[:PICTURED], prefixes, scale=scale).save(path)
-    report.pictures[f"Original, then decoded from the first {', '.join(map(str, prefixes))} tokens"] = (
-        ctx.relative(path)
-    )
-    path = ctx.folder / "codebook.png"
-    codes = tokenizer.encode(pixels).flatten().numpy()
-    usage_plot(np.bincount(codes, minlength=config.codebook_size)).save(path)
-    report.pictures[f"Use of the codebook by {len(pixels)} training images"] = ctx.relative(path)
-    report.metrics["model/parameters"] = sum(p.numel() for p in tokenizer.parameters())
+def _picture(ctx: StageContext, report: Report) -> None:
+    """What the training drew at its end; of training images, as the evaluation measures held-out ones."""
+    prefixes = ", ".join(map(str, shown_prefixes(ctx.section.image_tokenizer.num_tokens)))
+    titles = {
+        RECONSTRUCTIONS: f"Original, then decoded from the first {prefixes} tokens",
+        CODEBOOK: f"Use of the codebook by up to {ENCODED} training images",
+    }
+    for name, title in titles.items():
+        key = f"{final_prefix(ctx.name, ctx.fingerprint)}{name}"
+        (ctx.folder / name).write_bytes(ctx.store.get_bytes(key))
+        report.pictures[title] = ctx.relative(ctx.folder / name)
 
 
 def _picture_learning(ctx: StageContext, report: Report, shard: str) -> None:

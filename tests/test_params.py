@@ -83,10 +83,6 @@ def test_a_plan_counts_the_ids_that_training_would_have(tmp_path: Path) -> None:
             "train_tokenizer.model.schedule = 'cosine': expected one of",
         ),
         (["select.keep"], "override 'select.keep': expected section.key=value"),
-        (
-            ["train_tokenizer.fit.global_batch=2", "train_tokenizer.model.codebook_size=65"],
-            "train_tokenizer: model.codebook_size = 65: expected at most .* = 64, the vectors",
-        ),
         (["pretrain.model.rope_theta=0"], "pretrain.model: rope_theta = 0.0: expected a positive number"),
         (
             ["resources.tensor_parallel=7"],

@@ -23,7 +23,15 @@ from pipelines.report import Report
 from pipelines.runner import StageContext, manifest_path
 from pipelines.samples import row_of, samples_prefix
 from pipelines.train_renderer import RendererJob
-from pipelines.train_tokenizer import TokenizerJob, _picture, _picture_learning, _plot_positions, models
+from pipelines.train_tokenizer import (
+    TokenizerJob,
+    _picture,
+    _picture_learning,
+    _plot_positions,
+    check_codebook,
+    models,
+    run,
+)
 from pipelines.training import Job
 from tests.data.test_images import row
 from tests.pipelines.ray_support import RESOURCES
@@ -55,14 +63,14 @@ def test_job_publishes_a_tokenizer_with_its_card_and_the_report_shows_it(context
     folder = context.store.fetch_tree(commit.key.rpartition("/")[0])
     assert DDTTokenizer.from_pretrained(folder).config == PARAMS.model
     card = (folder / "README.md").read_text()
-    assert "PSNR of 64 training images, 1 steps, dB" in card and "PSNR of 64 training images, 4 steps" in card
+    assert "PSNR of 64 training images, 1 step, dB" in card and "PSNR of 64 training images, 4 steps" in card
 
     report = Report("train_tokenizer")
     report.curves = {name: [[step, logged[step][name]] for step in sorted(logged)] for name in logged[4]}
     report.metrics = dict(logged[4])
     assert {"visible_share/0001", "position_perplexity/0008", "codes/usage"} <= report.metrics.keys()
     _plot_positions(context, report)
-    _picture(context, report, folder, "records.arrow")
+    _picture(context, report)
     _picture_learning(context, report, "records.arrow")
     # One number a token is a plot, not a metric of the run.
     assert not any(name.startswith(("visible", "position")) for name in report.metrics | report.curves)
@@ -140,7 +148,7 @@ def test_the_baseline_is_trained_by_the_same_job(context: StageContext) -> None:
     assert isinstance(trained, SpatialTokenizer) and trained.config == BASELINE.image_tokenizer
     assert {"train/reconstruction", "codes/usage"} <= logged[4].keys()
     report = Report("train_tokenizer")
-    _picture(context, report, folder, "records.arrow")
+    _picture(context, report)
     assert len(report.pictures) == 2
 
 
@@ -162,6 +170,23 @@ def test_the_baseline_has_the_tokens_and_codes_of_the_tokenizer() -> None:
 def test_a_baseline_that_does_not_fit_is_refused(changes, message) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(BASELINE, **changes)
+
+
+@pytest.mark.parametrize(
+    ("model", "fit", "message"),
+    [
+        ({"unquantized_steps": 4}, {}, r"unquantized_steps = 4: expected fewer than .*fit.steps = 4:"),
+        ({"codebook_size": 65}, {}, r"codebook_size = 65: expected at most .* = 64, the vectors"),
+        ({"codebook_size": 64}, {"global_batch": 7}, r"codebook_size = 64: expected at most .* = 56, the"),
+    ],
+)
+def test_training_that_would_leave_no_codes_is_refused(context, model, fit, message) -> None:
+    params = dataclasses.replace(
+        PARAMS, model=PARAMS.model.replace(**model), fit=dataclasses.replace(FIT, **fit)
+    )
+    with pytest.raises(ValueError, match=message):
+        run(dataclasses.replace(context, section=params))
+    check_codebook(dataclasses.replace(params, model=PARAMS.model, fit=FIT))
 
 
 def test_renderer_job_publishes_a_renderer_of_the_tokenizer(context: StageContext, tmp_path: Path) -> None:
