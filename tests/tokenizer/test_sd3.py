@@ -1,7 +1,10 @@
 """The decoder's image stream against Diffusers' own SD3Transformer2DModel, tiny and random."""
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ddt.tokenizer import DDTTokenizer, presets
 from ddt.tokenizer.sd3 import init_from_sd3
@@ -148,3 +151,31 @@ def test_dual_attention_and_missing_folders_are_refused(tmp_path):
         init_from_sd3(tokenizer(qk_norm=True), str(tmp_path))
     with pytest.raises(ValueError, match="init = .*cannot be loaded as SD3Transformer2DModel"):
         init_from_sd3(tokenizer(), str(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("missing", r"transformer_blocks.1.attn.add_k_proj.bias is missing; .*; 28 in all"),
+        ("shape", r"norm_out.linear.bias has shape \[64\], expected \[128\]; .* in all"),
+        ("cut", "cannot be loaded as SD3Transformer2DModel"),
+        ("class", "holds AutoencoderKL, expected SD3Transformer2DModel"),
+    ],
+)
+def test_a_damaged_checkpoint_is_told_by_what_does_not_fit(tmp_path, damage, message):
+    tiny_sd3().save_pretrained(tmp_path)
+    weights, config = tmp_path / "diffusion_pytorch_model.safetensors", tmp_path / "config.json"
+    if damage == "missing":
+        stored = load_file(weights)
+        kept = {name: stored[name] for name in stored if not name.startswith("transformer_blocks.1.")}
+        save_file(kept, weights, metadata={"format": "pt"})
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    settings = json.loads(config.read_text())
+    if damage == "shape":
+        settings["num_attention_heads"] = 8
+    if damage == "class":
+        settings["_class_name"] = "AutoencoderKL"
+    config.write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=f"init = .*{message}"):
+        init_from_sd3(tokenizer(), str(tmp_path))
