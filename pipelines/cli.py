@@ -15,6 +15,7 @@ from pathlib import Path
 from ddt.params import Params, load_params
 from pipelines.graph import INPUTS, STAGES
 
+DEFAULT_PARAMS = "params.yaml"
 DEFAULT_MODEL = "models:/ddt-llama@champion"
 EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
 
@@ -82,7 +83,9 @@ def _command(
     commands: argparse._SubParsersAction, name: str, text: str, run: object
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-    command.add_argument("--params", default="params.yaml", help="parameter file (default: params.yaml)")
+    command.add_argument(
+        "--params", default=DEFAULT_PARAMS, help=f"parameter file (default: {DEFAULT_PARAMS})"
+    )
     command.add_argument("--profile", help="overlay: a name under profiles/ or a YAML file")
     command.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE",
@@ -107,8 +110,9 @@ def _add_benchmark(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_uses(commands: argparse._SubParsersAction) -> None:
-    def use(name: str, text: str, run: object) -> argparse.ArgumentParser:
+    def use(name: str, text: str, run: object = _use) -> argparse.ArgumentParser:
         command = _command(commands, name, text, run)
+        command.set_defaults(use=name)
         command.add_argument(
             "--model", default=DEFAULT_MODEL, help=f"folder, hub id or registry (default: {DEFAULT_MODEL})"
         )
@@ -129,20 +133,20 @@ def _add_uses(commands: argparse._SubParsersAction) -> None:
             "--watch", action="store_true", help="write the output again and again as the picture forms"
         )
 
-    generate = use("generate", "draw an image from a prompt", _generate)
+    generate = use("generate", "draw an image from a prompt")
     generate.add_argument("prompt", nargs="?")
     generate.add_argument("--class", dest="class_name", metavar="NAME", help="draw a class, not a prompt")
     drawing(generate)
-    edit = use("edit", "change an image by an instruction", _edit)
+    edit = use("edit", "change an image by an instruction")
     edit.add_argument("image")
     edit.add_argument("instruction")
     drawing(edit)
-    caption = use("caption", "describe images", _caption)
+    caption = use("caption", "describe images")
     caption.add_argument("images", nargs="+")
-    ask = use("ask", "answer a question about an image", _ask)
+    ask = use("ask", "answer a question about an image")
     ask.add_argument("image")
     ask.add_argument("question")
-    chat = use("chat", "talk with the model, in text and pictures", _chat)
+    chat = use("chat", "talk with the model, in text and pictures")
     chat.add_argument(
         "message",
         nargs="?",
@@ -151,7 +155,7 @@ def _add_uses(commands: argparse._SubParsersAction) -> None:
     chat.add_argument("-o", "--output", default=".", help="folder for pictures that it draws (default: .)")
     chat.add_argument("--seed", type=int, default=0)
     chat.add_argument("--scale", type=int, default=1, help="enlarge the pictures by this factor")
-    reconstruct = use("reconstruct", "encode and decode images; prints PSNR", _reconstruct)
+    reconstruct = use("reconstruct", "encode and decode images; prints PSNR")
     reconstruct.add_argument("images", nargs="+")
     reconstruct.add_argument("-o", "--output", required=True, help="PNG with originals and reconstructions")
     reconstruct.add_argument(
@@ -162,7 +166,7 @@ def _add_uses(commands: argparse._SubParsersAction) -> None:
     reconstruct.add_argument("--scale", type=int, default=1, help="enlarge the picture by this factor")
     train_renderer = use("train-renderer", "a one-pass decoder for a tokenizer's codes", _train_renderer)
     train_renderer.add_argument("-o", "--output", required=True, help="folder to write; must not exist")
-    interpolate = use("interpolate", "replace some of an image's tokens by another's", _interpolate)
+    interpolate = use("interpolate", "replace some of an image's tokens by another's")
     interpolate.add_argument("first")
     interpolate.add_argument("second")
     interpolate.add_argument("-o", "--output", required=True, help="PNG: first, decodings, second")
@@ -210,52 +214,24 @@ def _judges(arguments: argparse.Namespace) -> None:
     make(Path(arguments.out), which=tuple(arguments.which.split(",")))
 
 
-def _generate(arguments: argparse.Namespace) -> None:
+def _use(arguments: argparse.Namespace) -> None:
     from pipelines import use
 
-    use.generate(_params(arguments), arguments)
+    getattr(use, arguments.use)(_params_of_use(arguments), arguments)
 
 
-def _edit(arguments: argparse.Namespace) -> None:
-    from pipelines import use
-
-    use.edit(_params(arguments), arguments)
-
-
-def _caption(arguments: argparse.Namespace) -> None:
-    from pipelines import use
-
-    use.caption(_params(arguments), arguments)
-
-
-def _ask(arguments: argparse.Namespace) -> None:
-    from pipelines import use
-
-    use.ask(_params(arguments), arguments)
-
-
-def _chat(arguments: argparse.Namespace) -> None:
-    from pipelines import use
-
-    use.chat(_params(arguments), arguments)
-
-
-def _reconstruct(arguments: argparse.Namespace) -> None:
-    from pipelines import use
-
-    use.reconstruct(_params(arguments), arguments)
+def _params_of_use(arguments: argparse.Namespace) -> Params | None:
+    """Settings say where the registry is; the model of a folder or hub id needs none."""
+    from_registry = arguments.model.startswith("models:")
+    if from_registry or arguments.params != DEFAULT_PARAMS or Path(DEFAULT_PARAMS).is_file():
+        return _params(arguments)
+    return None
 
 
 def _train_renderer(arguments: argparse.Namespace) -> None:
     from pipelines import train_renderer
 
     train_renderer.run(_params(arguments), arguments.model, arguments.output)
-
-
-def _interpolate(arguments: argparse.Namespace) -> None:
-    from pipelines import use
-
-    use.interpolate(_params(arguments), arguments)
 
 
 def _benchmark(arguments: argparse.Namespace) -> None:

@@ -39,16 +39,17 @@ def image_tokenizer_folder(folder: Path) -> Path:
     return inner if inner.is_dir() else folder
 
 
-def find_model(reference: str, params: Params) -> Path:
+def find_model(reference: str, params: Params | None) -> Path:
     """Local folder of a model: a folder, a hub id, models:/<name>@<alias> or models:/<name>/<version>.
 
-    Raises ValueError in one line where there is none.
+    `params` say where the registry is. Raises ValueError in one line where there is no such model.
     """
     if not reference.startswith("models:"):
         return require_complete(local_folder(reference))
     name, separator, which = _split_reference(reference)
     if not (reference.startswith("models:/") and name and which):
         raise ValueError(f"{reference}: expected models:/<name>@<alias> or models:/<name>/<version>")
+    assert params is not None  # who takes references of the registry reads them
     version = tracking.version_by_alias(params.tracking, name, which)
     if version is None:
         kind = "alias" if separator == "@" else "version"

@@ -31,7 +31,7 @@ MAX_SEED = 1 << 32
 SHOWN_IMAGE = re.compile(r"<image ([^>]+)>")
 
 
-def generate(params: Params, arguments: argparse.Namespace) -> None:
+def generate(params: Params | None, arguments: argparse.Namespace) -> None:
     """Draw `--num-images` images of the prompt or of a class, seeds counted from `--seed`."""
     output, prompt, name = checked_drawing(arguments), arguments.prompt, arguments.class_name
     if (prompt is None) == (name is None):
@@ -45,7 +45,7 @@ def generate(params: Params, arguments: argparse.Namespace) -> None:
     save(arrange(images, arguments.scale, arguments.grid), output)
 
 
-def edit(params: Params, arguments: argparse.Namespace) -> None:
+def edit(params: Params | None, arguments: argparse.Namespace) -> None:
     """Change one image by an instruction, `--num-images` times, seeds counted from `--seed`."""
     output = checked_drawing(arguments)
     image = read_image(arguments.image)
@@ -123,7 +123,7 @@ def writing(model: DDTLlama, count: int) -> Iterator[OnText]:
         bar.close()
 
 
-def chat(params: Params, arguments: argparse.Namespace) -> None:
+def chat(params: Params | None, arguments: argparse.Namespace) -> None:
     """Answer each line of the standard input, or the one message given; pictures go to `--output`.
 
     `<image FILE>` in a line shows the model a picture. A picture in a reply is printed as its path.
@@ -154,7 +154,7 @@ def chat(params: Params, arguments: argparse.Namespace) -> None:
         print(text, flush=True)
 
 
-def caption(params: Params, arguments: argparse.Namespace) -> None:
+def caption(params: Params | None, arguments: argparse.Namespace) -> None:
     """Print a caption for each image, with its path where there are several."""
     images = [read_image(path) for path in arguments.images]
     model = load(params, arguments.model)
@@ -165,7 +165,7 @@ def caption(params: Params, arguments: argparse.Namespace) -> None:
         print(f"{path}: {text}" if len(images) > 1 else text)
 
 
-def ask(params: Params, arguments: argparse.Namespace) -> None:
+def ask(params: Params | None, arguments: argparse.Namespace) -> None:
     """Print the answer to one question about one image."""
     image = read_image(arguments.image)
     model = load(params, arguments.model)
@@ -175,7 +175,7 @@ def ask(params: Params, arguments: argparse.Namespace) -> None:
     print(answer)
 
 
-def reconstruct(params: Params, arguments: argparse.Namespace) -> None:
+def reconstruct(params: Params | None, arguments: argparse.Namespace) -> None:
     """Encode and decode images, each row one image, from the prefixes asked for; prints PSNR."""
     import torch
 
@@ -194,7 +194,7 @@ def reconstruct(params: Params, arguments: argparse.Namespace) -> None:
     codes_BT = tokenizer.encode(pixels_BCHW)
     columns = [pixels_BCHW]
     for length in tqdm(prefixes, desc="decoding", unit="prefix", disable=None):
-        decoded = tokenizer.decode(codes_BT, num_steps=arguments.steps, num_tokens=length, **options)
+        decoded = tokenizer.decode(codes_BT, num_steps=arguments.steps, num_tokens=length, **options).cpu()
         columns.append(decoded)
         psnr_B = psnr_db(decoded, pixels_BCHW).tolist()
         for path, psnr in zip(arguments.images, psnr_B, strict=True):
@@ -202,7 +202,7 @@ def reconstruct(params: Params, arguments: argparse.Namespace) -> None:
     save(image_grid(torch.stack(columns, dim=1), arguments.scale), output)
 
 
-def interpolate(params: Params, arguments: argparse.Namespace) -> None:
+def interpolate(params: Params | None, arguments: argparse.Namespace) -> None:
     """Counterfactual interpolation (Fig. 6): the first image with the second's codes for slices of tokens.
 
     Both images and their decodings are drawn around it; prints how many codes each slice changes.
@@ -226,7 +226,7 @@ def interpolate(params: Params, arguments: argparse.Namespace) -> None:
         print(f"tokens {start}:{stop}: {changed} of {stop - start} codes differ")
     # The same noise for all, so that only the codes make a difference.
     decoded = [
-        tokenizer.decode(codes_1T, num_steps=arguments.steps)
+        tokenizer.decode(codes_1T, num_steps=arguments.steps).cpu()
         for codes_1T in (codes_2T[:1], *swapped, codes_2T[1:])
     ]
     row = torch.stack([pixels_BCHW[:1], *decoded, pixels_BCHW[1:]], dim=1)
@@ -259,16 +259,17 @@ def parse_slices(text: str, num_tokens: int) -> list[tuple[int, int]]:
     return slices
 
 
-def tokenizer_folder(params: Params, reference: str) -> Path:
+def tokenizer_folder(params: Params | None, reference: str) -> Path:
     """Where the image tokenizer of a folder or registry reference is: there, or inside a language model."""
     return image_tokenizer_folder(find_model(reference, params))
 
 
-def load_tokenizer(params: Params, reference: str) -> ImageTokenizer:
-    """The image tokenizer of a folder or registry reference."""
+def load_tokenizer(params: Params | None, reference: str) -> ImageTokenizer:
+    """The image tokenizer of a folder, hub id or registry reference, on the GPU where there is one."""
     from ddt.baselines.kinds import load_image_tokenizer
+    from ddt.data.pretrained import pick_device
 
-    return load_image_tokenizer(tokenizer_folder(params, reference))
+    return load_image_tokenizer(tokenizer_folder(params, reference)).to(pick_device(None))
 
 
 def load_renderer(tokenizer: ImageTokenizer, folder: str) -> Renderer:
@@ -279,7 +280,7 @@ def load_renderer(tokenizer: ImageTokenizer, folder: str) -> Renderer:
         raise ValueError(f"--renderer {folder}: expected none with a {tokenizer.title.lower()}")
     renderer = Renderer.from_pretrained(folder)
     renderer.check_fits(tokenizer)
-    return renderer
+    return renderer.to(tokenizer.device)
 
 
 def parse_prefixes(text: str, num_tokens: int) -> list[int]:
@@ -295,14 +296,13 @@ def parse_prefixes(text: str, num_tokens: int) -> list[int]:
     return lengths
 
 
-def load(params: Params, reference: str) -> DDTLlama:
+def load(params: Params | None, reference: str) -> DDTLlama:
     """The model of a folder or registry reference, on the GPU where there is one."""
     folder = find_model(reference, params)
-    import torch
-
+    from ddt.data.pretrained import pick_device
     from ddt.mllm import DDTLlama
 
-    return DDTLlama.from_pretrained(folder, "cuda" if torch.cuda.is_available() else "cpu")
+    return DDTLlama.from_pretrained(folder, pick_device(None))
 
 
 def writable_png(path: str) -> Path:

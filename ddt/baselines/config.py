@@ -55,8 +55,10 @@ class SpatialConfig:
     def like(cls, config: DDTConfig, sizes: SpatialSizes) -> SpatialConfig:
         """A baseline for a DDT tokenizer: as many tokens of as many codes, learned by the same rules.
 
-        Raises ValueError where the tokens do not make a square grid of the image.
+        Raises ValueError where the tokens do not make a square grid of the image, or for one of VAE latents.
         """
+        if config.space != "pixels":
+            raise ValueError(f"space = {config.space}: expected pixels with spatial, which works in no other")
         theirs = {f.name for f in dataclasses.fields(config)}
         shared = {f.name: getattr(config, f.name) for f in dataclasses.fields(cls) if f.name in theirs}
         return cls(**shared | {"token_order": "V_1..V_T"}, width=sizes.width, blocks=sizes.blocks)

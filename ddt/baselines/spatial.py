@@ -55,6 +55,7 @@ class SpatialTokenizer(SavedModel[SpatialConfig]):
         self, images_BCHW: Tensor, step: int, generator: torch.Generator | None = None
     ) -> tuple[Tensor, Quantized]:
         """Reconstructions and what the quantizer gave."""
+        checks.check_shape(images_BCHW, self.config.image_size)
         quantized = self.quantizer(
             self._vectors(images_BCHW), step, entropy=self.config.entropy_weight > 0, generator=generator
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 
 import torch
 from torch import Tensor
@@ -12,18 +13,28 @@ RANGE_TOLERANCE = 1e-3  # resizing and float rounding may step a little over the
 
 def check_images(images_BCHW: Tensor, image_size: int) -> None:
     """Float images [B, 3, S, S] in [-1, 1]."""
-    wanted = f"expected float images [batch, 3, {image_size}, {image_size}] in [-1, 1]"
+    check_shape(images_BCHW, image_size)
+    if images_BCHW.numel() == 0:
+        return
+    low, high = images_BCHW.min().item(), images_BCHW.max().item()
+    if not (low >= -1 - RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
+        raise ValueError(f"images have values from {low:g} to {high:g}: {wanted_images(image_size)}")
+
+
+def wanted_images(image_size: int) -> str:
+    """What images must be, for messages."""
+    return f"expected float images [batch, 3, {image_size}, {image_size}] in [-1, 1]"
+
+
+def check_shape(images_BCHW: Tensor, image_size: int) -> None:
+    """The same but for the range, which an accelerator would have to be waited for to know."""
+    wanted = wanted_images(image_size)
     if not isinstance(images_BCHW, Tensor):
         raise ValueError(f"images are a {type(images_BCHW).__name__}: {wanted} as a torch tensor")
     if images_BCHW.ndim != 4 or tuple(images_BCHW.shape[1:]) != (3, image_size, image_size):
         raise ValueError(f"images have shape {list(images_BCHW.shape)}: {wanted}")
     if not images_BCHW.is_floating_point():
         raise ValueError(f"images have dtype {images_BCHW.dtype}: {wanted}")
-    if images_BCHW.numel() == 0:
-        return
-    low, high = images_BCHW.min().item(), images_BCHW.max().item()
-    if not (low >= -1 - RANGE_TOLERANCE and high <= 1 + RANGE_TOLERANCE):
-        raise ValueError(f"images have values from {low:g} to {high:g}: {wanted}")
 
 
 def check_codes(codes_BT: Tensor, num_tokens: int, codebook_size: int) -> Tensor:
@@ -48,7 +59,7 @@ def check_count(name: str, value: int, low: int, high: int | None = None) -> Non
     """A whole number in low..high."""
     if (
         isinstance(value, bool)
-        or not isinstance(value, int)
+        or not isinstance(value, numbers.Integral)
         or value < low
         or (high is not None and value > high)
     ):
@@ -58,7 +69,7 @@ def check_count(name: str, value: int, low: int, high: int | None = None) -> Non
 
 def check_guidance(value: float, condition_dropout: float) -> None:
     """A finite number of at least 1, and 1 itself where training never hid all tokens."""
-    if not 1 <= value < math.inf:
+    if not isinstance(value, numbers.Real) or not 1 <= value < math.inf:
         raise ValueError(f"guidance = {value!r}: expected a number of at least 1")
     if value != 1 and condition_dropout == 0:
         raise ValueError(

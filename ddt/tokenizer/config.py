@@ -102,6 +102,12 @@ class DDTConfig:
             raise ValueError(
                 f"channels = {self.channels}, downsample = {self.downsample}: in pixel space they are 3 and 1"
             )
+        if self.space == "pixels" and self.vae is not None:
+            raise ValueError(f"vae = {self.vae!r}: expected null in pixel space")
+        if self.space == "vae" and self.vae is None:
+            raise ValueError(
+                "vae = null: expected a Diffusers AutoencoderKL folder or hub id with space = vae"
+            )
         if self.image_size % self.downsample:
             raise ValueError(
                 f"image_size = {self.image_size}: not a multiple of downsample = {self.downsample}"
@@ -114,6 +120,11 @@ class DDTConfig:
                 raise ValueError(
                     f"{part}_width = {width}: expected a multiple of 4 and of {part}_heads = {heads}"
                 )
+        if self.tail_dropout + self.condition_dropout > 1:
+            raise ValueError(
+                f"tail_dropout = {self.tail_dropout}, condition_dropout = {self.condition_dropout}: expected "
+                "shares of samples that add up to 1 at most"
+            )
         if self.token_stream == "separate" and self.hidden_tokens != "mask":
             raise ValueError(
                 f"hidden_tokens = {self.hidden_tokens!r}: expected 'mask' with token_stream = separate, "

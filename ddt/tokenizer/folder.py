@@ -42,6 +42,8 @@ def save(
     card: str,
 ) -> None:
     """Writes the folder; while it is being written it has no marker, so no reader takes it."""
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path}: is a file, expected a folder to write")
     path.mkdir(parents=True, exist_ok=True)
     (path / MARKER).unlink(missing_ok=True)
     contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -69,7 +71,7 @@ def load(path: Path, model_type: str, config_class: type[C]) -> tuple[C, dict[st
     missing = sorted({"config", "digest"} - described.keys())
     if missing:
         raise ValueError(f"{path / CONFIG}: lacks {', '.join(missing)}; expected what save_pretrained writes")
-    config = build(config_class, described["config"], "config")
+    config = build(config_class, described["config"], f"{path / CONFIG}: config")
     try:
         tensors = load_file(path / WEIGHTS)
     except (OSError, SafetensorError) as error:
@@ -85,7 +87,7 @@ def load(path: Path, model_type: str, config_class: type[C]) -> tuple[C, dict[st
 def describe(path: Path) -> dict[str, Any]:
     """What config.json of a complete folder says; ValueError if there is none or it is not complete."""
     if not path.is_dir():
-        raise ValueError(f"{path}: no such folder; expected a saved image tokenizer")
+        raise ValueError(f"{path}: no such folder; expected one that save_pretrained wrote")
     if not (path / MARKER).exists():
         raise ValueError(f"{path}: has no {MARKER} marker, so it was not written to its end")
     try:

@@ -123,6 +123,7 @@ class DDTTokenizer(SavedModel[DDTConfig]):
         `step` counts optimizer steps: quantization begins at `config.unquantized_steps`.
         """
         config = self.config
+        checks.check_shape(images_BCHW, config.image_size)
         x0_BCHW = self.space.from_images(images_BCHW)
         quantized = self.quantizer(
             self.encoder(x0_BCHW), step, entropy=config.entropy_weight > 0, generator=generator
@@ -179,6 +180,10 @@ class DDTTokenizer(SavedModel[DDTConfig]):
         config = self.config
         codes_BT = checks.check_codes(codes_BT, config.num_tokens, config.codebook_size)
         if renderer is not None:
+            from ddt.tokenizer.renderer import Renderer  # which imports this module
+
+            if not isinstance(renderer, Renderer):
+                raise ValueError(f"renderer is a {type(renderer).__name__}: expected a Renderer")
             if num_steps is not None or guidance != 1:
                 raise ValueError("renderer: draws in one pass; expected neither num_steps nor guidance")
             return self._render(codes_BT, num_tokens, renderer)
@@ -245,6 +250,8 @@ def _draw_noise(
     if generator is None or isinstance(generator, torch.Generator):
         one = torch.Generator().manual_seed(0) if generator is None else generator
         return torch.randn((count, *shape), generator=one, device=one.device)
+    if not isinstance(generator, Sequence):
+        raise ValueError(f"generator is a {type(generator).__name__}: expected a torch.Generator or a list")
     if len(generator) != count:
         raise ValueError(f"generator: a list of {len(generator)} for {count} images; expected one for each")
     if count == 0:
@@ -255,6 +262,5 @@ def _draw_noise(
 def _build_space(config: DDTConfig) -> Space:
     if config.space == "pixels":
         return PixelSpace()
-    if config.vae is None:
-        raise ValueError("vae = null: expected a Diffusers AutoencoderKL folder or hub id with space = vae")
+    assert config.vae is not None  # the config checks
     return LatentSpace(config.vae, config.channels, config.downsample)

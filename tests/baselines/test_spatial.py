@@ -15,7 +15,7 @@ from ddt.mllm.vocabulary import extend_tokenizer
 from ddt.tokenizer import DDTTokenizer, psnr_db
 from ddt.train.fit import fit
 from tests.mllm.mllm_tiny import TINY, make_tokenizer
-from tests.tokenizer.test_model import make, pictures
+from tests.tokenizer.test_model import debug, make, pictures
 from tests.train.test_fit import CONFIG
 
 CONFIG_16 = SpatialConfig(
@@ -159,5 +159,10 @@ def test_configurations_that_do_not_fit_are_refused(changes, message):
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match=r"shape \[1, 3, 8, 8\]"):
         spatial().encode(torch.zeros(1, 3, 8, 8))
+    with pytest.raises(ValueError, match="dtype torch.uint8"):
+        spatial().train()(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), step=0)
+    latent = debug(num_tokens=16, space="vae", vae="nowhere", channels=4, downsample=2, encoder_patch=2)
+    with pytest.raises(ValueError, match="space = vae: expected pixels with spatial"):
+        SpatialConfig.like(latent, SpatialSizes(width=8, blocks=1))
     with pytest.raises(ValueError, match="from 32 to 32"):
         spatial().decode(torch.full((1, 16), 32))

@@ -54,6 +54,17 @@ def mistake(capsys, *arguments: str) -> str:
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def test_a_models_folder_needs_no_settings_and_the_registry_does(model, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (16, 16), "red").save("a.png")
+    main(["reconstruct", "a.png", "--model", model, "-o", "out.png"])
+    assert Path("out.png").is_file() and capsys.readouterr().out.startswith("a.png: 8 tokens, ")
+    for wrong in (["--model", "models:/ddt-llama@champion"], ["--model", model, "--params", "absent.yaml"]):
+        with pytest.raises(SystemExit) as stopped:
+            main(["caption", "a.png", *wrong])
+        assert stopped.value.code == 2 and "yaml: cannot be read" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("order", ["V_1..V_T", "V_T..V_1"])
 def test_a_preview_of_all_tokens_is_the_picture(model, order):
     whole = DDTLlama.from_pretrained(model)

@@ -81,6 +81,8 @@ def test_guidance_extrapolates_from_no_tokens(options, target):
         (0.0, 2.0, "guidance = 2.0: expected 1, .* condition_dropout = 0"),
         (0.1, 0.5, "guidance = 0.5: expected a number of at least 1"),
         (0.1, float("nan"), "guidance = nan"),
+        (0.1, "3", "guidance = '3': expected a number"),
+        (0.1, None, "guidance = None: expected a number"),
     ],
 )
 def test_guidance_out_of_range_is_refused(dropout, guidance, message):

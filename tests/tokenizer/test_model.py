@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -145,8 +146,11 @@ def _edit(folder, drop="", **changes):
 
 
 def test_missing_folder_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no such folder"):
+    with pytest.raises(ValueError, match="no such folder; expected one that save_pretrained wrote"):
         DDTTokenizer.from_pretrained(tmp_path / "nothing")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file: is a file, expected a folder to write"):
+        make().save_pretrained(tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -166,6 +170,9 @@ def test_missing_folder_is_refused(tmp_path):
 def test_bad_images_are_refused(images, message):
     with pytest.raises(ValueError, match=message):
         make().encode(images)
+    if not message.startswith("values"):  # training does not wait for the device to tell the range
+        with pytest.raises(ValueError, match=message):
+            make().train()(images, step=0)
 
 
 @pytest.mark.parametrize(
@@ -190,11 +197,20 @@ def test_bad_images_are_refused(images, message):
             "a list of 1 for 2 images",
         ),
         (torch.zeros(1, 8, dtype=torch.int64), {"num_tokens": 9}, "num_tokens = 9: .* 0..8"),
+        (torch.zeros(1, 8, dtype=torch.int64), {"generator": 42}, "generator is a int: expected a torch.Gen"),
+        (torch.zeros(1, 8, dtype=torch.int64), {"renderer": "x"}, "renderer is a str: expected a Renderer"),
     ],
 )
 def test_bad_codes_are_refused(codes, options, message):
     with pytest.raises(ValueError, match=message):
         make().decode(codes, **options)
+
+
+def test_whole_numbers_of_numpy_count():
+    model, codes = make(), torch.zeros(1, 8, dtype=torch.int64)
+    steps, tokens = np.int64(3), np.int32(5)
+    drawn = model.decode(codes, num_steps=steps, num_tokens=tokens)
+    assert torch.equal(drawn, model.decode(codes, num_steps=3, num_tokens=5))
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32])
@@ -215,6 +231,9 @@ def test_no_images_no_codes():
         ({"encoder_patch": 3}, "encoder_patch = 3"),
         ({"decoder_heads": 3}, "decoder_width = 32"),
         ({"channels": 4}, "channels = 4"),
+        ({"vae": "some/vae"}, "vae = 'some/vae': expected null in pixel space"),
+        ({"space": "vae", "channels": 4, "downsample": 2}, "vae = null: expected a Diffusers AutoencoderKL"),
+        ({"tail_dropout": 0.6, "condition_dropout": 0.5}, "shares of samples that add up to 1 at most"),
         ({"target": "noise"}, "target = 'noise'"),
         ({"ema_decay": 1.5}, "ema_decay = 1.5"),
         ({"schedule": "stages"}, "stage_ends"),

@@ -127,7 +127,7 @@ def test_its_positions_are_saved_with_the_weights(tmp_path, folder):
     [
         ({"decoder_width": 64}, "decoder_width = 64, expected 32"),
         ({"decoder_depth": 2, "decoder_heads": 2}, "heads = 2, expected 4; decoder_depth = 2, expected 3"),
-        ({"channels": 3, "space": "pixels"}, "channels = 3, expected 4"),
+        ({"channels": 3, "space": "pixels", "vae": None}, "channels = 3, expected 4"),
         ({"decoder_patch": 4}, "decoder_patch = 4, expected 2"),
         ({"qk_norm": True}, "qk_norm = True, expected False"),
         ({"activation": "gelu"}, "activation = 'gelu', expected 'gelu_tanh'"),
