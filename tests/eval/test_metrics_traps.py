@@ -103,6 +103,19 @@ def test_geneval_overlap_suppression_is_off_by_default():
     assert metrics.geneval_evaluate(two, boxes, max_overlap=0.5) == (False, "expected dog>=2, found 1")
 
 
+@pytest.mark.parametrize(("count", "width"), [(20, 128), (50, 64), (100, 64)])
+def test_frechet_distance_of_fewer_samples_than_dimensions_is_exact(count, width):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(count, width)), 0.1 + 1.1 * rng.normal(size=(count + 7, width))
+    assert metrics.frechet_distance(a, a) == pytest.approx(0, abs=1e-10)
+    # The trace of (S_a S_b)^(1/2) is the sum of the singular values of X_a X_b' for S = X'X.
+    centred = [(x - x.mean(0)) / np.sqrt(len(x) - 1) for x in (a, b)]
+    roots = np.linalg.svd(centred[0] @ centred[1].T, compute_uv=False).sum()
+    offset = a.mean(0) - b.mean(0)
+    expected = offset @ offset + sum((x**2).sum() for x in centred) - 2 * roots
+    assert metrics.frechet_distance(a.tolist(), b) == pytest.approx(expected, rel=1e-12)
+
+
 def test_frechet_distance_matches_scipy_root():
     linalg = pytest.importorskip("scipy.linalg")
     rng = np.random.default_rng(1)

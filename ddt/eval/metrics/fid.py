@@ -13,6 +13,7 @@ def frechet_distance(features_a: np.ndarray, features_b: np.ndarray) -> float:
 
     A covariance of fewer samples than dimensions is singular, the distance then biased: use n well above d.
     """
+    features_a, features_b = np.asarray(features_a), np.asarray(features_b)
     if features_a.ndim != 2 or features_b.ndim != 2 or features_a.shape[1] != features_b.shape[1]:
         raise ValueError(
             f"frechet_distance: shapes {features_a.shape} and {features_b.shape}, needs [n, d] twice"
@@ -29,10 +30,9 @@ def frechet_of_moments(a: Moments, b: Moments) -> float:
     (mean_a, covariance_a), (mean_b, covariance_b) = a, b
     if covariance_a.shape != covariance_b.shape or mean_a.shape != mean_b.shape:
         raise ValueError(f"frechet_distance: {mean_a.shape[0]} and {mean_b.shape[0]} dimensions")
-    values, vectors = np.linalg.eigh(covariance_a)
-    root_a = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    product = root_a @ covariance_b @ root_a
-    root_trace = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(min=0)).sum()
+    scale, basis = _root(covariance_a)
+    inner = scale[:, None] * (basis.T @ covariance_b @ basis) * scale
+    root_trace = np.sqrt(np.linalg.eigvalsh((inner + inner.T) / 2).clip(min=0)).sum()
     offset = mean_a - mean_b
     return float(offset @ offset + np.trace(covariance_a) + np.trace(covariance_b) - 2 * root_trace)
 
@@ -46,9 +46,7 @@ def frechet_influence(features: np.ndarray, own: Moments, other: Moments) -> np.
     resample. It vanishes where both sets have the same moments.
     """
     (mean_a, covariance_a), (mean_b, covariance_b) = own, other
-    values, vectors = np.linalg.eigh(covariance_a)
-    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps  # samples lie in the span of these
-    scale, basis = np.sqrt(values[kept]), vectors[:, kept]
+    scale, basis = _root(covariance_a)
     inner, turned = np.linalg.eigh(scale[:, None] * (basis.T @ covariance_b @ basis) * scale)
     # 1 - A in that basis, A = S_a^(-1/2) (S_a^(1/2) S_b S_a^(1/2))^(1/2) S_a^(-1/2)
     excess = np.eye(len(scale)) - (turned * np.sqrt(inner.clip(min=0))) @ turned.T / np.outer(scale, scale)
@@ -60,6 +58,16 @@ def frechet_influence(features: np.ndarray, own: Moments, other: Moments) -> np.
         squares = ((inside @ excess) * inside).sum(axis=1)
         influence[start : start + ROWS_AT_ONCE] = squares + 2 * centred @ (mean_a - mean_b)
     return influence - influence.mean()
+
+
+def _root(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Roots of the eigenvalues [k] and their vectors [d, k], without those that are 0 but for rounding.
+
+    Of fewer samples than dimensions most are, and the root of rounding is not small: 1e-8 for 1e-16.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    kept = values > values[-1] * len(values) * np.finfo(np.float64).eps
+    return np.sqrt(values[kept]), vectors[:, kept]
 
 
 def moments(features: np.ndarray) -> Moments:
