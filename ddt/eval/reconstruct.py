@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from ddt.eval.benchmark import (
     make_row,
     ordered,
     seen_groups,
+    with_floor,
 )
 from ddt.eval.metrics import psnr, ssim
 from ddt.eval.metrics.image import mse
@@ -37,6 +38,7 @@ from ddt.scenes.sample import sample_scene
 from ddt.scenes.world import EVALUATION_PARTS
 
 PSNR_OF_EQUAL = 60.0  # dB; equal pictures have infinite PSNR, which no mean survives
+ONE_CODE = "one code for all tokens"
 
 
 class Reconstruct(Benchmark):
@@ -129,8 +131,13 @@ class Reconstruct(Benchmark):
             groups = seen_groups(rows, f"reconstruct/{name}")
             ceiling = np.full(len(rows), best)
             scores |= grouped_scores(groups, values, ceiling, floors, seed=self.seed, span=(0.0, best))
-        errors = [mse(image, target) for image, target in zip(results, targets, strict=True)]
-        scores["reconstruct/psnr_pooled"] = pooled_score(errors, self.seed)
+
+        def errors(images: Sequence[np.ndarray]) -> list[float]:
+            return [mse(image, target) for image, target in zip(images, targets, strict=True)]
+
+        baselines = {"the mean picture": [mean_picture] * len(rows), "other reconstructions": others}
+        theirs = {name: errors(images) for name, images in baselines.items()}
+        scores["reconstruct/psnr_pooled"] = pooled_score(errors(results), self.seed, theirs)
         if self.photos is None:
             scores |= self._objects(rows, results, targets)
         return scores | self._codebook(rows)
@@ -157,26 +164,34 @@ class Reconstruct(Benchmark):
         codes_NT = np.array(column(rows, "codes"))
         size = column(rows, "codebook_size")[0]
         counts = np.bincount(codes_NT.ravel(), minlength=size)
-        used, most = np.count_nonzero(counts) / size, counts.max() / counts.sum()
+        used, most = float(np.count_nonzero(counts) / size), float(counts.max() / counts.sum())
         # A resample has fewer distinct images, so its usage is lower: no interval, the number is of this set.
         return {
-            "reconstruct/codebook_used": Score(float(used), float(used), float(used), len(rows), ceiling=1.0),
+            "reconstruct/codebook_used": Score(used, used, used, len(rows), 1.0, 1 / size, ONE_CODE),
             "reconstruct/codebook_largest_share": Score(
-                float(most), float(most), float(most), len(rows), ceiling=1 / size, higher_is_better=False
+                most, most, most, len(rows), 1 / size, 1.0, ONE_CODE, higher_is_better=False
             ),
         }
 
 
-def pooled_score(errors: Sequence[float], seed: int = 0) -> Score:
-    """PSNR of the mean over pictures of one size of their mean squared errors (`mse`)."""
+def pooled_score(
+    errors: Sequence[float], seed: int = 0, floors: Mapping[str, Sequence[float]] | None = None
+) -> Score:
+    """PSNR of the mean over pictures of one size of their mean squared errors (`mse`).
 
-    def decibel(error: np.ndarray) -> np.ndarray:
+    `floors` are the errors of baselines.
+    """
+
+    def decibel(error: Any) -> Any:
         return -10 * np.log10(np.maximum(error, 10 ** (-PSNR_OF_EQUAL / 10)))
 
     errors_N = np.asarray(errors, dtype=np.float64)
     mean = mean_of(errors_N)
     low, high = bootstrap(lambda indices: decibel(mean(indices)), len(errors_N), seed, (0.0, PSNR_OF_EQUAL))
-    return Score(float(decibel(errors_N.mean())), low, high, len(errors_N), ceiling=PSNR_OF_EQUAL)
+    score = Score(float(decibel(errors_N.mean())), low, high, len(errors_N), ceiling=PSNR_OF_EQUAL)
+    for name, theirs in (floors or {}).items():
+        score = with_floor(score, float(decibel(np.asarray(theirs).mean())), name)
+    return score
 
 
 def _share_kept(

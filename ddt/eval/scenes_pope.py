@@ -85,7 +85,8 @@ class POPE(Asked):
         scores |= grouped_scores(
             groups, correct, np.array(list(map(self.score, labels, labels))), floors, seed=self.seed
         )
-        scores["pope/yes_ratio"] = mean_score([float(pope_parse(answer) == "yes") for answer in answers])
+        said, true = [pope_parse(answer) == "yes" for answer in answers], [label == "yes" for label in labels]
+        scores["pope/yes_ratio"] = mean_score(np.array(said), np.array(true))
         return scores
 
 

@@ -105,7 +105,8 @@ class Reconstruction(Drawn):
             )
             for name in values[0]
         }
-        scores[f"{self.name}/psnr_pooled"] = pooled_score(errors)
+        floors = {"other reconstructions": [each["mse"] for each in floor]}
+        scores[f"{self.name}/psnr_pooled"] = pooled_score(errors, floors=floors)
         if "inception" in scorers.models:
             scores[f"{self.name}/rfid"] = self._rfid(found, cases, scorers)
         return Scored(scores, halves(cases, [each["psnr"] for each in values], "PSNR"))
@@ -115,7 +116,7 @@ class Reconstruction(Drawn):
     ) -> list[dict[str, float]]:
         others = shuffled_partners(len(cases))
         return [
-            _similarity(rgb_array(read_image(found[cases[other].id])), self.original(case), scorers)
+            self._compare(case, found[cases[other].id], scorers)
             for case, other in zip(cases, others, strict=True)
         ]
 
