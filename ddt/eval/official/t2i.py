@@ -17,8 +17,8 @@ from ddt.eval.metrics import t2i_blip_vqa, t2i_spatial, t2i_three_in_one
 from ddt.eval.metrics.t2i import MAX_CHUNKS, SKIPPED_CHUNKS
 from ddt.eval.official.case import Case, Scored, halves
 from ddt.eval.official.drawn import Drawn
-from ddt.eval.official.files import json_of, lines_of, records_of
-from ddt.eval.official.problems import Problems
+from ddt.eval.official.files import lines_of
+from ddt.eval.official.precomputed import UNIDET_ROW, read_detections, read_scores
 from ddt.eval.scorers import Scorers
 from ddt.eval.scorers.blip import BlipVQA, question_of
 from ddt.eval.statistics import SHARE, shuffled_partners
@@ -186,17 +186,15 @@ def spatial_scores(shown: Sequence[Shown], scorers: Scorers, complex_prompt: boo
     if stored is not None:
         return stored
     phrases, path = scorers.phrases(SPACY), scorers.file("detections")
-    known = None if path is None else scorers.once(("detections", str(path)), partial(json_of, path))
+    names = [Path(each.drawn_for.output).name for each in shown]
+    known = None if path is None else read_detections(path, names, UNIDET_ROW)
     scores = []
-    for each in shown:
+    for each, name in zip(shown, names, strict=True):
         tokens = phrases(each.case.text).tokens
-        name = Path(each.drawn_for.output).name
         if known is None:
             detections = scorers.once(("spatial", *each.key), partial(_detect, each.path, tokens, scorers))
-        elif name in known:
-            detections = known[name]
         else:
-            raise ValueError(f"{path}: no detections of {name}")
+            detections = known[name]
         scores.append(t2i_spatial(each.case.text, tokens, detections, complex_prompt))
     return scores
 
@@ -235,15 +233,5 @@ def _detect(path: Path, tokens: Sequence[tuple[str, str]], scorers: Scorers) -> 
 
 
 def _stored(path: Path | None, shown: Sequence[Shown]) -> list[float] | None:
-    """Scores as the official scripts leave them (vqa_result.json: [{question_id, answer}])."""
-    if path is None:
-        return None
-    problems = Problems()
-    items = records_of(path, json_of(path), problems, ("question_id", "answer"))
-    scores = {int(item["question_id"]): float(item["answer"]) for _, item in items}
-    problems.refuse("run the official script again")
-    ids = [int(each.case.id) for each in shown]
-    missing = [key for key in ids if key not in scores]
-    if missing:
-        raise ValueError(f"{path}: no score of {len(missing)} images, first {missing[0]:06d}")
-    return [scores[key] for key in ids]
+    """Scores as the official scripts leave them, where a file of them is given."""
+    return None if path is None else read_scores(path, [int(each.case.id) for each in shown])

@@ -108,21 +108,31 @@ def test_geneval_names_what_is_wrong_with_outputs(geneval, tmp_path):
     (out / "00000/samples/0002.png").unlink()
     (out / "00001/samples/0001.png").write_bytes(b"\x89PNG cut")
     save_image(out / "00002/samples/0004.png", "red")
-    (out / "00002/metadata.jsonl").write_text(GENEVAL[0])
+    (out / "00002/metadata.jsonl").write_text(GENEVAL[1])
     scorers = Scorers(precomputed={"detections": detections(tmp_path / "found.json")})
     with pytest.raises(IncompleteError) as refused:
         evaluate(benchmark, out, scorers)
     for named in (
         f"1 x missing image ({out}/00000/samples/0002.png for {geneval}:1)",
         f"1 x unreadable image ({out}/00001/samples/0001.png",
-        f"1 x metadata of another prompt, or none ({out}/00002/metadata.jsonl for {geneval}:3)",
+        f"1 x metadata of another prompt, or cut: pictures not scored ({out}/00002/metadata.jsonl for "
+        f"{geneval}:3)",
         "--partial",
     ):
         assert named in str(refused.value)
     result = evaluate(benchmark, out, scorers, partial=True)
-    assert result["coverage"] == {"scored": 10, "cases": 12, "share": pytest.approx(10 / 12)}
+    assert result["coverage"] == {"scored": 6, "cases": 12, "share": 0.5}
     assert result["problems"]["extra image, not scored"]["first"] == [f"{out}/00002/samples/0004.png"]
     assert result["scores"]["geneval/single_object"]["n"] == 3
+    assert "geneval/colors" not in result["scores"]
+    (out / "00001/metadata.jsonl").write_text('{"tag": "counting", "incl')
+    (out / "00002/metadata.jsonl").unlink()
+    result = evaluate(benchmark, out, scorers, partial=True)
+    assert result["problems"]["metadata of another prompt, or cut: pictures not scored"] == {
+        "count": 1, "first": [f"{out}/00001/metadata.jsonl for {geneval}:2"],
+    }  # fmt: skip
+    assert result["problems"]["metadata missing"]["first"] == [f"{out}/00002/metadata.jsonl for {geneval}:3"]
+    assert "geneval/counting" not in result["scores"] and result["scores"]["geneval/colors"]["n"] == 4
 
 
 def test_nothing_left_to_score_says_why(geneval, tmp_path):
@@ -142,6 +152,30 @@ def test_geneval_names_what_is_wrong_with_its_file(geneval, tmp_path):
     assert f"1 x duplicate prompt ({geneval}:4, first at {geneval}:1)" in str(refused.value)
     geneval.write_text("\n".join(GENEVAL[:2]))
     assert "number of cases that is not the published 12" in open_geneval(geneval).problems.to_dict()
+
+
+def test_a_bad_line_of_geneval_keeps_its_number(geneval, tmp_path):
+    out = tmp_path / "out"
+    generate(open_geneval(geneval), FakeModel(), out, batch_size=8)
+    scorers = Scorers(precomputed={"detections": detections(tmp_path / "found.json")})
+    for bad in (GENEVAL[0][:30], "", '{"tag": "single_object", "prompt": "x", "include": []}'):
+        geneval.write_text("\n".join([bad, *GENEVAL[1:]]))
+        benchmark = open_geneval(geneval)
+        assert [case.id for case in benchmark.cases][::4] == ["00001/0", "00002/0"]
+        result = evaluate(benchmark, out, scorers, partial=True)
+        assert result["scores"]["geneval/colors"]["value"] == 0.5 and result["coverage"]["scored"] == 8
+        assert "metadata of another prompt, or cut: pictures not scored" not in result["problems"]
+
+
+def test_geneval_leaves_another_prompts_metadata_as_it_is(geneval, tmp_path):
+    """A prompt file in another order doesn't take over the pictures that are there."""
+    out = tmp_path / "out"
+    generate(open_geneval(geneval), FakeModel(), out, batch_size=8)
+    geneval.write_text("\n".join([GENEVAL[1], GENEVAL[0], GENEVAL[2]]))
+    benchmark = open_geneval(geneval)
+    assert generate(benchmark, FakeModel(), out, batch_size=8) == 0
+    with pytest.raises(IncompleteError, match="2 x metadata of another prompt"):
+        evaluate(benchmark, out, Scorers())
 
 
 T2I_PROMPTS = ["a red dog and a blue cat", "a cat on the left of a dog"]
@@ -190,6 +224,11 @@ def test_t2i_spatial_by_unidets_detections_and_by_a_detector(t2i, tmp_path):
     stored.write_text(json.dumps({name: found[name] if "left" in name else [] for name in found}))
     score = evaluate(benchmark, out, Scorers(precomputed={"phrases": phrases, "detections": stored}))
     score = score["scores"]["t2i/spatial"]
+    stored.write_text(json.dumps({name: [["cat", 10, 10, 50, 50]] for name in found}))
+    with pytest.raises(
+        ValueError, match=r"unidet.json: .*detection 1: expected a list of .label, x1, y1, x2"
+    ):
+        evaluate(benchmark, out, Scorers(precomputed={"phrases": phrases, "detections": stored}))
     assert score["value"] == pytest.approx(0.95 / 2, abs=1e-6) and score["floor_is"] == "shuffled images"
     assert 0 < score["floor"] < score["value"]
     models = {"detector": tiny.owlv2(tmp_path / "owl")}
