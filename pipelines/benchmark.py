@@ -77,7 +77,7 @@ def run(params: Params, arguments: argparse.Namespace) -> None:
         result |= evaluate(benchmark, outputs, scorers, arguments.partial)
     maker = signature(outputs)
     result["generated"] = None if maker is None else {"made": made, **maker}
-    print(json.dumps(result, indent=1))
+    print(json.dumps(result, indent=1, allow_nan=False))
 
 
 def _absolute(path: str | Path) -> str:

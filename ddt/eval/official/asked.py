@@ -19,12 +19,15 @@ from typing import Any, ClassVar
 from PIL import Image
 
 from ddt.eval.official.case import Answered, Case, Made, Official
+from ddt.eval.official.fields import TEXT
 from ddt.eval.official.files import json_lines, one_line
 from ddt.eval.official.problems import Problems
 from ddt.eval.pictures import blank
 
 JOURNAL = "answers.jsonl"
 BLIND = "without_picture"  # folder of the answers about a plain grey picture
+QUESTION = "{question}"  # what the setting `prompt` must hold
+EXAMPLE = "What is it?"
 BLANK_SIDE_PX = 64  # a model resizes it to what it takes
 Prediction = tuple[str, str, Any]  # where it stands, its case's id, and what should be a text
 
@@ -46,8 +49,20 @@ class Asked(Official):
         """Write the official results of all cases."""
 
     def prompt(self, case: Case) -> str:
-        """What the model is asked."""
-        return case.text
+        """What the model is asked: the question as the setting `prompt` puts it, where there is one."""
+        return self.settings.get("prompt", QUESTION).format(question=case.text)
+
+    def _checked(self, settings: Mapping[str, str]) -> Mapping[str, str]:
+        prompt = super()._checked(settings).get("prompt", QUESTION)
+        try:
+            kept = EXAMPLE in prompt.format(question=EXAMPLE)
+        except (LookupError, ValueError, TypeError, AttributeError):
+            kept = False
+        if not kept:
+            raise ValueError(
+                f"{self.name}: prompt {prompt!r}, expected a text with {QUESTION} and no other field"
+            )
+        return settings
 
     def answer(self, model: Any, cases: Sequence[Case], images: Sequence[Image.Image]) -> list[str]:
         """The model's texts for some cases, about these pictures."""
@@ -134,5 +149,5 @@ def _journal(outputs: Path) -> dict[str, Answered]:
     path = outputs / JOURNAL
     if not path.exists():
         return {}
-    lines = json_lines(path, Problems(), ("id", "text"))
-    return {item["id"]: Answered(item["text"], item.get("blind")) for _, item in lines}
+    lines = json_lines(path, Problems(), {"id": TEXT, "text": TEXT})
+    return {item["id"]: Answered(item["text"], item.get("blind")) for _, _, item in lines}

@@ -15,12 +15,15 @@ from ddt.eval.metrics import cider
 from ddt.eval.metrics.caption import HIGHEST
 from ddt.eval.official.asked import Asked, Prediction
 from ddt.eval.official.case import Case, Judged, Scored, halves
+from ddt.eval.official.fields import ANYTHING, ID, TEXT, Kind, list_of
 from ddt.eval.official.files import json_of, one_line, records_of, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import Scorers
 from ddt.eval.statistics import shuffled_partners
 
 RESULTS = "captions_results.json"
+SEVERAL = list_of(TEXT)
+CAPTIONS = Kind(f"a text or {SEVERAL.called}", lambda value: TEXT.holds(value) or SEVERAL.holds(value))
 
 
 class Captions(Asked):
@@ -40,7 +43,10 @@ class Captions(Asked):
         return list(read)
 
     def _lavis(self, path: Path, content: list) -> Iterator[Case]:
-        for where, item in records_of(path, content, self.problems, ("image", "caption")):
+        ids = {"img_id": ID, "image_id": ID}
+        for _, where, item in records_of(
+            path, content, self.problems, {"image": TEXT, "caption": CAPTIONS}, ids
+        ):
             references = [item["caption"]] if isinstance(item["caption"], str) else item["caption"]
             key = str(item.get("img_id", item.get("image_id", Path(item["image"]).stem)))
             yield self._case(key, where, item["image"], references)
@@ -49,9 +55,13 @@ class Captions(Asked):
         if not isinstance(content, dict) or not {"images", "annotations"} <= content.keys():
             raise ValueError(f"{path}: expected 'images' and 'annotations', or a list; {self.files_help}")
         references: dict[Any, list[str]] = {}
-        for _, item in records_of(path, content["annotations"], self.problems, ("image_id", "caption")):
+        for _, _, item in records_of(
+            path, content["annotations"], self.problems, {"image_id": ID, "caption": TEXT}, of="annotations "
+        ):
             references.setdefault(item["image_id"], []).append(item["caption"])
-        for where, item in records_of(path, content["images"], self.problems, ("id", "file_name")):
+        for _, where, item in records_of(
+            path, content["images"], self.problems, {"id": ID, "file_name": TEXT}, of="images "
+        ):
             if item["id"] in references:
                 yield self._case(str(item["id"]), where, item["file_name"], references[item["id"]])
             else:
@@ -68,8 +78,8 @@ class Captions(Asked):
 
     def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
         path = outputs / RESULTS
-        items = records_of(path, json_of(path), problems, ("image_id", "caption"))
-        return [(where, str(item["image_id"]), item["caption"]) for where, item in items]
+        items = records_of(path, json_of(path), problems, {"image_id": ID, "caption": ANYTHING})
+        return [(where, str(item["image_id"]), item["caption"]) for _, where, item in items]
 
     def write_results(self, outputs: Path, texts: Mapping[str, str]) -> None:
         rows = [

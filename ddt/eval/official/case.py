@@ -88,8 +88,9 @@ def judged_as(cases: Sequence[Case], read: Sequence[str]) -> list[Judged]:
 class Official(ABC):
     """A benchmark read from its official files, unchanged.
 
-    `problems` holds what reading found. `published` is the number of cases of the full set (None where it
-    depends on the files given): any other number is a problem, so that a file cut at a line's end is seen.
+    `problems` holds what reading found. `published` is the number of cases of the full set: any other number
+    is a problem, so that a file cut at a line's end is seen. None where it is not known, or depends on the
+    files given: then the result says that it was not checked.
     """
 
     name: ClassVar[str]
@@ -107,9 +108,13 @@ class Official(ABC):
         self.files, self.images_folder = list(files), images
         self.settings = {**self.defaults(), **self._checked(settings or {})}
         self.problems = Problems()
-        self.cases = self._read()
-        if self.published is not None and len(self.cases) != self.published:
-            found = f"{', '.join(map(str, files))} ({len(self.cases)} cases)"
+        self.cases = self._unique(self.read())
+        found = f"{', '.join(map(str, files))} ({len(self.cases)} cases)"
+        if not self.cases:
+            self.problems.add("data without a case", found)
+        elif self.published is None:
+            self.problems.add("number of cases that was not checked: no published one is known", found, False)
+        elif len(self.cases) != self.published:
             self.problems.add(f"number of cases that is not the published {self.published}", found)
 
     @classmethod
@@ -207,13 +212,12 @@ class Official(ABC):
                 )
         return settings
 
-    def _read(self) -> list[Case]:
-        """The cases by `read`, each once; a value of the wrong kind is the file's fault."""
-        try:
-            return self._unique(self.read())
-        except (TypeError, AttributeError) as error:
-            names = ", ".join(map(str, self.files))
-            raise ValueError(f"{names}: a value of the wrong kind for {self.files_help} ({error})") from error
+    def count_of(self, setting: str, least: int = 1) -> int:
+        """A setting that is a whole number; ValueError unless it is one of at least `least`."""
+        text = self.settings[setting]
+        if not (text.isascii() and text.isdigit()) or int(text) < least:
+            raise ValueError(f"{self.name}: {setting} {text!r}, expected a number of at least {least}")
+        return int(text)
 
     def _unique(self, cases: Sequence[Case]) -> list[Case]:
         known: dict[str, Case] = {}

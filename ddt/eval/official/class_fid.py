@@ -34,13 +34,9 @@ class ClassFID(Drawn):
         return {"images": "50000"}
 
     def read(self) -> list[Case]:
-        if not self.settings["images"].isdigit() or int(self.settings["images"]) < 2:
-            raise ValueError(
-                f"{self.name}: images {self.settings['images']!r}, expected a number of at least 2"
-            )
+        self.published = self.count_of("images", least=2)
         if not self.files[0].exists():
             raise ValueError(f"{self.files[0]}: no such file or folder; expected {self.files_help}")
-        self.published = int(self.settings["images"])
         return [Case(f"{k:05d}", "", f"image {k + 1}") for k in range(self.published)]
 
     def found(self, outputs: Path, problems: Problems) -> dict[str, Path]:

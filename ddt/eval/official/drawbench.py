@@ -22,6 +22,10 @@ CLIPS = {  # a score's name, which is also the scorer's kind -> its default
     "clip": "openai/clip-vit-large-patch14",
     "clip_b32": "openai/clip-vit-base-patch32",
 }
+CATEGORIES = (  # a row that is cut has another
+    "Colors", "Conflicting", "Counting", "DALL-E", "Descriptions", "Gary Marcus et al.", "Misspellings",
+    "Positional", "Rare Words", "Reddit", "Text",
+)  # fmt: skip
 PROMPT_COLUMNS = ("Prompt", "Prompts")  # the sheet was published with either
 
 
@@ -39,12 +43,16 @@ class DrawBench(Drawn):
 
     def read(self) -> list[Case]:
         cases = []
-        count = int(self.settings["images_a_prompt"])
+        count = self.count_of("images_a_prompt")
+        known: dict[str, str] = {}
         for number, (where, row) in enumerate(csv_rows(self.files[0])):
             prompt = next((row[name] for name in PROMPT_COLUMNS if row.get(name)), "")
-            if not prompt or not row.get("Category"):
-                self.problems.add("row without prompt or category", where)
+            if not prompt or row.get("Category") not in CATEGORIES:
+                self.problems.add("row without prompt or one of the categories", where)
                 continue
+            if prompt in known:
+                self.problems.add("duplicate prompt", f"{where}, first at {known[prompt]}")
+            known[prompt] = where
             for k in range(count):
                 name = f"{number:05d}" if count == 1 else f"{number:05d}_{k}"
                 cases.append(Case(name, prompt, where, row["Category"], output=f"{name}.png", seed=k))

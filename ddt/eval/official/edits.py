@@ -13,6 +13,7 @@ from ddt.eval.benchmark import Score, mean_score
 from ddt.eval.metrics import image_l1
 from ddt.eval.official.case import Case, Scored, halves
 from ddt.eval.official.drawn import Edited
+from ddt.eval.official.fields import ID, TEXT, list_of
 from ddt.eval.official.files import json_of, records_of
 from ddt.eval.scorers import Scorers
 
@@ -105,7 +106,8 @@ class EVR(Requests):
             raise ValueError(f"evr: requests {self.settings['requests']!r}, allowed are all, first")
         path = self.files[0]
         cases = []
-        for where, item in records_of(path, json_of(path), self.problems, ("img0", "img1", "sents", "uid")):
+        fields = {"img0": TEXT, "img1": TEXT, "sents": list_of(TEXT), "uid": ID}
+        for _, where, item in records_of(path, json_of(path), self.problems, fields):
             sentences = item["sents"] if self.settings["requests"] == "all" else item["sents"][:1]
             cases += [
                 Case(f"{item['uid']}_{k}", text, where, image=item["img0"], target=item["img1"],
@@ -131,12 +133,11 @@ class MA5K(Requests):
 
     def read(self) -> list[Case]:
         path = self.files[0]
+        fields = {"input": TEXT, "output": TEXT, "request": TEXT}
         return [
             Case(f"{number:05d}", item["request"], where, image=item["input"], target=item["output"],
                  output=f"{number:05d}.png")
-            for number, (where, item) in enumerate(
-                records_of(path, json_of(path), self.problems, ("input", "output", "request"))
-            )
+            for number, where, item in records_of(path, json_of(path), self.problems, fields)
         ]  # fmt: skip
 
     def compare(self, pair: Pair, scorers: Scorers) -> dict[str, tuple[float, float]]:

@@ -6,13 +6,17 @@ import csv
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ddt.eval.official.fields import NOTHING_MORE, Fields, fault_of
 from ddt.eval.official.problems import Problems
 from ddt.store import folder_digest
 
+# An object of a file: its place among the lines or items from 0, faulty ones counted too, so that what is
+# numbered by place keeps its number; the place for people; and the object.
+Entry = tuple[int, str, dict]
 CONTROL = dict.fromkeys([*range(32), 127, 0x85, 0x2028, 0x2029], " ")
 
 
@@ -29,24 +33,29 @@ def text_of(path: Path) -> str:
 
 
 def lines_of(path: Path) -> Iterator[tuple[str, str]]:
-    """(file:line, text) of every line that is not blank; only a line feed ends a line."""
-    for number, line in enumerate(text_of(path).split("\n"), start=1):
-        if line.strip():
-            yield f"{path}:{number}", line.removesuffix("\r")
+    """(file:line, text) of every line but blank ones at the end; only a line feed ends a line."""
+    lines = text_of(path).split("\n")
+    while lines and not lines[-1].strip():
+        lines.pop()
+    for number, line in enumerate(lines, start=1):
+        yield f"{path}:{number}", line.removesuffix("\r")
 
 
-def json_lines(path: Path, problems: Problems, keys: Iterable[str] = ()) -> Iterator[tuple[str, dict]]:
-    """(file:line, object) of a JSON lines file; lines that are cut or lack one of `keys` are problems."""
-    for where, line in lines_of(path):
+def json_lines(
+    path: Path, problems: Problems, fields: Fields, optional: Fields = NOTHING_MORE
+) -> Iterator[Entry]:
+    """The objects of a JSON lines file; lines that are blank, cut or lack one of `fields` are problems."""
+    for number, (where, line) in enumerate(lines_of(path)):
         try:
             item = json.loads(line)
         except (ValueError, RecursionError):
             problems.add("line that is no JSON", where)
             continue
-        if isinstance(item, dict) and all(key in item for key in keys):
-            yield where, item
+        fault = fault_of(item, fields, optional)
+        if fault:
+            problems.add(f"line {fault}", where)
         else:
-            problems.add(f"line without {', '.join(keys)}", where)
+            yield number, where, item
 
 
 def json_of(path: Path) -> Any:
@@ -60,24 +69,31 @@ def json_of(path: Path) -> Any:
 
 
 def records_of(
-    path: Path, items: Any, problems: Problems, keys: Iterable[str] = ()
-) -> Iterator[tuple[str, dict]]:
-    """(file, item n) and object of a JSON file's list; items that lack one of `keys` are problems."""
+    path: Path, items: Any, problems: Problems, fields: Fields, optional: Fields = NOTHING_MORE, of: str = ""
+) -> Iterator[Entry]:
+    """The objects of a JSON file's list; items that lack one of `fields` are problems.
+
+    `of` tells which of the file's lists it is, where there are several.
+    """
     if not isinstance(items, list):
-        raise ValueError(f"{path}: expected a list of objects, found {type(items).__name__}")
-    for number, item in enumerate(items, start=1):
-        where = f"{path} item {number}"
-        if isinstance(item, dict) and all(key in item for key in keys):
-            yield where, item
+        raise ValueError(f"{path}: {of}expected a list of objects, found {type(items).__name__}")
+    for number, item in enumerate(items):
+        where = f"{path} {of}item {number + 1}"
+        fault = fault_of(item, fields, optional)
+        if fault:
+            problems.add(f"item {fault}", where)
         else:
-            problems.add(f"item without {', '.join(keys)}", where)
+            yield number, where, item
 
 
 def csv_rows(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """(file:line, row) of a CSV file with a header."""
+    """(file:line, row) of a CSV file with a header; ValueError names the line where it can't be read."""
     reader = csv.DictReader(text_of(path).splitlines(keepends=True))
-    for row in reader:
-        yield f"{path}:{reader.line_num}", {key: value or "" for key, value in row.items() if key}
+    try:
+        for row in reader:
+            yield f"{path}:{reader.line_num}", {key: value or "" for key, value in row.items() if key}
+    except csv.Error as error:
+        raise ValueError(f"{path}:{reader.line_num + 1}: no CSV ({error})") from None
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

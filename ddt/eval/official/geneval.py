@@ -16,7 +16,9 @@ from ddt.eval.metrics import geneval_evaluate
 from ddt.eval.metrics.geneval import COUNTING_THRESHOLD, THRESHOLD
 from ddt.eval.official.case import Case, Judged, Scored
 from ddt.eval.official.drawn import Drawn
+from ddt.eval.official.fields import TEXT, WHOLE, Kind, list_of, object_of, one_of
 from ddt.eval.official.files import json_lines, json_of, write_whole
+from ddt.eval.official.precomputed import GENEVAL_ROW, Verdict, read_detections, read_verdicts
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import ColorClassifier, Scorers
 from ddt.eval.statistics import bootstrap, shuffled_partners
@@ -26,7 +28,27 @@ IMAGES_A_PROMPT = 4
 DETECTOR = "facebook/mask2former-swin-small-coco-instance"
 CLIP = "openai/clip-vit-large-patch14"
 Detections = list[list[Any]]  # [class, x1, y1, x2, y2, score, colour]
-Verdict = tuple[bool, str]  # whether it is right, and why not
+RELATION = one_of("left of", "right of", "above", "below")
+OBJECT = {"class": TEXT, "count": WHOLE}
+
+
+def _is_position(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and RELATION.holds(value[0]) and WHOLE.holds(value[1])
+
+
+def _is_include(value: Any) -> bool:
+    """A position is a relation to an object before it, by its place in the list."""
+    return OBJECTS.holds(value) and all(
+        item["position"][1] < place for place, item in enumerate(value) if "position" in item
+    )
+
+
+POSITION = Kind("[relation, place of an object before it]", _is_position)
+OBJECTS = list_of(object_of(OBJECT, {"color": TEXT, "position": POSITION}))
+INCLUDE = Kind(OBJECTS.called, _is_include)
+EXCLUDE = list_of(object_of(OBJECT))
+TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+PROMPT = {"tag": one_of(*TAGS), "prompt": TEXT, "include": INCLUDE}
 
 
 class GenEval(Drawn):
@@ -40,9 +62,8 @@ class GenEval(Drawn):
     def read(self) -> list[Case]:
         cases = []
         for path in self.files:
-            lines = list(json_lines(path, self.problems, ("tag", "prompt", "include")))
             known: dict[str, str] = {}
-            for number, (where, item) in enumerate(lines):
+            for number, where, item in json_lines(path, self.problems, PROMPT, {"exclude": EXCLUDE}):
                 if item["prompt"] in known:
                     self.problems.add("duplicate prompt", f"{where}, first at {known[item['prompt']]}")
                 known[item["prompt"]] = where
@@ -58,15 +79,24 @@ class GenEval(Drawn):
 
     def finish(self, outputs: Path) -> None:
         for case in self.cases:
-            path = outputs / case.output
-            write_whole(path.parent.parent / "metadata.jsonl", json.dumps(case.data) + "\n")
+            path = _metadata(outputs, case)
+            if not path.exists():  # another prompt's stays, with the pictures made for it
+                write_whole(path, json.dumps(case.data) + "\n")
 
     def found(self, outputs: Path, problems: Problems) -> dict[str, Path]:
+        found = super().found(outputs, problems)
         for case in self.cases:
-            beside = (outputs / case.output).parent.parent / "metadata.jsonl"
-            if case.id.endswith("/0") and (not beside.is_file() or json_of(beside) != dict(case.data)):
-                problems.add("metadata of another prompt, or none", f"{beside} for {case.where}")
-        return super().found(outputs, problems)
+            path = _metadata(outputs, case)
+            first = case.id.endswith("/0")  # the file is told of once
+            if not path.exists():
+                if first:
+                    problems.add("metadata missing", f"{path} for {case.where}")
+            elif not _is_metadata_of(case, path):
+                found.pop(case.id, None)
+                if first:
+                    kind = "metadata of another prompt, or cut: pictures not scored"
+                    problems.add(kind, f"{path} for {case.where}")
+        return found
 
     def measure(self, case: Case, output: Path, scorers: Scorers) -> None:
         if not {"verdicts", "detections"} & scorers.precomputed.keys():
@@ -83,7 +113,7 @@ class GenEval(Drawn):
         cases = self.with_output(found)
         path = scorers.file("verdicts")
         if path is not None:
-            verdicts, floor = _read_verdicts(path, [found[case.id] for case in cases]), None
+            verdicts, floor = read_verdicts(path, [found[case.id] for case in cases]), None
         else:
             seen = self._detections(found, cases, scorers)
             verdicts = _judge(cases, seen)
@@ -102,11 +132,19 @@ class GenEval(Drawn):
         path = scorers.file("detections")
         if path is None:
             return [self._detected(case, found[case.id], scorers) for case in cases]
-        stored = json_of(path)
-        missing = [case.output for case in cases if case.output not in stored]
-        if missing:
-            raise ValueError(f"{path}: no detections of {len(missing)} images, first {missing[0]}")
+        stored = read_detections(path, [case.output for case in cases], GENEVAL_ROW)
         return [stored[case.output] for case in cases]
+
+
+def _metadata(outputs: Path, case: Case) -> Path:
+    return (outputs / case.output).parent.parent / "metadata.jsonl"
+
+
+def _is_metadata_of(case: Case, path: Path) -> bool:
+    try:
+        return bool(json_of(path) == dict(case.data))
+    except ValueError:
+        return False  # cut: it doesn't tell whose the pictures are
 
 
 def detections_of(
@@ -132,24 +170,6 @@ def _case(number: int, k: int, where: str, item: Mapping[str, Any]) -> Case:
 
 def _judge(cases: Sequence[Case], seen: Sequence[Detections]) -> list[Verdict]:
     return [geneval_evaluate(case.data, found) for case, found in zip(cases, seen, strict=True)]
-
-
-def _read_verdicts(path: Path, images: Sequence[Path]) -> list[Verdict]:
-    """The verdicts of the official evaluate_images.py (results.jsonl), by folder and name of the image."""
-    problems = Problems()
-    stored = {
-        _tail(item["filename"]): (bool(item["correct"]), str(item.get("reason", "")))
-        for _, item in json_lines(path, problems, ("filename", "correct"))
-    }
-    missing = [image for image in images if _tail(str(image)) not in stored]
-    if missing:
-        raise ValueError(f"{path}: no verdict on {len(missing)} images, first {missing[0]}")
-    problems.refuse("run the official script again")
-    return [stored[_tail(str(image))] for image in images]
-
-
-def _tail(filename: str) -> tuple[str, ...]:
-    return Path(filename).parts[-3:]
 
 
 def _scores(tags: Sequence[str], correct: np.ndarray, floor: np.ndarray | None) -> dict[str, Score]:

@@ -12,12 +12,15 @@ from ddt.eval.benchmark import mean_score
 from ddt.eval.metrics import gqa_accuracy
 from ddt.eval.official.asked import Asked, Prediction
 from ddt.eval.official.case import Case, Judged, Scored
+from ddt.eval.official.fields import ANYTHING, BOOL, ID, TEXT, fault_of, object_of
 from ddt.eval.official.files import json_of, records_of, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.official.vqa import BY_TYPE, SHORT, guesses
 from ddt.eval.scorers import Scorers
 
 RESULTS = "predictions.json"
+ASKED = {"question": TEXT, "imageId": ID, "answer": TEXT, "isBalanced": BOOL}
+TYPES = object_of({})  # what kind of question it is
 
 
 class GQA(Asked):
@@ -41,20 +44,18 @@ class GQA(Asked):
             raise ValueError(f"{path}: expected questions by their id, found {type(questions).__name__}")
         cases = []
         for key, item in questions.items():
-            if not all(name in item for name in ("question", "imageId", "answer", "isBalanced")):
-                self.problems.add("question without question, imageId, answer, isBalanced", f"{path}: {key}")
+            fault = fault_of(item, ASKED, {"types": TYPES})
+            if fault:
+                self.problems.add(f"question {fault}", f"{path}: {key}")
             elif item["isBalanced"]:
                 image = f"{item['imageId']}.jpg"
                 cases.append(Case(key, item["question"], f"{path}: {key}", image=image, data=item))
         return cases
 
-    def prompt(self, case: Case) -> str:
-        return self.settings["prompt"].format(question=case.text)
-
     def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
         path = outputs / RESULTS
-        items = records_of(path, json_of(path), problems, ("questionId", "prediction"))
-        return [(where, str(item["questionId"]), item["prediction"]) for where, item in items]
+        items = records_of(path, json_of(path), problems, {"questionId": ID, "prediction": ANYTHING})
+        return [(where, str(item["questionId"]), item["prediction"]) for _, where, item in items]
 
     def write_results(self, outputs: Path, texts: Mapping[str, str]) -> None:
         rows = [
@@ -85,5 +86,5 @@ class GQA(Asked):
 
 def _kind(case: Case) -> str:
     """What a question asks for, as its annotation tells; both can be read from its words."""
-    types = case.data.get("types") or {}
+    types = case.data.get("types", {})
     return f"{types.get('structural')} {types.get('semantic')}"

@@ -13,8 +13,11 @@ from ddt.eval.benchmark import Score
 from ddt.eval.official.case import Case, Judged, Scored, halves
 from ddt.eval.official.drawn import Edited
 from ddt.eval.official.edits import cvs, edit_score, l1
+from ddt.eval.official.fields import TEXT
 from ddt.eval.official.files import json_of, records_of
 from ddt.eval.scorers import Scorers
+
+TURN = {"input": TEXT, "output": TEXT, "instruction": TEXT}
 
 
 class MagicBrush(Edited):
@@ -35,8 +38,9 @@ class MagicBrush(Edited):
             raise ValueError(f"{path}: expected sessions by their id, found {type(sessions).__name__}")
         cases: list[Case] = []
         for key, turns in sessions.items():
-            items = records_of(path, turns, self.problems, ("input", "output", "instruction"))
-            cases += _session(key, [item for _, item in items], f"{path}: {key}")
+            items = list(records_of(path, turns, self.problems, TURN, of=f"{key} "))
+            if len(items) == len(turns):  # each turn is edited after the ones before it
+                cases += _session(key, [item for _, _, item in items], f"{path}: {key}")
         return cases
 
     def draw(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Image.Image]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +30,14 @@ class MME(Asked):
     """Data and outputs: `<category>.txt`; an output line is the data's line, a tab and the answer."""
 
     name = "mme"
-    files_help = "existence.txt count.txt ... (a file for each category)"
+    files_help = "existence.txt count.txt ... (a file for each of the fourteen categories)"
+    published = sum(LINES.values())
 
     def read(self) -> list[Case]:
+        given = {path.stem for path in self.files}
+        for category in LINES:
+            if category not in given:
+                self.problems.add("category missing", f"{category}.txt")
         cases = []
         for path in self.files:
             if path.stem not in LINES:
@@ -40,12 +45,17 @@ class MME(Asked):
             part = list(lines_of(path))
             if len(part) != LINES[path.stem]:
                 self.problems.add(f"number of lines that is not {LINES[path.stem]}", f"{path} ({len(part)})")
+            known: dict[tuple[str, str], str] = {}
             for number, (where, line) in enumerate(part):
                 columns = line.split("\t")
                 if len(columns) != 3 or columns[2].strip().lower() not in ("yes", "no"):
                     self.problems.add("line that is not image, question, Yes or No", where)
                     continue
                 image, question, label = columns
+                if (image, question) in known:
+                    self.problems.add("duplicate question", f"{where}, first at {known[image, question]}")
+                    continue
+                known[image, question] = where
                 cases.append(
                     Case(f"{path.stem}/{number}", question, where, path.stem, f"{path.stem}/{image}",
                          data={"image": image, "label": label.strip()})
@@ -61,19 +71,26 @@ class MME(Asked):
     def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
         rows = []
         for category in dict.fromkeys(case.group for case in self.cases):
-            path = outputs / f"{category}.txt"
-            cases = [case for case in self.cases if case.group == category]
-            for index, (where, line) in enumerate(lines_of(path)):
+            ids = {(case.data["image"], case.text): case.id for case in self.cases if case.group == category}
+            for where, line in lines_of(outputs / f"{category}.txt"):
                 columns = line.split("\t")
                 if len(columns) != 4:
                     problems.add("line that is not image, question, answer, prediction", where)
-                elif index >= len(cases):
-                    rows.append((where, f"{category} line {index + 1}", columns[3]))
-                elif columns[:2] != [cases[index].data["image"], cases[index].text]:
-                    problems.add("answer to another question at this place", where)
                 else:
-                    rows.append((where, cases[index].id, columns[3]))
+                    # By what it says, not by its place: lines before it can be missing, here or in the data.
+                    image, question, _, text = columns
+                    rows.append((where, ids.get((image, question), f"{category}: {image} {question}"), text))
         return rows
+
+    def found(self, outputs: Path, problems: Problems) -> dict[str, str]:
+        """The answers of pictures that have both; half a pair can't be scored."""
+        found = super().found(outputs, problems)
+        there = [case for case in self.cases if case.id in found]
+        for pair in _pictures(there):
+            for case in pair if len(pair) != 2 else ():
+                problems.add("answer without the other of its picture, not scored", case.where, blocks=False)
+                del found[case.id]
+        return found
 
     def write_results(self, outputs: Path, texts: Mapping[str, str]) -> None:
         for category in dict.fromkeys(case.group for case in self.cases):
@@ -82,7 +99,9 @@ class MME(Asked):
             write_whole(outputs / f"{category}.txt", "\n".join(lines) + "\n")
 
     def score(self, found: Mapping[str, str], scorers: Scorers) -> Scored:
-        pairs = self._pairs(self.with_output(found))
+        pairs: dict[str, list[list[Case]]] = {}
+        for pair in _pictures(self.with_output(found)):
+            pairs.setdefault(pair[0].group, []).append(pair)
         lines = {
             name: [_line(case, found[case.id]) for pair in part for case in pair]
             for name, part in pairs.items()
@@ -115,18 +134,13 @@ class MME(Asked):
         asked = [case for part in pairs.values() for pair in part for case in pair]
         return Scored(scores, judged_as(asked, [mme_parse(found[case.id]) for case in asked]))
 
-    def _pairs(self, cases: list[Case]) -> dict[str, list[tuple[Case, Case]]]:
-        """Two consecutive lines of a category are one picture; half a pair (a partial set) is left out."""
-        there = {case.id: case for case in cases}
-        pairs: dict[str, list[tuple[Case, Case]]] = {}
-        for category in dict.fromkeys(case.group for case in cases):
-            for number in range(0, LINES[category], 2):
-                one, other = there.get(f"{category}/{number}"), there.get(f"{category}/{number + 1}")
-                if one and other:
-                    pairs.setdefault(category, []).append((one, other))
-        if not pairs:
-            raise ValueError("mme: no picture has both its answers")
-        return pairs
+
+def _pictures(cases: Sequence[Case]) -> list[list[Case]]:
+    """The questions about each picture of a category: as published two, in consecutive lines."""
+    pictures: dict[str, list[Case]] = {}
+    for case in cases:
+        pictures.setdefault(case.image, []).append(case)
+    return list(pictures.values())
 
 
 def _score(right: list[np.ndarray], value: float, floor: float, ceiling: float) -> Score:

@@ -49,8 +49,7 @@ class Reconstruction(Drawn):
         root = self.files[0]
         if not root.is_dir():
             raise ValueError(f"{root}: no such folder; expected {self.files_help}")
-        if not self.settings["side_px"].isdigit():
-            raise ValueError(f"{self.name}: side_px {self.settings['side_px']!r}, expected a number")
+        self.side_px = self.count_of("side_px")
         cases: dict[str, Case] = {}
         for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES):
             output = path.relative_to(root).with_suffix(".png").as_posix()
@@ -62,17 +61,16 @@ class Reconstruction(Drawn):
 
     def original(self, case: Case) -> np.ndarray:
         """The picture to be reconstructed, uint8 [side, side, 3]."""
-        (image,) = to_images(to_pixels([read_image(case.where)], int(self.settings["side_px"])))
+        (image,) = to_images(to_pixels([read_image(case.where)], self.side_px))
         return np.asarray(image)
 
     def draw(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Image.Image]:
-        side_px = int(self.settings["side_px"])
-        if model.config.image_size != side_px:
+        if model.config.image_size != self.side_px:
             raise ValueError(
                 f"{self.name}: the tokenizer is for {model.config.image_size} px, "
-                f"asked are {side_px}: give --setting side_px={model.config.image_size}"
+                f"asked are {self.side_px}: give --setting side_px={model.config.image_size}"
             )
-        pixels_BCHW = to_pixels([read_image(case.where) for case in cases], side_px)
+        pixels_BCHW = to_pixels([read_image(case.where) for case in cases], self.side_px)
         noise = [torch.Generator().manual_seed(case.seed) for case in cases]
         return to_images(model.decode(model.encode(pixels_BCHW), generator=noise))
 

@@ -15,6 +15,7 @@ from ddt.eval.metrics import seed_letter, seed_rank
 from ddt.eval.metrics.seed import LETTERS
 from ddt.eval.official.asked import Asked, Prediction
 from ddt.eval.official.case import Case, Judged, Scored
+from ddt.eval.official.fields import ID, NUMBER, TEXT, Kind, one_of
 from ddt.eval.official.files import json_lines, json_of, records_of, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.official.vqa import guesses
@@ -22,6 +23,12 @@ from ddt.eval.ranking import option_losses
 from ddt.eval.scorers import Scorers
 
 OPTIONS = tuple(f"choice_{letter.lower()}" for letter in LETTERS)
+OPTION = Kind("a text or number", lambda value: TEXT.holds(value) or NUMBER.holds(value))
+FIELDS = {
+    "question_id": ID, "question": TEXT, "answer": one_of(*LETTERS), "data_type": one_of("image", "video"),
+    "data_id": ID, **dict.fromkeys(OPTIONS, OPTION),
+}  # fmt: skip
+DIMENSION = {"question_type_id": ID}
 RESULTS = "results.jsonl"
 LETTER_PROMPT = (
     "{question}\nA. {choice_a}\nB. {choice_b}\nC. {choice_c}\nD. {choice_d}\n"
@@ -50,17 +57,16 @@ class SEEDBench(Asked):
         content = json_of(path)
         if not isinstance(content, dict) or "questions" not in content:
             raise ValueError(f"{path}: has no 'questions'; expected {self.files_help}")
-        keys = ("question_id", "question", "answer", "data_type", "data_id", *OPTIONS)
         return [
             Case(
                 str(item["question_id"]),
                 item["question"],
                 where,
                 data=item,
-                group=str(item["data_type"]),
-                image=item["data_id"] if item["data_type"] == "image" else f"{item['data_id']}.png",
+                group=item["data_type"],
+                image=str(item["data_id"]) if item["data_type"] == "image" else f"{item['data_id']}.png",
             )
-            for where, item in records_of(path, content["questions"], self.problems, keys)
+            for _, where, item in records_of(path, content["questions"], self.problems, FIELDS, DIMENSION)
         ]
 
     def prompt(self, case: Case) -> str:
@@ -71,14 +77,14 @@ class SEEDBench(Asked):
             return super().answer(model, cases, images)
         codes = model.encode(images)
         return [
-            seed_rank(option_losses(model, codes_T, case.text, [case.data[option] for option in OPTIONS]))
+            seed_rank(option_losses(model, codes_T, case.text, [str(case.data[name]) for name in OPTIONS]))
             for codes_T, case in zip(codes, cases, strict=True)
         ]
 
     def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
         rows = []
-        for where, item in json_lines(outputs / RESULTS, problems, ("question_id",)):
-            if "losses" in item and len(item["losses"]) == len(OPTIONS):
+        for _, where, item in json_lines(outputs / RESULTS, problems, {"question_id": ID}):
+            if _are_losses(item.get("losses")):
                 rows.append((where, str(item["question_id"]), seed_rank(item["losses"])))
             elif "prediction" in item:
                 rows.append((where, str(item["question_id"]), item["prediction"]))
@@ -117,3 +123,12 @@ class SEEDBench(Asked):
             for case, value in zip(cases, right.tolist(), strict=True)
         ]
         return Scored(scores, judged)
+
+
+def _are_losses(value: Any) -> bool:
+    """One number for each option; nan is one, which ranks last."""
+    return (
+        isinstance(value, list)
+        and len(value) == len(OPTIONS)
+        and all(isinstance(each, int | float) and not isinstance(each, bool) for each in value)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,8 +18,8 @@ from ddt.eval.metrics import t2i_blip_vqa, t2i_spatial, t2i_three_in_one
 from ddt.eval.metrics.t2i import MAX_CHUNKS, SKIPPED_CHUNKS
 from ddt.eval.official.case import Case, Scored, halves
 from ddt.eval.official.drawn import Drawn
-from ddt.eval.official.files import json_of, lines_of, records_of
-from ddt.eval.official.problems import Problems
+from ddt.eval.official.files import lines_of
+from ddt.eval.official.precomputed import UNIDET_ROW, read_detections, read_scores
 from ddt.eval.scorers import Scorers
 from ddt.eval.scorers.blip import BlipVQA, question_of
 from ddt.eval.statistics import SHARE, shuffled_partners
@@ -33,6 +34,17 @@ DETECTOR_THRESHOLD = 0.5
 UNIDET_SIDE_PX, UNIDET_LONGEST_PX = 479, 480
 PERSONS = ("girl", "boy", "man", "woman")
 STORED = ("attribute", "spatial", "action")  # scores of official scripts: there is none of another picture
+# Of each file as published: the sha256 of its lines, stripped and joined by line feeds.
+PUBLISHED = {
+    "color_val.txt": "c735840f3de605316c72203af5e32ef88dc95a541333eaef1f42d6e155647651",
+    "shape_val.txt": "bf557e22414dbc69b118111cdf0242f6bdec5e27a854d7a90436207b1e806d87",
+    "texture_val.txt": "fa60c83f215a8753a3795d1aceba0a1576777ac816c9f1a617de8d7c1e21342b",
+    "spatial_val.txt": "ae35e77cafeffb077e463854aba7dbeaf44e60010c663e81b7d3ba1a3338831d",
+    "non_spatial_val.txt": "2b9c2b1a26350308f5e2732f70c2f807f1cbaec241220ec709a4ea3eb34c2e98",
+    "complex_val.txt": "e23a7dfb80d4a4ee7c5aef7cfe2cfc26e061870b6f094c90441558b0281c5872",
+    "complex_val_spatial.txt": "9d7e0b789ea91bf19e89850974ce6a1c959924d00995b8481711de7ab7124761",
+    "complex_val_action.txt": "2495e6dec9fc13d5e80a0b0668f3a3ec98ba869e170cbf38e2f3414cd945fbc4",
+}
 FLOOR_CASES = 300  # pictures scored for another prompt: enough for the floor, a tenth of the work
 
 
@@ -58,10 +70,15 @@ class T2ICompBench(Drawn):
     published = PROMPTS * IMAGES_A_PROMPT
 
     def read(self) -> list[Case]:
+        self._as_published()
         cases = []
+        known: dict[str, str] = {}
         for number, (where, line) in enumerate(lines_of(self.files[0])):
             prompt = line.strip()
-            if "_" in prompt or "/" in prompt:
+            if prompt in known:
+                self.problems.add("duplicate prompt", f"{where}, first at {known[prompt]}")
+            known[prompt] = where
+            if not prompt or "_" in prompt or "/" in prompt:
                 self.problems.add("prompt that can't be a file name", where)
                 continue
             for k in range(IMAGES_A_PROMPT):
@@ -73,6 +90,15 @@ class T2ICompBench(Drawn):
                     )
                 )  # fmt: skip
         return cases
+
+    def _as_published(self) -> None:
+        """A problem for each file whose prompts are not the published ones: one that is cut within its last
+        line has as many.
+        """
+        for path, name in zip(self.files, self.files_help.split(), strict=False):
+            prompts = "\n".join(line.strip() for _, line in lines_of(path))
+            if hashlib.sha256(prompts.encode()).hexdigest() != PUBLISHED[name]:
+                self.problems.add("prompts cut, or other than those published", f"{path}, for {name}")
 
     def measure(self, case: Case, output: Path, scorers: Scorers) -> None:
         if not set(STORED) & scorers.precomputed.keys():
@@ -142,11 +168,13 @@ class Complex(T2ICompBench):
     """The 3-in-1 mean of attribute, spatial and action."""
 
     name, category = "t2i_complex", "complex"
-    files_help = "complex_val.txt complex_val_spatial.txt complex_val_action.txt, in this order"
+    files_help = "complex_val.txt complex_val_spatial.txt complex_val_action.txt"
 
     def read(self) -> list[Case]:
         if len(self.files) != 3:
-            raise ValueError(f"{self.name}: {len(self.files)} data files, expected {self.files_help}")
+            raise ValueError(
+                f"{self.name}: {len(self.files)} data files, expected {self.files_help}, in this order"
+            )
         self.spatial_prompts, self.action_prompts = (
             [line.strip() for _, line in lines_of(path)] for path in self.files[1:]
         )
@@ -186,17 +214,15 @@ def spatial_scores(shown: Sequence[Shown], scorers: Scorers, complex_prompt: boo
     if stored is not None:
         return stored
     phrases, path = scorers.phrases(SPACY), scorers.file("detections")
-    known = None if path is None else scorers.once(("detections", str(path)), partial(json_of, path))
+    names = [Path(each.drawn_for.output).name for each in shown]
+    known = None if path is None else read_detections(path, names, UNIDET_ROW)
     scores = []
-    for each in shown:
+    for each, name in zip(shown, names, strict=True):
         tokens = phrases(each.case.text).tokens
-        name = Path(each.drawn_for.output).name
         if known is None:
             detections = scorers.once(("spatial", *each.key), partial(_detect, each.path, tokens, scorers))
-        elif name in known:
-            detections = known[name]
         else:
-            raise ValueError(f"{path}: no detections of {name}")
+            detections = known[name]
         scores.append(t2i_spatial(each.case.text, tokens, detections, complex_prompt))
     return scores
 
@@ -235,15 +261,5 @@ def _detect(path: Path, tokens: Sequence[tuple[str, str]], scorers: Scorers) -> 
 
 
 def _stored(path: Path | None, shown: Sequence[Shown]) -> list[float] | None:
-    """Scores as the official scripts leave them (vqa_result.json: [{question_id, answer}])."""
-    if path is None:
-        return None
-    problems = Problems()
-    items = records_of(path, json_of(path), problems, ("question_id", "answer"))
-    scores = {int(item["question_id"]): float(item["answer"]) for _, item in items}
-    problems.refuse("run the official script again")
-    ids = [int(each.case.id) for each in shown]
-    missing = [key for key in ids if key not in scores]
-    if missing:
-        raise ValueError(f"{path}: no score of {len(missing)} images, first {missing[0]:06d}")
-    return [scores[key] for key in ids]
+    """Scores as the official scripts leave them, where a file of them is given."""
+    return None if path is None else read_scores(path, [int(each.case.id) for each in shown])

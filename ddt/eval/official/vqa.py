@@ -14,6 +14,7 @@ from ddt.eval.benchmark import Score, mean_score
 from ddt.eval.metrics import vizwiz_accuracy, vqa_accuracy
 from ddt.eval.official.asked import Asked, Prediction
 from ddt.eval.official.case import Case, Judged, Scored
+from ddt.eval.official.fields import ANYTHING, ID, TEXT, WHOLE, list_of, object_of
 from ddt.eval.official.files import json_of, records_of, write_whole
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import Scorers
@@ -25,6 +26,8 @@ SHORT_OR_NOT = (
 )
 RESULTS = "results.json"
 TYPE = "question_type"
+ANSWERS = list_of(object_of({"answer": TEXT}))  # of people, to one question
+TYPES = {TYPE: TEXT, "answer_type": TEXT}
 BY_TYPE = "most frequent answer to each type of question"
 
 
@@ -35,22 +38,26 @@ class VQA(Asked):
 
     def read(self) -> list[Case]:
         questions, annotations = self._both()
-        answers = {}
-        for where, item in records_of(
-            self.files[-1], annotations["annotations"], self.problems, ("question_id", "answers")
-        ):
-            if item["question_id"] in answers:
+        known: dict[int, tuple[str, dict]] = {}
+        for _, where, item in records_of(
+            self.files[-1], annotations["annotations"], self.problems,
+            {"question_id": WHOLE, "answers": ANSWERS}, TYPES,
+        ):  # fmt: skip
+            if item["question_id"] in known:
                 self.problems.add("duplicate id among the annotations", f"{where}: {item['question_id']}")
-            answers[item["question_id"]] = item
+            known[item["question_id"]] = where, item
         subtype = questions.get("data_subtype", "val2014")
         cases = []
-        for where, item in records_of(
-            self.files[0], questions["questions"], self.problems, ("question_id", "image_id", "question")
-        ):
-            found = answers.get(item["question_id"])
-            if found is None:
+        asked = set()
+        for _, where, item in records_of(
+            self.files[0], questions["questions"], self.problems,
+            {"question_id": WHOLE, "image_id": WHOLE, "question": TEXT},
+        ):  # fmt: skip
+            asked.add(item["question_id"])
+            if item["question_id"] not in known:
                 self.problems.add("question without annotation", f"{where}: {item['question_id']}")
                 continue
+            _, found = known[item["question_id"]]
             cases.append(
                 Case(
                     str(item["question_id"]), item["question"], where,
@@ -58,6 +65,10 @@ class VQA(Asked):
                     image=f"COCO_{subtype}_{item['image_id']:012d}.jpg",
                 )
             )  # fmt: skip
+        # The official script scores every annotation, and stops where the results lack one of them.
+        for key, (where, _) in known.items():
+            if key not in asked:
+                self.problems.add("annotation without question", f"{where}: {key}")
         return cases
 
     def _both(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -69,17 +80,14 @@ class VQA(Asked):
                 raise ValueError(f"{path}: has no {key!r}; expected {self.files_help}")
         return both[0], both[1]
 
-    def prompt(self, case: Case) -> str:
-        return self.settings["prompt"].format(question=case.text)
-
     @classmethod
     def defaults(cls) -> dict[str, str]:
         return {"prompt": SHORT}
 
     def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
         path = outputs / RESULTS
-        items = records_of(path, json_of(path), problems, ("question_id", "answer"))
-        return [(where, str(item["question_id"]), item["answer"]) for where, item in items]
+        items = records_of(path, json_of(path), problems, {"question_id": ID, "answer": ANYTHING})
+        return [(where, str(item["question_id"]), item["answer"]) for _, where, item in items]
 
     def write_results(self, outputs: Path, texts: Mapping[str, str]) -> None:
         rows = [{"question_id": int(case.id), "answer": texts[case.id]} for case in self.cases]
@@ -151,18 +159,18 @@ class VizWiz(VQA):
 
     def read(self) -> list[Case]:
         path = self.files[0]
-        items = records_of(path, json_of(path), self.problems, ("image", "question", "answers"))
+        fields = {"image": TEXT, "question": TEXT, "answers": ANSWERS}
         return [
             Case(
                 item["image"], item["question"], where, item.get("answer_type", ""), item["image"], data=item
             )
-            for where, item in items
+            for _, where, item in records_of(path, json_of(path), self.problems, fields, TYPES)
         ]
 
     def read_results(self, outputs: Path, problems: Problems) -> list[Prediction]:
         path = outputs / RESULTS
-        items = records_of(path, json_of(path), problems, ("image", "answer"))
-        return [(where, str(item["image"]), item["answer"]) for where, item in items]
+        items = records_of(path, json_of(path), problems, {"image": TEXT, "answer": ANYTHING})
+        return [(where, item["image"], item["answer"]) for _, where, item in items]
 
     def write_results(self, outputs: Path, texts: Mapping[str, str]) -> None:
         rows = [{"image": case.id, "answer": texts[case.id]} for case in self.cases]

@@ -35,13 +35,19 @@ class FilePhrases:
             self.known: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise ValueError(f"{path}: can't be read as phrases ({error})") from None
+        if not isinstance(self.known, dict):
+            raise ValueError(f"{path}: expected phrases by prompt, found {type(self.known).__name__}")
         self.path = path
 
     def __call__(self, prompt: str) -> Phrase:
         found = self.known.get(prompt)
         if found is None:
             raise ValueError(f"{self.path}: has no phrases of {prompt!r}")
-        return Phrase([(text, part) for text, part in found["tokens"]], list(found["chunks"]))
+        try:
+            return Phrase([(str(text), str(part)) for text, part in found["tokens"]], list(found["chunks"]))
+        except (TypeError, KeyError, ValueError):
+            form = '{"tokens": [[text, part of speech], ...], "chunks": [...]}'
+            raise ValueError(f"{self.path}: phrases of {prompt!r}: expected {form}") from None
 
 
 class SpacyPhrases:

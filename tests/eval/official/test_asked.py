@@ -4,12 +4,15 @@ import json
 
 import pytest
 
+from ddt.eval.compare import result_remarks
 from ddt.eval.metrics import cider
 from ddt.eval.official import evaluate, generate, open_benchmark
 from ddt.eval.official import mme as mme_module
 from ddt.eval.official import pope as pope_module
 from ddt.eval.official.captions import Flickr30K, NoCaps
 from ddt.eval.official.gqa import GQA
+from ddt.eval.official.mme import MME
+from ddt.eval.official.pope import POPE, _lines_answered
 from ddt.eval.official.problems import IncompleteError
 from ddt.eval.official.vqa import OKVQA, VQAv2
 from ddt.eval.scorers import Scorers
@@ -45,8 +48,9 @@ POPE_LINES = [
 @pytest.fixture
 def pope(tmp_path, monkeypatch):
     monkeypatch.setattr(pope_module, "QUESTIONS", 4)
+    monkeypatch.setattr(POPE, "published", 12)
     lines = "".join(json.dumps(line) + "\n" for line in POPE_LINES)
-    return [write(tmp_path / f"coco_pope_{kind}.json", lines) for kind in ("random", "popular")]
+    return [write(tmp_path / f"{name}.json", lines) for name in pope_module.FILES]
 
 
 def test_pope_goes_on_after_an_interrupt_and_writes_json_lines(pope, images, tmp_path):
@@ -59,7 +63,7 @@ def test_pope_goes_on_after_an_interrupt_and_writes_json_lines(pope, images, tmp
         file.write('{"id": "coco_pope_po')  # cut by a kill
     second = FakeModel(answers)
     benchmark = open_benchmark("pope", pope, images)
-    assert generate(benchmark, second, out, 2) == 4 == len(second.asked)
+    assert generate(benchmark, second, out, 2) == 8 == len(second.asked)
     assert second.guessed == second.asked  # each once more, about a grey picture
     assert second.asked[0].endswith("Answer the question using a single word or phrase.")
     lines = (out / "coco_pope_random_answers.json").read_text().splitlines()
@@ -97,16 +101,105 @@ def test_pope_answers_are_by_place(pope, images, tmp_path):
     benchmark = open_benchmark("pope", pope, images)
     with pytest.raises(IncompleteError) as refused:
         evaluate(benchmark, out, SCORERS)
-    assert f"1 x answer to another question at this place ({path}:1)" in str(refused.value)
-    assert "2 x missing prediction" in str(refused.value)
+    # Which of the two equal lines was the answer can't be told, so neither counts.
+    assert f"2 x prediction for an unknown id, not scored ({path}:1: " in str(refused.value)
+    assert "3 x missing prediction" in str(refused.value)
+    path.write_text("\n".join([lines[1], *lines[1:]]))
+    with pytest.raises(IncompleteError, match=rf"1 x answer to another question at this place \({path}:1\)"):
+        evaluate(benchmark, out, SCORERS)
     path.write_text("\n".join([*lines, lines[0]]))
     result = evaluate(benchmark, out, SCORERS)
     assert result["problems"]["prediction for an unknown id, not scored"]["first"][0].startswith(f"{path}:5")
 
 
+def test_some_of_popes_files_are_not_the_benchmark(pope, tmp_path):
+    benchmark = open_benchmark("pope", pope[:1])
+    benchmark.write_results(tmp_path, {case.id: case.data["label"] for case in benchmark.cases})
+    told = (
+        r"2 x file missing \(coco_pope_popular.json; coco_pope_adversarial.json\), 1 x number of cases that"
+    )
+    with pytest.raises(IncompleteError, match=told):
+        evaluate(benchmark, tmp_path, SCORERS)
+    result = evaluate(benchmark, tmp_path, SCORERS, partial=True)
+    assert value(result, "pope/f1") == 1 and result["coverage"] == {"scored": 4, "cases": 12, "share": 1 / 3}
+    remarks = result_remarks(json.loads(json.dumps(result)))
+    assert "partial: 4 of 12 cases" in remarks and "2 x file missing" in remarks[-1]
+    with pytest.raises(ValueError, match="gqa_pope.json: no file of POPE, expected one of coco_pope_random"):
+        open_benchmark("pope", [write(tmp_path / "gqa_pope.json", "")])
+
+
+POPE_SAID = [{"question": line["text"], "answer": line["label"]} for line in POPE_LINES]
+
+
+def pope_answers(path, lines):
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines))
+
+
+@pytest.mark.parametrize("with_question", [True, False])
+@pytest.mark.parametrize("bad", ['{"question": "Is there a ca', "", '{"said": "yes"}'])
+def test_a_bad_line_of_answers_keeps_its_place(bad, with_question, pope, tmp_path):
+    """All other answers are right, as they are where each is the answer to its own question."""
+    benchmark = open_benchmark("pope", pope)
+    benchmark.write_results(tmp_path, {case.id: case.data["label"] for case in benchmark.cases})
+    path = tmp_path / "coco_pope_popular_answers.json"
+    said = POPE_SAID if with_question else [{"answer": line["answer"]} for line in POPE_SAID]
+    pope_answers(path, [said[0], bad, *said[2:]])
+    with pytest.raises(IncompleteError, match=rf"1 x line [^(]*\({path}:2\), 1 x missing prediction"):
+        evaluate(benchmark, tmp_path, SCORERS)
+    result = evaluate(benchmark, tmp_path, SCORERS, partial=True)
+    assert value(result, "pope/coco_pope_popular/accuracy") == 1 and result["coverage"]["scored"] == 11
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2, 3])
+def test_a_missing_line_of_answers(gone, pope, tmp_path):
+    benchmark = open_benchmark("pope", pope)
+    benchmark.write_results(tmp_path, {case.id: case.data["label"] for case in benchmark.cases})
+    path = tmp_path / "coco_pope_popular_answers.json"
+    said = POPE_SAID[:gone] + POPE_SAID[gone + 1 :]
+    pope_answers(path, said)
+    missing = rf"1 x missing prediction \({tmp_path} for {pope[1]}:{gone + 1}: "
+    with pytest.raises(IncompleteError, match=missing):
+        evaluate(benchmark, tmp_path, SCORERS)
+    result = evaluate(benchmark, tmp_path, SCORERS, partial=True)
+    assert value(result, "pope/coco_pope_popular/accuracy") == 1 and result["coverage"]["scored"] == 11
+    pope_answers(path, [said[0], {"answer": "yes"}, said[2]])
+    told = f"{path}: 3 lines, expected 4: without 'question' in each of them nothing tells which answer"
+    with pytest.raises(ValueError, match=told):
+        evaluate(benchmark, tmp_path, SCORERS, partial=True)
+
+
+def test_answers_between_missing_ones_count_where_one_place_fits(pope):
+    def lines(text):
+        return [(number, "", {"question": each}) for number, each in enumerate(text)]
+
+    def answered(path, said, asked):
+        path.write_text("x\n" * len(said))
+        return _lines_answered(path, lines(said), list(asked))
+
+    path = pope[0]
+    assert answered(path, "abcabd", "abcabd") == [0, 1, 2, 3, 4, 5]
+    assert answered(path, "abcbd", "abcabd") == [0, 1, 2, 4, 5]
+    assert answered(path, "abd", "abcabd") == [None, None, 5]  # the first ab or the second
+    assert answered(path, "abcaabd", "abcabd") == [0, 1, 2, None, None, 4, 5]
+    assert answered(path, "abcx", "abcabd") == [0, 1, 2, None]
+
+
+def test_a_second_id_among_the_questions_moves_no_answer(pope, tmp_path):
+    twice = [*POPE_LINES[:2], {**POPE_LINES[2], "question_id": 2}, POPE_LINES[3]]
+    pope_answers(pope[1], twice)
+    benchmark = open_benchmark("pope", pope)
+    assert benchmark.problems.to_dict()["duplicate id"]["first"][0].startswith(f"{pope[1]}:3: ")
+    for path in pope:
+        said = [{"answer": line["answer"]} for line in POPE_SAID]
+        pope_answers(tmp_path / f"{path.stem}_answers.json", said)
+    result = evaluate(benchmark, tmp_path, SCORERS, partial=True)
+    assert value(result, "pope/coco_pope_popular/accuracy") == 1 and result["coverage"]["scored"] == 11
+
+
 @pytest.fixture
 def mme(tmp_path, monkeypatch):
-    monkeypatch.setattr(mme_module, "LINES", dict.fromkeys(mme_module.LINES, 4))
+    monkeypatch.setattr(mme_module, "LINES", {"existence": 4})
+    monkeypatch.setattr(MME, "published", 4)
     question = "Is there a {} in this image? Please answer yes or no."
     lines = [
         f"{image}\t{question.format(thing)}\t{label}"
@@ -138,6 +231,51 @@ def test_mme_names_the_lines(mme, tmp_path):
     assert problems["line that is not image, question, Yes or No"]["first"] == [f"{mme}:4"]
     with pytest.raises(ValueError, match="no category of MME"):
         open_benchmark("mme", [write(tmp_path / "colour.txt", "")])
+    mme.write_text("\n".join([*lines[:2], lines[1], lines[3]]))
+    problems = open_benchmark("mme", [mme]).problems.to_dict()
+    assert problems["duplicate question"]["first"] == [f"{mme}:3, first at {mme}:2"]
+
+
+def mme_said(mme):
+    return [f"{line}\t{line.split(chr(9))[2]}" for line in mme.read_text().splitlines()]
+
+
+def test_some_of_mmes_categories_are_not_the_benchmark(mme, tmp_path, monkeypatch):
+    monkeypatch.setattr(mme_module, "LINES", {"existence": 4, "color": 4, "code_reasoning": 2})
+    monkeypatch.setattr(MME, "published", 10)
+    benchmark = open_benchmark("mme", [mme])
+    (tmp_path / "out").mkdir()
+    write(tmp_path / "out" / "existence.txt", "\n".join(mme_said(mme)))
+    with pytest.raises(IncompleteError, match=r"2 x category missing \(color.txt; code_reasoning.txt\)"):
+        evaluate(benchmark, tmp_path / "out", SCORERS)
+    result = evaluate(benchmark, tmp_path / "out", SCORERS, partial=True)
+    assert value(result, "mme/existence") == 200
+    assert result["coverage"] == {"scored": 4, "cases": 10, "share": 0.4}
+    assert "partial: 4 of 10 cases" in result_remarks(json.loads(json.dumps(result)))
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2, 3])
+def test_half_a_picture_of_mme_is_not_scored(gone, mme, tmp_path):
+    lines, said, out = mme.read_text().splitlines(), mme_said(mme), tmp_path / "out"
+    out.mkdir()
+    other = gone ^ 1  # the picture's other question
+    half = "answer without the other of its picture, not scored"
+    write(out / "existence.txt", "\n".join(said[:gone] + said[gone + 1 :]))
+    benchmark = open_benchmark("mme", [mme])
+    with pytest.raises(IncompleteError, match=rf"1 x missing prediction \({out} for {mme}:{gone + 1}: "):
+        evaluate(benchmark, out, SCORERS)
+    result = evaluate(benchmark, out, SCORERS, partial=True)
+    assert value(result, "mme/existence") == 200 and result["scores"]["mme/existence"]["n"] == 2
+    assert result["coverage"]["scored"] == 2
+    assert result["problems"][half]["first"] == [f"{mme}:{other + 1}"]
+    # The same line missing, or blank, in the data: the others stay pairs.
+    for number, left in (("", lines[:gone] + lines[gone + 1 :]), ("blank", list(lines))):
+        if number:
+            left[gone] = ""
+        write(mme, "\n".join(left))
+        write(out / "existence.txt", "\n".join(said))
+        result = evaluate(open_benchmark("mme", [mme]), out, SCORERS, partial=True)
+        assert value(result, "mme/existence") == 200 and result["coverage"]["scored"] == 2
 
 
 def annotators(*answers):
@@ -243,6 +381,36 @@ def test_vqa_questions_and_annotations_must_belong_together(vqa, tmp_path):
     assert problems["duplicate id among the annotations"]["count"] == 1
     with pytest.raises(ValueError, match="has no 'questions'"):
         open_benchmark("vqav2", vqa[::-1])
+
+
+def test_vqa_annotations_without_a_question_are_named(vqa, images, tmp_path):
+    """The official script scores every annotation, and stops where the results lack one."""
+    content = json.loads(vqa[1].read_text())["annotations"]
+    write(vqa[1], {"annotations": [*content, {**content[0], "question_id": 7}]})
+    write(tmp_path / "results.json", [{"question_id": k, "answer": "2"} for k in (1, 2)])
+    with pytest.raises(IncompleteError, match=rf"1 x annotation without question \({vqa[1]} item 3: 7\)"):
+        evaluate(open_benchmark("vqav2", vqa, images), tmp_path, SCORERS)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["{foo}", "{question} {foo}", "{", "{}", "{question.foo}", "{question[a]}", "x"]
+)
+def test_prompts_that_are_none_are_refused_at_once(prompt, vqa, pope):
+    for name, files in (("vqav2", vqa), ("pope", pope)):
+        with pytest.raises(ValueError, match=f"{name}: prompt .* expected a text with {{question}}"):
+            open_benchmark(name, files, settings={"prompt": prompt})
+    benchmark = open_benchmark("pope", pope, settings={"prompt": "{question} {{x}}"})
+    assert benchmark.prompt(benchmark.cases[0]) == POPE_LINES[0]["text"] + " {x}"
+
+
+def test_a_size_that_is_not_known_is_said(images, tmp_path):
+    path = seed_file(tmp_path)
+    rows = [{"question_id": key, "prediction": "A"} for key in ("q1", "q2")]
+    write(tmp_path / "results.jsonl", "\n".join(map(json.dumps, rows)))
+    result = evaluate(open_benchmark("seed", [path], images), tmp_path, SCORERS)
+    told = "number of cases that was not checked: no published one is known"
+    assert result["problems"] == {told: {"count": 1, "first": [f"{path} (2 cases)"]}}
+    assert f"found in its files: 1 x {told}" in result_remarks(json.loads(json.dumps(result)))
 
 
 def test_vizwiz_normalises_the_prediction_only(images, tmp_path):

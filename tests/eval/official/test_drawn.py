@@ -1,5 +1,6 @@
 """GenEval and T2I-CompBench and DrawBench on small official files: layout, resume, scores, bad input."""
 
+import hashlib
 import json
 
 import pytest
@@ -8,7 +9,7 @@ from ddt.eval.official import evaluate, generate, open_benchmark
 from ddt.eval.official.drawbench import DrawBench, clips
 from ddt.eval.official.geneval import GenEval
 from ddt.eval.official.problems import IncompleteError
-from ddt.eval.official.t2i import T2ICompBench
+from ddt.eval.official.t2i import PUBLISHED, T2ICompBench
 from ddt.eval.scorers import Scorers
 from tests.eval.official import tiny
 from tests.eval.official.fake import FakeModel, save_image
@@ -108,21 +109,31 @@ def test_geneval_names_what_is_wrong_with_outputs(geneval, tmp_path):
     (out / "00000/samples/0002.png").unlink()
     (out / "00001/samples/0001.png").write_bytes(b"\x89PNG cut")
     save_image(out / "00002/samples/0004.png", "red")
-    (out / "00002/metadata.jsonl").write_text(GENEVAL[0])
+    (out / "00002/metadata.jsonl").write_text(GENEVAL[1])
     scorers = Scorers(precomputed={"detections": detections(tmp_path / "found.json")})
     with pytest.raises(IncompleteError) as refused:
         evaluate(benchmark, out, scorers)
     for named in (
         f"1 x missing image ({out}/00000/samples/0002.png for {geneval}:1)",
         f"1 x unreadable image ({out}/00001/samples/0001.png",
-        f"1 x metadata of another prompt, or none ({out}/00002/metadata.jsonl for {geneval}:3)",
+        f"1 x metadata of another prompt, or cut: pictures not scored ({out}/00002/metadata.jsonl for "
+        f"{geneval}:3)",
         "--partial",
     ):
         assert named in str(refused.value)
     result = evaluate(benchmark, out, scorers, partial=True)
-    assert result["coverage"] == {"scored": 10, "cases": 12, "share": pytest.approx(10 / 12)}
+    assert result["coverage"] == {"scored": 6, "cases": 12, "share": 0.5}
     assert result["problems"]["extra image, not scored"]["first"] == [f"{out}/00002/samples/0004.png"]
     assert result["scores"]["geneval/single_object"]["n"] == 3
+    assert "geneval/colors" not in result["scores"]
+    (out / "00001/metadata.jsonl").write_text('{"tag": "counting", "incl')
+    (out / "00002/metadata.jsonl").unlink()
+    result = evaluate(benchmark, out, scorers, partial=True)
+    assert result["problems"]["metadata of another prompt, or cut: pictures not scored"] == {
+        "count": 1, "first": [f"{out}/00001/metadata.jsonl for {geneval}:2"],
+    }  # fmt: skip
+    assert result["problems"]["metadata missing"]["first"] == [f"{out}/00002/metadata.jsonl for {geneval}:3"]
+    assert "geneval/counting" not in result["scores"] and result["scores"]["geneval/colors"]["n"] == 4
 
 
 def test_nothing_left_to_score_says_why(geneval, tmp_path):
@@ -144,7 +155,37 @@ def test_geneval_names_what_is_wrong_with_its_file(geneval, tmp_path):
     assert "number of cases that is not the published 12" in open_geneval(geneval).problems.to_dict()
 
 
+def test_a_bad_line_of_geneval_keeps_its_number(geneval, tmp_path):
+    out = tmp_path / "out"
+    generate(open_geneval(geneval), FakeModel(), out, batch_size=8)
+    scorers = Scorers(precomputed={"detections": detections(tmp_path / "found.json")})
+    for bad in (GENEVAL[0][:30], "", '{"tag": "single_object", "prompt": "x", "include": []}'):
+        geneval.write_text("\n".join([bad, *GENEVAL[1:]]))
+        benchmark = open_geneval(geneval)
+        assert [case.id for case in benchmark.cases][::4] == ["00001/0", "00002/0"]
+        result = evaluate(benchmark, out, scorers, partial=True)
+        assert result["scores"]["geneval/colors"]["value"] == 0.5 and result["coverage"]["scored"] == 8
+        assert "metadata of another prompt, or cut: pictures not scored" not in result["problems"]
+
+
+def test_geneval_leaves_another_prompts_metadata_as_it_is(geneval, tmp_path):
+    """A prompt file in another order doesn't take over the pictures that are there."""
+    out = tmp_path / "out"
+    generate(open_geneval(geneval), FakeModel(), out, batch_size=8)
+    geneval.write_text("\n".join([GENEVAL[1], GENEVAL[0], GENEVAL[2]]))
+    benchmark = open_geneval(geneval)
+    assert generate(benchmark, FakeModel(), out, batch_size=8) == 0
+    with pytest.raises(IncompleteError, match="2 x metadata of another prompt"):
+        evaluate(benchmark, out, Scorers())
+
+
 T2I_PROMPTS = ["a red dog and a blue cat", "a cat on the left of a dog"]
+
+
+def as_published(monkeypatch, prompts):
+    """Let the prompts be those that the benchmark published in the files of these names."""
+    for name, lines in prompts.items():
+        monkeypatch.setitem(PUBLISHED, name, hashlib.sha256("\n".join(lines).encode()).hexdigest())
 
 
 @pytest.fixture
@@ -152,6 +193,7 @@ def t2i(tmp_path, monkeypatch):
     monkeypatch.setattr(T2ICompBench, "published", 20)
     path = tmp_path / "val.txt"
     path.write_text("\n".join(T2I_PROMPTS))
+    as_published(monkeypatch, {name: T2I_PROMPTS for name in PUBLISHED})
     phrases = {
         T2I_PROMPTS[0]: {"tokens": [["dog", "NOUN"], ["cat", "NOUN"]], "chunks": ["a red dog", "a blue cat"]},
         T2I_PROMPTS[1]: {"tokens": [["cat", "NOUN"], ["dog", "NOUN"]], "chunks": ["a cat", "the left"]},
@@ -176,6 +218,58 @@ def test_t2i_file_names_and_blip(t2i, tmp_path):
     assert value == pytest.approx((0.25 + 0.5) / 2, abs=0.05)
 
 
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ([T2I_PROMPTS[0], T2I_PROMPTS[1][:-2]], "prompts cut, or other than those published"),
+        ([T2I_PROMPTS[0]], "prompts cut, or other than those published"),
+        ([T2I_PROMPTS[0], T2I_PROMPTS[0]], "duplicate prompt"),
+        ([T2I_PROMPTS[0], "", T2I_PROMPTS[1]], "prompt that can't be a file name"),
+        (["a_b", T2I_PROMPTS[1]], "prompt that can't be a file name"),
+    ],
+)
+def test_t2i_prompts_are_those_published(lines, told, t2i, tmp_path):
+    for ending in ("\n", "\r\n"):
+        t2i.write_bytes((ending.join(T2I_PROMPTS) + ending).encode())
+        assert not open_benchmark("t2i_color", [t2i]).problems
+        t2i.write_bytes(ending.join(lines).encode())
+        with pytest.raises(IncompleteError, match=f"1 x {told} .*{t2i}"):
+            open_benchmark("t2i_color", [t2i]).problems.refuse("")
+
+
+def test_t2i_prompts_keep_the_number_of_their_line(t2i):
+    t2i.write_text("\n".join(["a_b", "", T2I_PROMPTS[1]]))
+    assert open_benchmark("t2i_color", [t2i]).cases[0].output == f"samples/{T2I_PROMPTS[1]}_000020.png"
+
+
+STORED = [{"question_id": index, "answer": "0.5000"} for index in range(20)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([*STORED, {"question_id": 3, "answer": 1}], r"second score of an image \({path} item 21: 3\)"),
+        ([*STORED[:19], {"question_id": None, "answer": 1}], r"item whose question_id is not .* item 20\)"),
+        (
+            [*STORED[:19], {"question_id": 19, "answer": "NaN"}],
+            r"item whose answer is not a finite .* item 20",
+        ),
+        ([*STORED[:19], {"question_id": 19, "answer": float("inf")}], "item whose answer is not a finite"),
+        ([*STORED[:19], {"question_id": 19, "answer": "high"}], "item whose answer is not a finite number"),
+        (STORED[:19], "no score of 1 images, first 000019"),
+    ],
+)
+def test_t2i_scores_of_official_scripts_are_checked(rows, told, t2i, tmp_path):
+    benchmark, out = t2i_outputs("t2i_color", [t2i], tmp_path)
+    path = tmp_path / "vqa_result.json"
+    scorers = Scorers(precomputed={"attribute": path})
+    path.write_text(json.dumps(STORED))
+    assert evaluate(benchmark, out, scorers)["scores"]["t2i/color"]["value"] == 0.5
+    path.write_text(json.dumps(rows))
+    with pytest.raises(ValueError, match=told.replace("{path}", str(path))):
+        evaluate(benchmark, out, scorers, partial=True)
+
+
 def test_t2i_spatial_by_unidets_detections_and_by_a_detector(t2i, tmp_path):
     benchmark, out = t2i_outputs("t2i_spatial", [t2i], tmp_path)
     boxes = [["cat", 10, 10, 50, 50, 1.0], ["dog", 300, 10, 350, 50, 0.8]]
@@ -190,6 +284,11 @@ def test_t2i_spatial_by_unidets_detections_and_by_a_detector(t2i, tmp_path):
     stored.write_text(json.dumps({name: found[name] if "left" in name else [] for name in found}))
     score = evaluate(benchmark, out, Scorers(precomputed={"phrases": phrases, "detections": stored}))
     score = score["scores"]["t2i/spatial"]
+    stored.write_text(json.dumps({name: [["cat", 10, 10, 50, 50]] for name in found}))
+    with pytest.raises(
+        ValueError, match=r"unidet.json: .*detection 1: expected a list of .label, x1, y1, x2"
+    ):
+        evaluate(benchmark, out, Scorers(precomputed={"phrases": phrases, "detections": stored}))
     assert score["value"] == pytest.approx(0.95 / 2, abs=1e-6) and score["floor_is"] == "shuffled images"
     assert 0 < score["floor"] < score["value"]
     models = {"detector": tiny.owlv2(tmp_path / "owl")}
@@ -197,7 +296,9 @@ def test_t2i_spatial_by_unidets_detections_and_by_a_detector(t2i, tmp_path):
     assert 0 <= result["scores"]["t2i/spatial"]["value"] <= 1
 
 
-def test_t2i_complex_from_official_results(t2i, tmp_path):
+def test_t2i_complex_from_official_results(t2i, tmp_path, monkeypatch):
+    others = {"complex_val_spatial.txt": T2I_PROMPTS[1:], "complex_val_action.txt": ["another prompt"]}
+    as_published(monkeypatch, others)
     spatial, action = tmp_path / "spatial.txt", tmp_path / "action.txt"
     spatial.write_text(T2I_PROMPTS[1] + "\n")
     action.write_text("another prompt\n")
@@ -234,5 +335,14 @@ def test_clip_scores_of_non_spatial_and_drawbench(t2i, tmp_path, monkeypatch):
     assert both["scores"]["drawbench/clip_b32"]["value"] != scores["drawbench/clip"]["value"]
     assert both["scorers"].keys() == {"clip", "clip_b32"}
     assert clips(Scorers()) == ["clip", "clip_b32"]
+    for count in ("0", "-1", "x", "1.5", "\u00b2"):
+        with pytest.raises(
+            ValueError, match=r"drawbench: images_a_prompt .*, expected a number of at least 1"
+        ):
+            open_benchmark("drawbench", [sheet], settings={"images_a_prompt": count})
+    sheet.write_text("Prompt,Category\nA red car.,Colors\nA red car.,Colors\nTwo cats,Count")
+    problems = open_benchmark("drawbench", [sheet]).problems.to_dict()
+    assert problems["duplicate prompt"]["first"] == [f"{sheet}:3, first at {sheet}:2"]
+    assert problems["row without prompt or one of the categories"]["first"] == [f"{sheet}:4"]
     with pytest.raises(ValueError, match="no setting 'clip'"):
         open_benchmark("drawbench", [sheet], settings={"clip": "x"})

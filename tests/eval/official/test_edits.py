@@ -93,6 +93,28 @@ def test_pictures_of_the_data_are_named_by_item_and_counted(tmp_path, monkeypatc
         generate(benchmark, FakeModel(), tmp_path / "again", 2)
 
 
+def test_a_bad_item_of_ma5k_keeps_its_number(tmp_path, monkeypatch):
+    monkeypatch.setattr(MA5K, "published", 3)
+    items = [{"input": f"{k}_O.png", "output": f"{k}_B.png", "request": f"request {k}"} for k in range(3)]
+    path = write(tmp_path / "test.json", [items[0], {"input": "1_O.png"}, items[2]])
+    benchmark = open_benchmark("ma5k", [path], tmp_path)
+    assert [(case.output, case.text) for case in benchmark.cases] == [
+        ("00000.png", "request 0"), ("00002.png", "request 2"),
+    ]  # fmt: skip
+    assert benchmark.problems.to_dict()["item without input, output, request"]["first"] == [f"{path} item 2"]
+
+
+def test_a_session_of_magicbrush_with_a_bad_turn_is_left_out(tmp_path):
+    """Its later turns would take the names of others, and start from an edit that is not there."""
+    turns = [{"input": f"{k}", "output": f"{k}", "instruction": f"turn {k}"} for k in range(3)]
+    path = write(tmp_path / "s.json", {"1": [turns[0], {"input": "1"}, turns[2]], "2": turns[:1]})
+    benchmark = open_benchmark("magicbrush", [path], tmp_path)
+    assert [case.id for case in benchmark.cases] == ["2/1"]
+    assert benchmark.problems.to_dict()["item without input, output, instruction"]["first"] == [
+        f"{path} 1 item 2"
+    ]
+
+
 def test_magicbrush_turns(tmp_path, scorers):
     def turn(key, number, source):
         return {"input": source, "mask": f"{key}-mask{number}.png", "output": f"{key}-output{number}.png",

@@ -154,6 +154,13 @@ def test_phrases_come_from_a_file(tmp_path):
     assert phrases("a red dog").tokens == [("dog", "NOUN")]
     with pytest.raises(ValueError, match="no phrases of 'a cat'"):
         phrases("a cat")
+    for found in (5, {}, {"tokens": ["dog"], "chunks": []}, {"tokens": [["dog"]], "chunks": []}):
+        path.write_text(json.dumps({"a red dog": found}))
+        with pytest.raises(ValueError, match="phrases.json: phrases of 'a red dog': expected"):
+            open_phrases(str(path))("a red dog")
+    path.write_text("null")
+    with pytest.raises(ValueError, match="phrases.json: expected phrases by prompt, found NoneType"):
+        open_phrases(str(path))
 
 
 def test_scorers_tell_what_they_used_and_know_their_kinds(clip_folder):
