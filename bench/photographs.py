@@ -2,9 +2,10 @@
 
 Both have the same number of tokens and codes and train for the same time on the same images, one after the
 other: --seconds each, schedule included (of the processor with one thread, else of the clock). Printed are
-the PSNR of some held-out images as training goes, of all at its end by number of steps, the share of the
+the PSNR of some held-out images as training goes, of all at its end, of some in T steps, the share of the
 codes in use, and the difference. Aim: DDT not below the baseline (paper: 21.7 dB against 18.9 to 21.5). Sizes
-are the photos profile's; --set train_tokenizer.model.num_tokens=64 and the like change them.
+are the photos profile's; --set train_tokenizer.model.num_tokens=64 and the like change them. Each learns best
+at a rate of its own: --set-spatial train_tokenizer.fit.lr=1e-3.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ddt.train.config import FitConfig
 from ddt.train.fit import fit
 
 TIMED_STEPS, WARM_STEPS = 12, 4
-LOOKS, LOOKED_AT = 12, 128  # so often at so many of the held-out images while training goes
+LOOKS, LOOKED_AT = 12, 128  # so often at so many of the held-out images while training goes, and in T steps
 SHOWN = 8
 
 
@@ -46,6 +47,7 @@ def main() -> None:
     parser.add_argument("--spatial-blocks", type=int, default=2)
     parser.add_argument("--only", nargs="+", choices=("ddt", "spatial"), default=["ddt", "spatial"])
     parser.add_argument("--set", nargs="+", default=[], help="section.key=value over the photos profile")
+    parser.add_argument("--set-spatial", nargs="+", default=[], help="more of them, for the baseline alone")
     parser.add_argument("--pictures", type=Path, help="folder for a grid of reconstructions each")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -55,14 +57,14 @@ def main() -> None:
         photographs(paths, model.image_size, params) for paths in (options.train, options.held_out)
     )
     print(f"{len(train_NHWC)} images to train on, {len(held_out_NHWC)} held out", flush=True)
-    configs: dict[str, DDTConfig | SpatialConfig] = {
-        "ddt": model,
-        "spatial": SpatialConfig.like(model, SpatialSizes(options.spatial_width, options.spatial_blocks)),
+    sizes = SpatialSizes(options.spatial_width, options.spatial_blocks)
+    theirs = load_params(profile="photos", overrides=options.set + options.set_spatial).train_tokenizer
+    trained: dict[str, tuple[DDTConfig | SpatialConfig, FitConfig]] = {
+        "ddt": (model, params.train_tokenizer.fit),
+        "spatial": (SpatialConfig.like(theirs.model, sizes), theirs.fit),
     }
     results = {
-        name: train_and_measure(
-            name, configs[name], params.train_tokenizer.fit, train_NHWC, to_float(held_out_NHWC), options
-        )
+        name: train_and_measure(name, *trained[name], train_NHWC, to_float(held_out_NHWC), options)
         for name in options.only
     }
     if len(results) == 2:
@@ -134,7 +136,8 @@ def train_and_measure(
         "curve": curve,
     }
     if isinstance(config, DDTConfig):
-        measured["psnr_t_steps_db"] = psnr(tokenizer, held_out_BCHW, num_steps=config.num_tokens)
+        steps = config.num_tokens
+        measured["psnr_t_steps_db"] = psnr(tokenizer, held_out_BCHW[:LOOKED_AT], num_steps=steps)
     line = ", ".join(f"{key} {value:.4g}" for key, value in measured.items() if key != "curve")
     print(f"{name}: {line}", flush=True)
     print("  " + ", ".join(f"{at:.0f} s {value:.2f} dB" for at, value in curve), flush=True)
