@@ -175,9 +175,10 @@ def psnr(tokenizer: ImageTokenizer, images_BCHW: Tensor, num_steps: int = 1) -> 
 
 
 def save_grid(tokenizer: ImageTokenizer, images_BCHW: Tensor, path: Path) -> None:
-    """The originals above their reconstructions from a quarter, half and all of the tokens."""
+    """The originals beside their reconstructions, in one step, from a quarter, half and all of the tokens."""
     count = tokenizer.config.num_tokens
-    grid: Image.Image = reconstruction_grid(tokenizer, images_BCHW, [count // 4, count // 2, count], scale=2)
+    prefixes = [count // 4, count // 2, count]
+    grid: Image.Image = reconstruction_grid(tokenizer, images_BCHW, prefixes, num_steps=1, scale=2)
     grid.save(path)
 
 
