@@ -18,6 +18,7 @@ from ddt.scenes.sample import sample_scene
 from ddt.scenes.text import long_caption, short_caption
 from ddt.scenes.world import EVALUATION_PARTS
 
+UNIGRAM = "unigram frequencies"
 IGNORED = -100
 
 
@@ -86,9 +87,7 @@ class Perplexity(Benchmark):
     def summarize(self, rows: Sequence[Row]) -> dict[str, Score]:
         rows = ordered(rows)
         nll, counts = np.array(column(rows, "nll")), np.array(column(rows, "count"))
-        frequency = Counter(token for tokens in column(rows, "tokens") for token in tokens)
-        total = sum(frequency.values())
-        unigram = math.exp(-sum(n / total * math.log(n / total) for n in frequency.values()))
+        tokens = column(rows, "tokens")
         tasks = np.array([row["task"] for row in rows])
         groups = {"text": np.ones(len(rows), bool)}
         if len(set(tasks.tolist())) > 1:
@@ -97,9 +96,10 @@ class Perplexity(Benchmark):
         for name, chosen in groups.items():
             value = math.exp(nll[chosen].sum() / counts[chosen].sum())
             low, high = self._interval(nll[chosen], counts[chosen])
-            floor, floor_is = (unigram, "unigram frequencies") if name == "text" else (None, "")
+            floor = _unigram_perplexity([tokens[i] for i in np.flatnonzero(chosen)])
+            count = int(chosen.sum())
             scores[f"perplexity/{name}"] = Score(
-                value, low, high, int(chosen.sum()), None, floor, floor_is, higher_is_better=False
+                value, low, high, count, None, floor, UNIGRAM, higher_is_better=False
             )
         return scores
 
@@ -108,3 +108,10 @@ class Perplexity(Benchmark):
             return np.exp(nll[indices_Rn].sum(axis=1) / counts[indices_Rn].sum(axis=1))
 
         return bootstrap(resampled, len(nll), self.seed)
+
+
+def _unigram_perplexity(texts: Sequence[Sequence[int]]) -> float:
+    """Of texts to a reader who knows how often each of their tokens occurs, and nothing of their order."""
+    frequency = Counter(token for text in texts for token in text)
+    total = sum(frequency.values())
+    return math.exp(-sum(n / total * math.log(n / total) for n in frequency.values()))

@@ -19,7 +19,7 @@ from ddt.eval.report import Evaluation, write_html, write_json
 from ddt.eval.results import Result, example_sheet, score_table, spread
 from ddt.eval.scenes_choice import Choice
 from ddt.eval.suite import BENCHMARKS, Photographs, does_not_apply, suite
-from ddt.eval.text_perplexity import Perplexity
+from ddt.eval.text_perplexity import Perplexity, _unigram_perplexity
 from ddt.mllm import DDTLlama
 from ddt.mllm.build import load_tokenizer, new_model
 from ddt.mllm.config import SamplingConfig
@@ -200,4 +200,7 @@ def test_perplexity_is_that_of_the_whole_text_one_by_one(model):
         total, count = total + math.log(alone) * (ids.shape[1] - 1), count + ids.shape[1] - 1
     scores = benchmark.summarize(rows)
     assert scores["perplexity/text"].value == pytest.approx(math.exp(total / count), rel=1e-4)
-    assert scores["perplexity/text"].floor < scores["perplexity/text"].value  # an untrained model is worse
+    for name in ("text", "short", "detailed"):  # an untrained model is worse
+        assert 1 < scores[f"perplexity/{name}"].floor < scores[f"perplexity/{name}"].value
+    assert _unigram_perplexity([[5, 6], [7, 8]]) == pytest.approx(4)
+    assert _unigram_perplexity([[5, 5, 5], [5]]) == pytest.approx(1)
