@@ -136,8 +136,8 @@ def train_and_measure(
         "curve": curve,
     }
     if isinstance(config, DDTConfig):
-        steps = config.num_tokens
-        measured["psnr_t_steps_db"] = psnr(tokenizer, held_out_BCHW[:LOOKED_AT], num_steps=steps)
+        some_BCHW = held_out_BCHW[:LOOKED_AT]
+        measured["psnr_t_steps_db"] = psnr(tokenizer, some_BCHW, num_steps=config.num_tokens)
     line = ", ".join(f"{key} {value:.4g}" for key, value in measured.items() if key != "curve")
     print(f"{name}: {line}", flush=True)
     print("  " + ", ".join(f"{at:.0f} s {value:.2f} dB" for at, value in curve), flush=True)
