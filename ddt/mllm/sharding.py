@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from ddt.hub import local_folder
 from ddt.mllm.build import attention_kind, load_config
 from ddt.mllm.loss import LanguageModelLoss
 from ddt.mllm.new_rows import NewRows
@@ -28,7 +28,6 @@ from ddt.mllm.vocabulary import EMBEDDINGS, Vocabulary, check_rows
 from ddt.train.parallel import TENSOR, ShardedLoss, local, shard
 
 ROWS_AT_ONCE = 1 << 10
-PATTERNS = ["*.safetensors", "*.safetensors.index.json"]
 
 
 def shard_model(
@@ -57,10 +56,7 @@ def load_sharded(
     ids, or files that lack a weight or hold one of another shape, before weights are read.
     """
     config = load_config(path)
-    folder = Path(path)
-    if not folder.is_dir():
-        folder = Path(snapshot_download(str(path), allow_patterns=PATTERNS))
-    files = weight_files(folder)
+    files = weight_files(local_folder(path))
     stored_rows = _stored_shape(files, EMBEDDINGS[0])[0]
     check_rows(stored_rows, vocabulary)
     config.vocab_size = vocabulary.size
