@@ -162,6 +162,9 @@ def _add_uses(commands: argparse._SubParsersAction) -> None:
         "--num-tokens", default="all", help="prefix lengths to decode from, e.g. 1,4,16,all (default: all)"
     )
     reconstruct.add_argument("--steps", type=int, help="denoising steps (default: the tokenizer's)")
+    reconstruct.add_argument(
+        "--guidance", type=float, help="above 1: away from the picture without tokens (default: none)"
+    )
     reconstruct.add_argument("--renderer", metavar="FOLDER", help="draw with this renderer, in one pass")
     reconstruct.add_argument("--scale", type=int, default=1, help="enlarge the picture by this factor")
     train_renderer = use("train-renderer", "a one-pass decoder for a tokenizer's codes", _train_renderer)

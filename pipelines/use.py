@@ -180,7 +180,7 @@ def reconstruct(params: Params | None, arguments: argparse.Namespace) -> None:
     import torch
 
     from ddt.mllm.pictures import to_pixels
-    from ddt.tokenizer import image_grid, psnr_db
+    from ddt.tokenizer import DDTTokenizer, image_grid, psnr_db
 
     output = checked_output(arguments)
     images = [read_image(path) for path in arguments.images]
@@ -189,6 +189,10 @@ def reconstruct(params: Params | None, arguments: argparse.Namespace) -> None:
     options: dict[str, Any] = {}
     if arguments.renderer is not None:
         options["renderer"] = load_renderer(tokenizer, arguments.renderer)
+    if arguments.guidance is not None:
+        if not isinstance(tokenizer, DDTTokenizer):
+            raise ValueError(f"--guidance: expected none with a {tokenizer.title.lower()}")
+        options["guidance"] = arguments.guidance
     prefixes = parse_prefixes(arguments.num_tokens, tokenizer.config.num_tokens)
     pixels_BCHW = to_pixels(images, tokenizer.config.image_size)
     codes_BT = tokenizer.encode(pixels_BCHW)

@@ -19,13 +19,19 @@ from torch import Tensor
 from ddt.config import build, to_dict
 
 WEIGHTS, CONFIG, CARD, MARKER = "model.safetensors", "config.json", "README.md", "_COMPLETE"
-FORMAT_VERSION = 5  # 3: code_noise, regions row by row; 4: shared_query; 5: code_distance
+# 3: code_noise, regions row by row; 4: shared_query; 5: code_distance; 6: the digest of the VAE
+FORMAT_VERSION = 6
 C = TypeVar("C")
 
 
 def digest(config: Any, tensors: Mapping[str, Tensor]) -> str:
     """Hex sha256 over the configuration and every tensor's name, dtype, shape and bytes."""
-    sha = hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode())
+    return digest_tensors(tensors, json.dumps(to_dict(config), sort_keys=True))
+
+
+def digest_tensors(tensors: Mapping[str, Tensor], said: str = "") -> str:
+    """Hex sha256 over what is said of the tensors, and each one's name, dtype, shape and bytes."""
+    sha = hashlib.sha256(said.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         sha.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

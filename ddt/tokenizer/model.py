@@ -55,6 +55,8 @@ class DDTTokenizer(SavedModel[DDTConfig]):
         "images = tokenizer.decode(tokenizer.encode(images))  # [B, 3, S, S] in [-1, 1]"
     )
 
+    vae_digest: Tensor
+
     def __init__(self, config: DDTConfig) -> None:
         super().__init__(config)
         self.schedule = TokenSchedule(
@@ -107,13 +109,34 @@ class DDTTokenizer(SavedModel[DDTConfig]):
             stored_positions=config.decoder_positions == "stored",
         )
         self._space: Space | None = None
+        if config.space == "vae":
+            # The VAE's weights are not saved with the tokenizer, only what they were; zeros: not known yet.
+            self.register_buffer("vae_digest", torch.zeros(32, dtype=torch.uint8))
 
     @property
     def space(self) -> Space:
-        """Pixels, or the VAE's latents; a VAE is loaded at first use."""
+        """Pixels, or the VAE's latents; a VAE is loaded at first use.
+
+        ValueError where there is no VAE of that name, or not the one that the tokenizer learned with.
+        """
         if self._space is None:
-            self._space = _build_space(self.config)
+            self._space = self._build_space()
         return self._space
+
+    def _build_space(self) -> Space:
+        config = self.config
+        if config.space == "pixels":
+            return PixelSpace()
+        assert config.vae is not None  # the config checks
+        space = LatentSpace(config.vae, config.channels, config.downsample)
+        digest = torch.frombuffer(bytearray.fromhex(space.digest), dtype=torch.uint8)
+        if self.vae_digest.any() and not torch.equal(self.vae_digest.cpu(), digest):
+            raise ValueError(
+                f"vae = {config.vae!r}: its weights have the digest {space.digest[:12]}…, this tokenizer was "
+                f"trained with those of {self.vae_digest.cpu().numpy().tobytes().hex()[:12]}…"
+            )
+        self.vae_digest.copy_(digest)
+        return space
 
     def forward(
         self, images_BCHW: Tensor, step: int, generator: torch.Generator | None = None
@@ -257,10 +280,3 @@ def _draw_noise(
     if count == 0:
         return torch.empty((0, *shape))
     return torch.stack([torch.randn(shape, generator=each, device=each.device) for each in generator])
-
-
-def _build_space(config: DDTConfig) -> Space:
-    if config.space == "pixels":
-        return PixelSpace()
-    assert config.vae is not None  # the config checks
-    return LatentSpace(config.vae, config.channels, config.downsample)

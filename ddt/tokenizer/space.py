@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ddt.tokenizer.folder import digest_tensors
 from ddt.tokenizer.pretrained import load_part
 
 
@@ -46,6 +47,12 @@ class LatentSpace:
             )
         self.shift = config.shift_factor or 0.0
         self.scale = config.scaling_factor
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 over the VAE's weights, its shift and its scale."""
+        sizes = {"shift": torch.tensor(self.shift), "scale": torch.tensor(self.scale)}
+        return digest_tensors(self.vae.state_dict() | sizes)
 
     @torch.no_grad()
     def from_images(self, images_BCHW: Tensor) -> Tensor:

@@ -69,6 +69,25 @@ def test_reconstruct_draws_with_a_renderer_and_refuses_any_other(images, tmp_pat
         assert stopped.value.code == 2 and message in capsys.readouterr().err
 
 
+def test_reconstruct_with_guidance_is_decode_with_it(images, tmp_path, capsys) -> None:
+    make(condition_dropout=0.1).save_pretrained(tmp_path / "guided")
+    make().save_pretrained(tmp_path / "plain")
+    spatial().save_pretrained(tmp_path / "spatial")
+
+    def reconstruct(model: str, *more: str) -> bytes:
+        out = tmp_path / "out.png"
+        main(["reconstruct", *images, "--model", str(tmp_path / model), "-o", str(out), *more])
+        return out.read_bytes()
+
+    assert reconstruct("guided", "--guidance", "1") == reconstruct("guided")
+    assert reconstruct("guided", "--guidance", "4") != reconstruct("guided")
+    capsys.readouterr()
+    for model, message in (("plain", "expected 1, as this tokenizer"), ("spatial", "expected none with a")):
+        with pytest.raises(SystemExit) as stopped:
+            reconstruct(model, "--guidance", "4")
+        assert stopped.value.code == 2 and message in capsys.readouterr().err
+
+
 def test_swapped_codes_are_the_others_only_inside_the_slice() -> None:
     a, b = torch.zeros(1, 8, dtype=torch.int64), torch.ones(1, 8, dtype=torch.int64)
     assert swap_codes(a, b, 2, 5).tolist() == [[0, 0, 1, 1, 1, 0, 0, 0]]

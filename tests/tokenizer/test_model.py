@@ -332,11 +332,19 @@ def test_latent_space_of_a_diffusers_vae(tmp_path):
         torch.testing.assert_close(model.space.from_images(images), expected)
         assert model.space.to_images(expected).dtype == torch.float32
     assert model.decode(model.encode(images)).shape == images.shape
-    assert not any("vae" in name for name in model.state_dict())
+    assert [name for name in model.state_dict() if "vae" in name] == ["vae_digest"]
+    model.save_pretrained(tmp_path / "tokenizer")
+    assert torch.equal(
+        DDTTokenizer.from_pretrained(tmp_path / "tokenizer").encode(images), model.encode(images)
+    )
     with pytest.raises(ValueError, match="has 4 latent channels and downsamples by 2"):
         make(**{**latent, "downsample": 4}).encode(images)
     with pytest.raises(ValueError, match="cannot be loaded"):
         make(**{**latent, "vae": str(tmp_path / "nowhere")}).encode(images)
+    torch.nn.init.ones_(vae.quant_conv.bias)
+    vae.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="digest .*, this tokenizer was trained with those of"):
+        DDTTokenizer.from_pretrained(tmp_path / "tokenizer").encode(images)
 
 
 def train(steps, batch=64, **changes):
