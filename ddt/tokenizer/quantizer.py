@@ -14,9 +14,10 @@ from typing import Self
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_functional
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ddt.tokenizer.position_norm import PositionNorm
 
 # Similarities held at once. An accelerator has the memory for more, and is busy only with many rows.
 LOOKUP_ELEMENTS = 1 << 24  # 64 MiB in float32
@@ -250,45 +251,6 @@ class Quantizer(nn.Module):
         return torch.log(z_BTd.new_tensor(len(share_K))) + (mean_K * (mean_K + 1e-10).log()).sum()
 
 
-class PositionNorm(nn.Module):
-    """Mean one and unit variance over the batch for each position and dimension; averages in evaluation.
-
-    Not in the paper. An encoder's outputs differ more between positions than between images, so on the bare
-    sphere each position has only its own corner of the codebook: in early training K/T codes. Centred alike,
-    all positions share it. The mean is one, not zero: around zero the unit sphere would drop the length of z
-    and blow up what is small. Statistics are those of the global batch, gradients included. With a commitment
-    weight of 1 it collapsed (measured around zero: 2 codes a position); use 0.1 or less.
-    """
-
-    mean_Td: Tensor
-    variance_Td: Tensor
-    updates: Tensor
-
-    def __init__(self, num_tokens: int, code_dim: int, decay: float) -> None:
-        super().__init__()
-        self.decay = decay
-        self.register_buffer("mean_Td", torch.zeros(num_tokens, code_dim))
-        self.register_buffer("variance_Td", torch.ones(num_tokens, code_dim))
-        self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
-
-    def forward(self, z_BTd: Tensor, use_batch: bool) -> Tensor:
-        if not use_batch:
-            return self._scale(z_BTd, self.mean_Td, self.variance_Td)
-        mean_Td = _mean_over_ranks(z_BTd.mean(0))
-        variance_Td = _mean_over_ranks((z_BTd - mean_Td).square().mean(0))
-        with torch.no_grad():
-            self.updates += 1
-            # A plain mean at first, so that the arbitrary start is forgotten at once.
-            weight = torch.clamp(self.updates.float().reciprocal(), min=1 - self.decay)
-            self.mean_Td.lerp_(mean_Td, weight)
-            self.variance_Td.lerp_(variance_Td, weight)
-        return self._scale(z_BTd, mean_Td, variance_Td)
-
-    @staticmethod
-    def _scale(z_BTd: Tensor, mean_Td: Tensor, variance_Td: Tensor) -> Tensor:
-        return 1 + (z_BTd - mean_Td) * torch.rsqrt(variance_Td + 1e-5)
-
-
 def unit(x: Tensor) -> Tensor:
     """L2-normalised along the last dimension."""
     return F.normalize(x, dim=-1, eps=1e-8)
@@ -390,12 +352,6 @@ def _all_reduce(x: Tensor) -> Tensor:
     total = x.clone()
     dist.all_reduce(total)
     return total
-
-
-def _mean_over_ranks(x: Tensor) -> Tensor:
-    if _world_size() == 1:
-        return x
-    return dist_functional.all_reduce(x) / _world_size()
 
 
 def _gather_rows(x_Nd: Tensor) -> Tensor:

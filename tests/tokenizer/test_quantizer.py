@@ -9,6 +9,7 @@ import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
 from ddt.tokenizer import quantizer as q
+from ddt.tokenizer.position_norm import PositionNorm
 from ddt.tokenizer.quantizer import Quantizer, unit
 
 
@@ -266,7 +267,7 @@ def test_what_an_interrupted_step_left_does_not_count():
 
 
 def test_position_norm_centres_each_position_and_evaluates_with_its_averages():
-    norm = q.PositionNorm(6, 4, decay=0.9)
+    norm = PositionNorm(6, 4, decay=0.9)
     z = 5 + 0.01 * vectors(batch=64) + torch.arange(6.0)[:, None]
     out = norm(z, use_batch=True)
     torch.testing.assert_close(out.mean(0), torch.ones(6, 4), atol=1e-3, rtol=0)
