@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -132,34 +133,52 @@ def run(ctx: StageContext) -> StageResult:
     tokenizer = model_key(ctx.inputs["train_tokenizer"])
     made = run_units(ctx, TokenizeWorker, units, tokenizer=tokenizer, params=ctx.section)
     with overhead("great_expectations"):
-        gate, counts = check_tokens(ctx.store, made, ctx.section, ctx.folder)
+        gate, use = check_tokens(ctx.store, made, ctx.section, ctx.folder)
     report = Report("tokenize_images")
-    share = counts / counts.sum()
+    share = use.counts_K / use.counts_K.sum()
     entropy = float(-(share[share > 0] * np.log(share[share > 0])).sum())
     report.metrics = {
         "tokenize/pairs": sum(c.rows for c in made if c.stats["role"] == "pairs"),
         "tokenize/instructions": sum(c.rows for c in made if c.stats["role"] == "instruct"),
         "tokenize/conversations": sum(c.rows for c in made if c.stats["role"] == "chat"),
         "tokenize/bytes": sum(c.bytes for c in made),
-        "tokenize/codes_used": float((counts > 0).mean()),
+        "tokenize/codes_used": float((share > 0).mean()),
         "tokenize/perplexity": float(np.exp(entropy)),
         "tokenize/unigram_entropy_nats": entropy,
+        "tokenize/bits_an_image": float(use.bits_T.sum()),
     }
     report.pages["Data Docs of the gate"] = ctx.relative(gate.page)
     path = ctx.folder / "usage.png"
-    usage_plot(counts).save(path)
+    usage_plot(use.counts_K).save(path)
     report.pictures["Use of the codebook"] = ctx.relative(path)
     gate.require("tokenize_images")
     return StageResult(made, report)
 
 
+@dataclass(frozen=True)
+class CodeUse:
+    """How often each code was used, and the entropy in bits of the code at each position.
+
+    Added up, the latter are the most that the codes of an image can say: less than `bits_per_image` where
+    positions use different parts of the codebook. Of few images they come out too low.
+    """
+
+    counts_K: np.ndarray
+    bits_T: np.ndarray
+
+    @classmethod
+    def of(cls, codes_NT: np.ndarray, codebook_size: int) -> CodeUse:
+        counted_T = [np.unique(codes_N, return_counts=True)[1] / len(codes_NT) for codes_N in codes_NT.T]
+        bits_T = [-(share * np.log2(share)).sum() for share in counted_T]
+        return cls(np.bincount(codes_NT.reshape(-1), minlength=codebook_size), np.array(bits_T))
+
+
 def check_tokens(
     store: Store, made: Sequence[Commit], params: TokenizeImagesParams, folder: Path
-) -> tuple[GateResult, np.ndarray]:
-    """The gate on the token shards, and how often each code was used (of at most 64 shards)."""
+) -> tuple[GateResult, CodeUse]:
+    """The gate on the token shards, and how codes were used (in at most 64 shards)."""
     shards = [TokenShard(store.fetch(c.key)) for c in made[:64]]
-    size = shards[0].meta.codebook_size
-    counts = np.sum([np.bincount(s.codes().reshape(-1), minlength=size) for s in shards], axis=0)
+    use = CodeUse.of(np.concatenate([shard.codes() for shard in shards]), shards[0].meta.codebook_size)
     table = pd.DataFrame(
         {
             "rows": [len(shard) for shard in shards],
@@ -168,7 +187,7 @@ def check_tokens(
             "largest_share": [c.stats["largest_share"] for c in made[:64]],
         }
     )
-    codebook = pd.DataFrame({"usage": [float((counts > 0).mean())]})
+    codebook = pd.DataFrame({"usage": [float((use.counts_K > 0).mean())]})
     shard_expectations = [
         Expectation("ExpectColumnValuesToBeBetween", {"column": "rows", "min_value": 1}),
         Expectation(
@@ -182,4 +201,4 @@ def check_tokens(
         "ExpectColumnValuesToBeBetween", {"column": "usage", "min_value": params.gate_min_usage}
     )
     tables = {"shards": (table, shard_expectations), "codebook": (codebook, [usage])}
-    return validate("tokenize_images", tables, folder), counts
+    return validate("tokenize_images", tables, folder), use

@@ -18,7 +18,7 @@ from ddt.records import write_shard
 from ddt.store import Store, open_store
 from pipelines.expectations import GateFailed
 from pipelines.select import check_pairs
-from pipelines.tokenize_images import check_tokens
+from pipelines.tokenize_images import CodeUse, check_tokens
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS, TOKENS, CODES = 40, 4, 16
@@ -93,13 +93,20 @@ def write_codes(
     return write_unit(store, "tokenize_images", "f" * 64, unit, path, len(codes_nT), stats=stats)
 
 
+def test_the_bits_of_the_codes_are_those_of_each_position():
+    # Half the codes each at two positions, of which the second uses only one of its half: 1 bit and none.
+    use = CodeUse.of(np.array([[0, 2], [1, 2], [0, 2], [1, 2]], np.uint16), 4)
+    np.testing.assert_allclose(use.bits_T, [1.0, 0.0], atol=1e-12)
+    assert use.counts_K.tolist() == [2, 2, 4, 0]
+
+
 def test_token_gate(store: Store, tmp_path: Path) -> None:
     params = load_params(ROOT / "params.yaml").tokenize_images
     spread = np.arange(CODES * TOKENS).reshape(-1, TOKENS) % CODES
     good = write_codes(store, tmp_path, "a" * 32, spread)
-    result, counts = check_tokens(store, [good], params, tmp_path / "gate")
+    result, use = check_tokens(store, [good], params, tmp_path / "gate")
     result.require("tokenize_images")
-    assert counts.sum() == spread.size
+    assert use.counts_K.sum() == spread.size
     collapsed = write_codes(store, tmp_path, "b" * 32, np.zeros_like(spread))
     result, _ = check_tokens(store, [collapsed], params, tmp_path / "gate")
     assert [text.split("(")[1].split(":")[0] for text in result.failed] == ["largest_share", "usage"]
