@@ -126,7 +126,7 @@ def test_digest_covers_the_token_order():
         (lambda folder: (folder / "config.json").write_text("[1]"), "config.json: is a list"),
         (lambda folder: _edit(folder, config=None), "config = None: expected a mapping"),
         (lambda folder: _edit(folder, drop="digest"), "config.json: lacks digest"),
-        (lambda folder: _edit(folder, format_version=1), "version 1, expected ddt_tokenizer version 5"),
+        (lambda folder: _edit(folder, format_version=1), "version 1, expected ddt_tokenizer version 6"),
         (lambda folder: _edit(folder, model_type="llama"), "is llama"),
         (lambda folder: _edit(folder, digest="0" * 64), "do not have the digest"),
     ],
