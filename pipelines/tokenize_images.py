@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,15 +136,14 @@ def run(ctx: StageContext) -> StageResult:
     with overhead("great_expectations"):
         gate, use = check_tokens(ctx.store, made, ctx.section, ctx.folder)
     report = Report("tokenize_images")
-    share = use.counts_K / use.counts_K.sum()
-    entropy = float(-(share[share > 0] * np.log(share[share > 0])).sum())
+    entropy = entropy_nats(use.counts_K)
     report.metrics = {
         "tokenize/pairs": sum(c.rows for c in made if c.stats["role"] == "pairs"),
         "tokenize/instructions": sum(c.rows for c in made if c.stats["role"] == "instruct"),
         "tokenize/conversations": sum(c.rows for c in made if c.stats["role"] == "chat"),
         "tokenize/bytes": sum(c.bytes for c in made),
-        "tokenize/codes_used": float((share > 0).mean()),
-        "tokenize/perplexity": float(np.exp(entropy)),
+        "tokenize/codes_used": float((use.counts_K > 0).mean()),
+        "tokenize/perplexity": math.exp(entropy),
         "tokenize/unigram_entropy_nats": entropy,
         "tokenize/bits_an_image": float(use.bits_T.sum()),
     }
@@ -167,10 +167,21 @@ class CodeUse:
     bits_T: np.ndarray
 
     @classmethod
-    def of(cls, codes_NT: np.ndarray, codebook_size: int) -> CodeUse:
-        counted_T = [np.unique(codes_N, return_counts=True)[1] / len(codes_NT) for codes_N in codes_NT.T]
-        bits_T = [-(share * np.log2(share)).sum() for share in counted_T]
-        return cls(np.bincount(codes_NT.reshape(-1), minlength=codebook_size), np.array(bits_T))
+    def of(cls, shards: Sequence[np.ndarray], codebook_size: int) -> CodeUse:
+        """Of shards of codes [N, T], of which it holds one position at a time."""
+        counts_K, bits = np.zeros(codebook_size, np.int64), []
+        for position in range(shards[0].shape[1]):
+            codes_N = np.concatenate([codes_NT[:, position] for codes_NT in shards])
+            at_position_K = np.bincount(codes_N, minlength=codebook_size)
+            counts_K += at_position_K
+            bits.append(entropy_nats(at_position_K) / math.log(2))
+        return cls(counts_K, np.array(bits))
+
+
+def entropy_nats(counts_K: np.ndarray) -> float:
+    """Of the distribution that counts make."""
+    share = counts_K[counts_K > 0] / counts_K.sum()
+    return float(-(share * np.log(share)).sum())
 
 
 def check_tokens(
@@ -178,7 +189,7 @@ def check_tokens(
 ) -> tuple[GateResult, CodeUse]:
     """The gate on the token shards, and how codes were used (in at most 64 shards)."""
     shards = [TokenShard(store.fetch(c.key)) for c in made[:64]]
-    use = CodeUse.of(np.concatenate([shard.codes() for shard in shards]), shards[0].meta.codebook_size)
+    use = CodeUse.of([shard.codes() for shard in shards], shards[0].meta.codebook_size)
     table = pd.DataFrame(
         {
             "rows": [len(shard) for shard in shards],

@@ -95,7 +95,8 @@ def write_codes(
 
 def test_the_bits_of_the_codes_are_those_of_each_position():
     # Half the codes each at two positions, of which the second uses only one of its half: 1 bit and none.
-    use = CodeUse.of(np.array([[0, 2], [1, 2], [0, 2], [1, 2]], np.uint16), 4)
+    shards = [np.array([[0, 2], [1, 2], [0, 2]], np.uint16), np.array([[1, 2]], np.uint16)]
+    use = CodeUse.of(shards, 4)
     np.testing.assert_allclose(use.bits_T, [1.0, 0.0], atol=1e-12)
     assert use.counts_K.tolist() == [2, 2, 4, 0]
 

@@ -69,7 +69,7 @@ def test_reconstruct_draws_with_a_renderer_and_refuses_any_other(images, tmp_pat
         assert stopped.value.code == 2 and message in capsys.readouterr().err
 
 
-def test_reconstruct_with_guidance_is_decode_with_it(images, tmp_path, capsys) -> None:
+def test_reconstruct_takes_guidance_where_the_tokenizer_has_it(images, tmp_path, capsys) -> None:
     make(condition_dropout=0.1).save_pretrained(tmp_path / "guided")
     make().save_pretrained(tmp_path / "plain")
     spatial().save_pretrained(tmp_path / "spatial")
