@@ -129,13 +129,13 @@ class DDTTokenizer(SavedModel[DDTConfig]):
             return PixelSpace()
         assert config.vae is not None  # the config checks
         space = LatentSpace(config.vae, config.channels, config.downsample)
-        digest = torch.frombuffer(bytearray.fromhex(space.digest), dtype=torch.uint8)
-        if self.vae_digest.any() and not torch.equal(self.vae_digest.cpu(), digest):
+        found, known = space.digest, bytes(self.vae_digest.tolist())
+        if any(known) and known.hex() != found:
             raise ValueError(
-                f"vae = {config.vae!r}: its weights have the digest {space.digest[:12]}…, this tokenizer was "
-                f"trained with those of {self.vae_digest.cpu().numpy().tobytes().hex()[:12]}…"
+                f"vae = {config.vae!r}: its weights have the digest {found[:12]}…, this tokenizer was "
+                f"trained with those of {known.hex()[:12]}…"
             )
-        self.vae_digest.copy_(digest)
+        self.vae_digest.copy_(torch.tensor(list(bytes.fromhex(found)), dtype=torch.uint8))
         return space
 
     def forward(
