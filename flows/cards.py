@@ -8,8 +8,8 @@ from typing import Any
 from metaflow import current
 from metaflow.cards import Image, Markdown, Table
 
-from pipelines.graph import STAGES
-from pipelines.report import Report
+from pipelines.engine.graph import STAGES
+from pipelines.reports.report import Report
 
 
 def show_report(report: Report, workspace: Path) -> None:

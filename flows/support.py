@@ -18,16 +18,16 @@ from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException, 
 from ddt.config import build
 from ddt.params import Params, Resources, load_params, overlay
 from flows.cards import show_report
-from pipelines import tracking
-from pipelines.cluster import begin_shared, local_cpus
-from pipelines.dvc_record import record
-from pipelines.failures import is_mistake
-from pipelines.graph import STAGES, beside, longest_chain
-from pipelines.language_model import check_language_model, check_own_data
-from pipelines.report import Report
-from pipelines.runner import check_models, run_stage
+from pipelines.engine.cluster import begin_shared, local_cpus
+from pipelines.engine.failures import is_mistake
+from pipelines.engine.graph import STAGES, beside, longest_chain
+from pipelines.engine.language_model import check_language_model, check_own_data
+from pipelines.engine.runner import check_models, run_stage
+from pipelines.engine.training import group_sizes
+from pipelines.reports.report import Report
+from pipelines.services import tracking
+from pipelines.services.dvc_record import record
 from pipelines.train_tokenizer import TokenizerJob, check_codebook
-from pipelines.training import group_sizes
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,6 +1,6 @@
 """`python -m pipelines`: the same command line as `ddt`."""
 
-from pipelines.cli import main
+from pipelines.commands.cli import main
 
 if __name__ == "__main__":
     main()

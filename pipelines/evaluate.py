@@ -12,19 +12,19 @@ from PIL import Image
 
 from ddt.config import to_dict
 from ddt.eval.benchmark import Benchmark, Row
-from ddt.eval.compare import text_rows
-from ddt.eval.report import Evaluation, write_html, write_json
-from ddt.eval.results import Result, example_sheet, score_table
+from ddt.eval.report.compare import text_rows
+from ddt.eval.report.evaluation import Evaluation, write_html, write_json
+from ddt.eval.report.results import Result, example_sheet, score_table
 from ddt.eval.suite import Photographs, does_not_apply, suite
 from ddt.manifest import Commit
 from ddt.params import EvaluateParams
 from ddt.records import read_shard, write_shard
 from ddt.store import Store
-from pipelines.models import model_folder, model_key
-from pipelines.pictures import paper_plot
-from pipelines.report import Report
-from pipelines.runner import StageContext, StageResult
-from pipelines.units import Output, UnitWorker, digest_of, run_units
+from pipelines.engine.runner import StageContext, StageResult
+from pipelines.engine.units import Output, UnitWorker, digest_of, run_units
+from pipelines.reports.pictures import paper_plot
+from pipelines.reports.report import Report
+from pipelines.services.models import model_folder, model_key
 
 MODULES = ("ddt.eval", "ddt.mllm", "ddt.tokenizer", "ddt.baselines", "ddt.scenes", "pipelines.evaluate")
 ROW_SCHEMA = pa.schema(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ddt.params import FinetuneParams
-from pipelines.language_model import LanguageModelJob, check_language_model
-from pipelines.models import model_key
+from pipelines.engine.language_model import LanguageModelJob, check_language_model
+from pipelines.engine.runner import StageContext, StageResult
+from pipelines.engine.training import run_training
 from pipelines.pretrain import token_shards
-from pipelines.runner import StageContext, StageResult
-from pipelines.training import run_training
+from pipelines.services.models import model_key
 
 MODULES = (
     "ddt.mllm",
@@ -15,7 +15,7 @@ MODULES = (
     "ddt.data.tokens",
     "ddt.data.order",
     "pipelines.finetune",
-    "pipelines.language_model",
+    "pipelines.engine.language_model",
 )
 KIND_OF_TASK = {"edit": "edit", "vqa": "qa"}  # what each needs in the instruction shards
 

@@ -33,11 +33,11 @@ from ddt.records import (
     sample_id,
     write_shard,
 )
-from pipelines.curation import planted_rejects
-from pipelines.pictures import record_grid
-from pipelines.report import Report
-from pipelines.runner import StageContext, StageError, StageResult
-from pipelines.units import Output, UnitWorker, digest_of, run_units
+from pipelines.engine.runner import StageContext, StageError, StageResult
+from pipelines.engine.units import Output, UnitWorker, digest_of, run_units
+from pipelines.reports.curation import planted_rejects
+from pipelines.reports.pictures import record_grid
+from pipelines.reports.report import Report
 
 CRAWL = tuple(
     f"ddt.scenes.{m}"

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from ddt.manifest import Manifest
 from ddt.params import PretrainParams
-from pipelines.language_model import LanguageModelJob, check_language_model
-from pipelines.models import model_key
-from pipelines.runner import StageContext, StageResult
-from pipelines.training import run_training
+from pipelines.engine.language_model import LanguageModelJob, check_language_model
+from pipelines.engine.runner import StageContext, StageResult
+from pipelines.engine.training import run_training
+from pipelines.services.models import model_key
 
 if TYPE_CHECKING:
     from ddt.data.tokens import TokenDataset
@@ -22,7 +22,7 @@ MODULES = (
     "ddt.data.text",
     "ddt.data.order",
     "pipelines.pretrain",
-    "pipelines.language_model",
+    "pipelines.engine.language_model",
 )
 SCENES = "scenes"
 SCENE_TEXTS = 1_000_000

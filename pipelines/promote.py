@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from ddt.eval.benchmark import Score
 from ddt.manifest import Commit, Manifest, unit_id, write_unit
 from ddt.params import PromoteParams
-from pipelines import tracking
-from pipelines.models import model_key
-from pipelines.overhead import overhead
-from pipelines.report import Report
-from pipelines.runner import StageContext, StageError, StageResult, report_path
-from pipelines.units import digest_of
+from pipelines.engine.runner import StageContext, StageError, StageResult, report_path
+from pipelines.engine.units import digest_of
+from pipelines.reports.overhead import overhead
+from pipelines.reports.report import Report
+from pipelines.services import tracking
+from pipelines.services.models import model_key
 
 MODULES = ("pipelines.promote",)
 ALWAYS_RUNS = True  # the registry may have changed since

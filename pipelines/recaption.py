@@ -13,10 +13,10 @@ from ddt.data.schemas import CAPTION_SCHEMA
 from ddt.manifest import unit_id
 from ddt.params import RecaptionParams
 from ddt.records import read_shard, write_shard
-from pipelines.pictures import captioned_grid
-from pipelines.report import Report
-from pipelines.runner import StageContext, StageResult
-from pipelines.units import Output, UnitWorker, run_units
+from pipelines.engine.runner import StageContext, StageResult
+from pipelines.engine.units import Output, UnitWorker, run_units
+from pipelines.reports.pictures import captioned_grid
+from pipelines.reports.report import Report
 
 MODULES = ("ddt.data.captioner", "pipelines.recaption")
 

@@ -17,10 +17,10 @@ from ddt.data.schemas import SCORE_SCHEMA
 from ddt.manifest import unit_id
 from ddt.params import ScoreParams
 from ddt.records import read_shard, write_shard
-from pipelines.pictures import score_histogram
-from pipelines.report import Report
-from pipelines.runner import StageContext, StageResult
-from pipelines.units import Output, UnitWorker, digest_of, run_units
+from pipelines.engine.runner import StageContext, StageResult
+from pipelines.engine.units import Output, UnitWorker, digest_of, run_units
+from pipelines.reports.pictures import score_histogram
+from pipelines.reports.report import Report
 
 MODULES = ("ddt.data.clip_score", "ddt.data.dedup", "ddt.data.decode", "pipelines.score")
 

@@ -20,13 +20,13 @@ from ddt.manifest import Commit, unit_id
 from ddt.params import SelectParams
 from ddt.records import read_shard, write_shard
 from ddt.store import Store
-from pipelines.curation import planted_selection
-from pipelines.expectations import Expectation, GateResult, validate
-from pipelines.overhead import overhead
-from pipelines.pictures import record_grid, score_histogram
-from pipelines.report import Report
-from pipelines.runner import StageContext, StageError, StageResult
-from pipelines.units import Output, UnitWorker, digest_of, run_units
+from pipelines.engine.runner import StageContext, StageError, StageResult
+from pipelines.engine.units import Output, UnitWorker, digest_of, run_units
+from pipelines.reports.curation import planted_selection
+from pipelines.reports.overhead import overhead
+from pipelines.reports.pictures import record_grid, score_histogram
+from pipelines.reports.report import Report
+from pipelines.services.expectations import Expectation, GateResult, validate
 
 MODULES = ("ddt.data.topk", "ddt.data.dedup", "ddt.data.order", "pipelines.select")
 KEPT, BELOW = "kept", "below_top_k"

@@ -17,13 +17,13 @@ from ddt.manifest import Commit, unit_id
 from ddt.params import TokenizeImagesParams
 from ddt.records import read_shard
 from ddt.store import Store
-from pipelines.expectations import Expectation, GateResult, validate
-from pipelines.models import model_key
-from pipelines.overhead import overhead
-from pipelines.pictures import usage_plot
-from pipelines.report import Report
-from pipelines.runner import StageContext, StageResult
-from pipelines.units import Output, UnitWorker, digest_of, run_units
+from pipelines.engine.runner import StageContext, StageResult
+from pipelines.engine.units import Output, UnitWorker, digest_of, run_units
+from pipelines.reports.overhead import overhead
+from pipelines.reports.pictures import usage_plot
+from pipelines.reports.report import Report
+from pipelines.services.expectations import Expectation, GateResult, validate
+from pipelines.services.models import model_key
 
 MODULES = (
     "ddt.data.tokens",

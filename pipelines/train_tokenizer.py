@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from ddt.manifest import Manifest
 from ddt.params import TrainTokenizerParams
-from pipelines.pictures import position_plot
-from pipelines.report import Report
-from pipelines.runner import StageContext, StageResult
-from pipelines.samples import (
+from pipelines.engine.runner import StageContext, StageResult
+from pipelines.engine.training import Job, run_training
+from pipelines.reports.pictures import position_plot
+from pipelines.reports.report import Report
+from pipelines.reports.samples import (
     CODEBOOK,
     ENCODED,
     PICTURED,
@@ -25,7 +26,6 @@ from pipelines.samples import (
     shown_prefixes,
     shown_steps,
 )
-from pipelines.training import Job, run_training
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,12 +10,12 @@ import pytest
 import yaml
 
 from ddt.params import Params
-from pipelines.graph import INPUTS, STAGES
+from pipelines.engine.graph import INPUTS, STAGES
 
 ROOT = Path(__file__).resolve().parent.parent
 OWNERS = {
-    "mlflow": "pipelines/tracking.py",
-    "great_expectations": "pipelines/expectations.py",
+    "mlflow": "pipelines/services/tracking.py",
+    "great_expectations": "pipelines/services/expectations.py",
 }
 
 
@@ -109,7 +109,7 @@ def test_one_module_starts_ray() -> None:
         for path in modules(folder)
         if "ray.init(" in path.read_text()
     }
-    assert starters == {"pipelines/cluster.py"}
+    assert starters == {"pipelines/engine/cluster.py"}
 
 
 def test_nothing_unpickles_or_trusts_remote_code() -> None:
@@ -127,6 +127,6 @@ def test_reading_parameters_stays_light() -> None:
     import subprocess
     import sys
 
-    code = "import sys; import ddt.params, pipelines.graph; print('torch' in sys.modules)"
+    code = "import sys; import ddt.params, pipelines.engine.graph; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -17,8 +17,8 @@ import pytest
 
 from ddt.manifest import Manifest
 from ddt.params import load_params
-from pipelines import tracking
-from pipelines.graph import STAGES
+from pipelines.engine.graph import STAGES
+from pipelines.services import tracking
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 ROOT = Path(__file__).resolve().parent.parent

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from ddt.params import load_mapping
-from pipelines.report import Report
+from pipelines.reports.report import Report
 
 pytest.importorskip("metaflow")
 

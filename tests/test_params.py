@@ -8,7 +8,7 @@ import pytest
 from ddt.config import ConfigError
 from ddt.params import load_params
 from ddt.tokenizer import presets
-from pipelines.plan import language_model_config, plan_sizes
+from pipelines.commands.plan import language_model_config, plan_sizes
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = ROOT / "params.yaml"

@@ -28,8 +28,8 @@ from ddt.eval.benchmark import (
 )
 from ddt.eval.metrics import psnr, ssim
 from ddt.eval.metrics.image import mse
-from ddt.eval.pictures import png_bytes, rgb_array
-from ddt.eval.placement import Wanted, around, center, placed
+from ddt.eval.report.pictures import png_bytes, rgb_array
+from ddt.eval.scenes.placement import Wanted, around, center, placed
 from ddt.eval.statistics import bootstrap, mean_of, shuffled_partners
 from ddt.mllm.pictures import to_images, to_pixels
 from ddt.scenes.detect import Detection, detect

@@ -8,15 +8,15 @@ from typing import Protocol
 
 from ddt.eval.benchmark import Benchmark
 from ddt.eval.reconstruct import Reconstruct
-from ddt.eval.scenes_caption import Captioning
-from ddt.eval.scenes_choice import Choice
-from ddt.eval.scenes_edit import Editing
-from ddt.eval.scenes_geneval import GenEval
-from ddt.eval.scenes_mme import MME
-from ddt.eval.scenes_pope import POPE
-from ddt.eval.scenes_questions import Asked
-from ddt.eval.scenes_t2i import T2I
-from ddt.eval.scenes_vqa import VQA
+from ddt.eval.scenes.caption import Captioning
+from ddt.eval.scenes.choice import Choice
+from ddt.eval.scenes.edit import Editing
+from ddt.eval.scenes.geneval import GenEval
+from ddt.eval.scenes.mme import MME
+from ddt.eval.scenes.pope import POPE
+from ddt.eval.scenes.questions import Asked
+from ddt.eval.scenes.t2i import T2I
+from ddt.eval.scenes.vqa import VQA
 from ddt.eval.text_perplexity import Perplexity
 
 BENCHMARKS: dict[str, type[Benchmark]] = {

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from ddt.eval.benchmark import Score
-from ddt.eval.compare import NOT_RUN, beside_the_paper, result_remarks, text_rows, to_json
-from ddt.eval.paper import OURS, TABLES
-from ddt.eval.report import Evaluation, official_result, write_html
-from ddt.eval.results import score_table
+from ddt.eval.report.compare import NOT_RUN, beside_the_paper, result_remarks, text_rows, to_json
+from ddt.eval.report.evaluation import Evaluation, official_result, write_html
+from ddt.eval.report.paper import OURS, TABLES
+from ddt.eval.report.results import score_table
 
 RESULT = {
     "benchmark": "seed",

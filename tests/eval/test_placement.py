@@ -4,7 +4,7 @@ from itertools import permutations
 
 import numpy as np
 
-from ddt.eval.placement import IN_PLACE, Wanted, around, placed
+from ddt.eval.scenes.placement import IN_PLACE, Wanted, around, placed
 from ddt.scenes.detect import Detection
 from ddt.scenes.world import GRID
 

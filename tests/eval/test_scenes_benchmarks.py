@@ -10,16 +10,16 @@ import pytest
 from PIL import Image
 
 from ddt.eval.benchmark import make_case, make_row, ordered
-from ddt.eval.pictures import png_bytes
 from ddt.eval.reconstruct import Reconstruct
-from ddt.eval.scenes_caption import Captioning, caption_fault
-from ddt.eval.scenes_choice import Choice
-from ddt.eval.scenes_edit import Editing, edit_faults
-from ddt.eval.scenes_geneval import TASKS, UNSEEN_TASKS, GenEval
-from ddt.eval.scenes_mme import MME
-from ddt.eval.scenes_pope import POPE
-from ddt.eval.scenes_t2i import CATEGORIES, T2I, UNSEEN
-from ddt.eval.scenes_vqa import VQA
+from ddt.eval.report.pictures import png_bytes
+from ddt.eval.scenes.caption import Captioning, caption_fault
+from ddt.eval.scenes.choice import Choice
+from ddt.eval.scenes.edit import Editing, edit_faults
+from ddt.eval.scenes.geneval import TASKS, UNSEEN_TASKS, GenEval
+from ddt.eval.scenes.mme import MME
+from ddt.eval.scenes.pope import POPE
+from ddt.eval.scenes.t2i import CATEGORIES, T2I, UNSEEN
+from ddt.eval.scenes.vqa import VQA
 from ddt.eval.statistics import shuffled_partners
 from ddt.scenes.edits import PLACE_POINTS
 from ddt.scenes.render import render

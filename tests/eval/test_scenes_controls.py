@@ -16,16 +16,16 @@ import numpy as np
 import pytest
 
 from ddt.eval.metrics import geneval_evaluate
-from ddt.eval.pictures import rgb_array
 from ddt.eval.reconstruct import Reconstruct, _share_kept
-from ddt.eval.scenes_caption import Captioning, caption_fault
-from ddt.eval.scenes_choice import Choice
-from ddt.eval.scenes_edit import Editing, edit_faults
-from ddt.eval.scenes_geneval import GenEval, detections
-from ddt.eval.scenes_mme import MME
-from ddt.eval.scenes_pope import POPE
-from ddt.eval.scenes_t2i import T2I
-from ddt.eval.scenes_vqa import VQA
+from ddt.eval.report.pictures import rgb_array
+from ddt.eval.scenes.caption import Captioning, caption_fault
+from ddt.eval.scenes.choice import Choice
+from ddt.eval.scenes.edit import Editing, edit_faults
+from ddt.eval.scenes.geneval import GenEval, detections
+from ddt.eval.scenes.mme import MME
+from ddt.eval.scenes.pope import POPE
+from ddt.eval.scenes.t2i import T2I
+from ddt.eval.scenes.vqa import VQA
 from ddt.eval.statistics import shuffled_partners, shuffled_within
 from ddt.eval.suite import BENCHMARKS
 from ddt.scenes.detect import detect
@@ -227,7 +227,7 @@ def test_multiple_choice_of_ground_truth_and_of_other_cases(monkeypatch, shift, 
         letter = cases[(codes + shift) % len(cases)]["expected"]
         return [0.0 if option == letter else 1.0 for option in "ABCD"]
 
-    monkeypatch.setattr("ddt.eval.scenes_choice.option_losses", losses)
+    monkeypatch.setattr("ddt.eval.scenes.choice.option_losses", losses)
     _, _, scores = outcome(Choice, Preferring)
     assert low <= scores["choice/accuracy"].value <= high
     assert scores["choice/accuracy"].ceiling == 1 and scores["choice/accuracy"].floor >= 0.25

@@ -15,9 +15,9 @@ import torch
 from PIL import Image
 
 from ddt.eval.metrics import perplexity
-from ddt.eval.report import Evaluation, write_html, write_json
-from ddt.eval.results import Result, example_sheet, score_table, spread
-from ddt.eval.scenes_choice import Choice
+from ddt.eval.report.evaluation import Evaluation, write_html, write_json
+from ddt.eval.report.results import Result, example_sheet, score_table, spread
+from ddt.eval.scenes.choice import Choice
 from ddt.eval.suite import BENCHMARKS, Photographs, does_not_apply, suite
 from ddt.eval.text_perplexity import Perplexity, _unigram_perplexity
 from ddt.mllm import DDTLlama

@@ -29,7 +29,7 @@ from ddt.mllm.sequences import Document
 from ddt.mllm.vocabulary import Vocabulary
 from ddt.params import load_params
 from ddt.train.fit import fit
-from pipelines.plan import ASSUMED_TFLOPS, BASE_MODELS, plan_layouts
+from pipelines.commands.plan import ASSUMED_TFLOPS, BASE_MODELS, plan_layouts
 from tests.mllm.test_training import FIT
 
 SMALL = LlamaConfig(

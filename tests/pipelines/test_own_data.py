@@ -28,10 +28,10 @@ from ddt.records import read_shard, write_shard
 from ddt.store import Store, open_store
 from ddt.tokenizer import DDTTokenizer, presets
 from pipelines import finetune, ingest, pretrain, tokenize_images
-from pipelines.cli import main
-from pipelines.language_model import check_own_data
-from pipelines.models import publish_model
-from pipelines.runner import StageContext, StageError, is_finished, manifest_path, report_path
+from pipelines.commands.cli import main
+from pipelines.engine.language_model import check_own_data
+from pipelines.engine.runner import StageContext, StageError, is_finished, manifest_path, report_path
+from pipelines.services.models import publish_model
 from tests.data.test_instruction_readers import png, said
 from tests.mllm.mllm_tiny import make_tokenizer
 from tests.pipelines.ray_support import RESOURCES

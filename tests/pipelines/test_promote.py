@@ -4,9 +4,9 @@ import pytest
 
 from ddt.eval.benchmark import Score
 from ddt.params import PromoteParams
+from pipelines.engine.runner import StageError
 from pipelines.promote import champion_scores, decide, refuse_wrong_side
-from pipelines.runner import StageError
-from pipelines.tracking import Version
+from pipelines.services.tracking import Version
 
 PARAMS = PromoteParams(
     min_metric={"psnr": 21.0}, max_metric={"l1": 0.2}, max_drop={"psnr": 0.5, "l1": 0.05, "geneval": 0.05}

@@ -17,12 +17,14 @@ from ddt.params import TrainTokenizerParams
 from ddt.records import RECORD_SCHEMA, write_shard
 from ddt.store import mark_complete, open_store
 from ddt.tokenizer import DDTTokenizer, Renderer
-from pipelines import samples, train_renderer
-from pipelines.cli import main
-from pipelines.report import Report
-from pipelines.runner import StageContext, manifest_path
-from pipelines.samples import row_of, samples_prefix
-from pipelines.train_renderer import RendererJob
+from pipelines.commands import train_renderer
+from pipelines.commands.cli import main
+from pipelines.commands.train_renderer import RendererJob
+from pipelines.engine.runner import StageContext, manifest_path
+from pipelines.engine.training import Job
+from pipelines.reports import samples
+from pipelines.reports.report import Report
+from pipelines.reports.samples import row_of, samples_prefix
 from pipelines.train_tokenizer import (
     TokenizerJob,
     _picture,
@@ -32,7 +34,6 @@ from pipelines.train_tokenizer import (
     models,
     run,
 )
-from pipelines.training import Job
 from tests.data.test_images import row
 from tests.pipelines.ray_support import RESOURCES
 from tests.tokenizer.test_model import debug, make

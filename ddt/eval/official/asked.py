@@ -22,7 +22,7 @@ from ddt.eval.official.case import Answered, Case, Made, Official
 from ddt.eval.official.fields import TEXT
 from ddt.eval.official.files import json_lines, one_line
 from ddt.eval.official.problems import Problems
-from ddt.eval.pictures import blank
+from ddt.eval.report.pictures import blank
 
 JOURNAL = "answers.jsonl"
 BLIND = "without_picture"  # folder of the answers about a plain grey picture

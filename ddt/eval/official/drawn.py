@@ -12,7 +12,7 @@ from ddt.data.decode import read_image
 from ddt.eval.official.case import Case, Made, Official
 from ddt.eval.official.files import write_whole
 from ddt.eval.official.problems import Problems
-from ddt.eval.pictures import png_bytes
+from ddt.eval.report.pictures import png_bytes
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 

@@ -17,8 +17,8 @@ from ddt.eval.metrics.fid import frechet_of_moments, moments
 from ddt.eval.metrics.image import mse
 from ddt.eval.official.case import Case, Scored, halves
 from ddt.eval.official.drawn import SUFFIXES, Drawn
-from ddt.eval.pictures import rgb_array
 from ddt.eval.reconstruct import PSNR_OF_EQUAL, pooled_score
+from ddt.eval.report.pictures import rgb_array
 from ddt.eval.scorers import Scorers
 from ddt.eval.statistics import bootstrap, mean_of, shuffled_partners
 from ddt.mllm.pictures import to_images, to_pixels

@@ -12,7 +12,7 @@ from ddt.eval.benchmark import NOT_SEEN, batches, with_floor
 from ddt.eval.official.case import Judged, Official
 from ddt.eval.official.files import digest_of
 from ddt.eval.official.problems import Problems
-from ddt.eval.results import spread
+from ddt.eval.report.results import spread
 from ddt.eval.scorers import Scorers
 from ddt.eval.statistics import RESAMPLES
 

@@ -9,7 +9,7 @@ import zlib
 
 from PIL import Image
 
-from ddt.eval.pictures import BLANK_GREY
+from ddt.eval.report.pictures import BLANK_GREY
 
 GREY = (BLANK_GREY,) * 3
 

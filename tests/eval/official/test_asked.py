@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from ddt.eval.compare import result_remarks
 from ddt.eval.metrics import cider
 from ddt.eval.official import evaluate, generate, open_benchmark
 from ddt.eval.official import mme as mme_module
@@ -15,6 +14,7 @@ from ddt.eval.official.mme import MME
 from ddt.eval.official.pope import POPE, _lines_answered
 from ddt.eval.official.problems import IncompleteError
 from ddt.eval.official.vqa import OKVQA, VQAv2
+from ddt.eval.report.compare import result_remarks
 from ddt.eval.scorers import Scorers
 from tests.eval.official.fake import FakeModel, save_image
 

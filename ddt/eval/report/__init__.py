@@ -1,0 +1,1 @@
+"""What an evaluation shows: results, page, plots, pictures, comparison with the paper."""

@@ -1,0 +1,1 @@
+"""Benchmarks on scenes, with exact ground truth: one file each."""

@@ -1,0 +1,1 @@
+"""The `ddt` command line and what stands behind its commands."""

@@ -1,0 +1,1 @@
+"""What runs the stages: Ray, units of work, training, the order of stages."""

@@ -1,0 +1,278 @@
+"""Where the work runs: the one module that starts or finds Ray, and spreads units of work over it.
+
+- `RAY_ADDRESS` set: attach to that cluster (KubeRay, a Metaflow gang, `ray start`).
+- an owner given (a flow's steps): one local cluster for the whole run, see shared_cluster.py beside this.
+  Attaching takes 0.05 s, starting takes 4 s.
+- neither: a local cluster in this process, for as long as the `connect` block lasts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ddt.params import Resources
+from ddt.progress import Progress
+from pipelines.engine.failures import is_mistake
+from pipelines.engine.shared_cluster import REPOSITORY, ClusterError, leave_with, shared_address, start_holder
+from pipelines.reports.overhead import count, overhead
+
+OWNER_VARIABLE = "DDT_RAY_OWNER"
+MAX_BLOCKS = 1000  # a block is what Ray Data retries as a whole and reports as done
+
+# Of a cluster of our own: nobody takes this machine away, and no dashboard shows Ray's metrics.
+OWN_CLUSTER = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
+ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Train asks its workers how they are every 2 s, and sees no sooner that they are done. Each question
+    # takes time from training.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # notes of the C++ side; errors come as exceptions
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in a worker as in the driver
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class UnitError(RuntimeError):
+    """The worker failed on a unit; the message names the unit and the reason."""
+
+
+class UnitInputError(UnitError, ValueError):
+    """The same, where the reason is the user's input: one line, no traceback."""
+
+
+class UnitSystemError(UnitError, OSError):
+    """The same, where the reason is a disk, the network or a store: one line as well, and it may pass."""
+
+
+@contextlib.contextmanager
+def connect(resources: Resources, owner_pid: int | None = None) -> Iterator[None]:
+    """Ray, ready for use inside the block.
+
+    `owner_pid` (or the variable DDT_RAY_OWNER) names the process whose life a shared local cluster follows.
+    Inside another `connect` it does nothing. Raises ClusterError where Ray does not come up.
+    """
+    with overhead("ray"):
+        _prepare_environment()
+        import ray
+
+        inside = ray.is_initialized()
+        if not inside:
+            _attach_or_start(resources, owner_pid or int(os.environ.get(OWNER_VARIABLE) or 0))
+    try:
+        yield
+    finally:
+        if not inside:
+            with overhead("ray"):
+                stop()
+
+
+def begin_shared(resources: Resources, owner_pid: int) -> None:
+    """Begins to start the owner's shared cluster without waiting, so that it is up when a step connects."""
+    if is_own_cluster():
+        _prepare_environment()
+        start_holder(owner_pid, local_cpus(resources), resources.object_store_mb)
+
+
+def _attach_or_start(resources: Resources, owner_pid: int) -> None:
+    import ray
+
+    address = os.environ.get("RAY_ADDRESS", "")
+    try:
+        if not address and not owner_pid:
+            start_local(local_cpus(resources), resources.object_store_mb)
+            return
+        if not address:
+            address = shared_address(owner_pid, local_cpus(resources), resources.object_store_mb)
+            leave_with(owner_pid)
+        with _quiet_stderr():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except ClusterError:
+        raise
+    except (OSError, RuntimeError, TimeoutError, ValueError) as error:
+        place = f"at {address}" if address else "on this machine"
+        raise ClusterError(f"Ray {place}: {' '.join(str(error).split())}") from error
+
+
+def start_local(cpus: int, object_store_mb: int) -> str:
+    """Starts a cluster on this machine that ends with this process; its address."""
+    _prepare_environment()
+    import ray
+
+    with _quiet_stderr():
+        context = ray.init(
+            address="local",  # never a cluster that another program left behind in /tmp/ray
+            num_cpus=cpus,
+            object_store_memory=object_store_mb * 1_000_000,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+        )
+    return str(context.address_info["gcs_address"])  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Drops what Ray's C++ side prints while it starts; what goes wrong is raised as an exception."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def is_own_cluster() -> bool:
+    """Whether Ray runs on this machine alone and ends with this run: no `RAY_ADDRESS` names another."""
+    return not os.environ.get("RAY_ADDRESS")
+
+
+def stop() -> None:
+    """Leaves the cluster; ends it where this process started it."""
+    import ray
+
+    ray.shutdown()
+
+
+def local_cpus(resources: Resources) -> int:
+    """The cores a local cluster takes: as told, or all that this process may run on."""
+    if resources.cpus is not None:
+        return resources.cpus
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _prepare_environment() -> None:
+    for name, value in (ENVIRONMENT | (OWN_CLUSTER if is_own_cluster() else {})).items():
+        os.environ.setdefault(name, value)
+    if is_own_cluster():
+        # Ray protects a cluster it starts with a token, and a process that attaches must be told so; this is
+        # read when ray is imported.
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+    # Workers inherit it, so that they import ddt and pipelines from wherever they start.
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    if str(REPOSITORY) not in paths:
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), *filter(None, paths)])
+
+
+# Units over actors
+
+
+class _Actor:
+    """One Ray Data actor: builds the worker on the first unit, and answers with a result or a reason.
+
+    Rows are JSON text: Arrow would guess one type for each column from all units, None and nested included.
+    An exception of the worker travels as a value, since Ray would retry or wrap it; only a lost process is
+    Ray's business, which restarts the actor and gives it the unit again.
+    """
+
+    def __init__(self, worker: Callable[..., Any], worker_args: dict[str, Any]) -> None:
+        self.make_worker = lambda: worker(**worker_args)
+        self.worker: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+    def __call__(self, row: dict[str, str]) -> dict[str, str]:
+        answer: dict[str, Any] = {"started": time.time()}
+        unit = json.loads(row["unit"])
+        try:
+            if self.worker is None:
+                self.worker = self.make_worker()
+            answer["result"] = self.worker(unit)
+        except Exception as error:  # whatever it is, the driver is told which unit it was
+            reason = " ".join(str(error).split()) or type(error).__name__
+            answer["error"] = {
+                "reason": reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}",
+                "user": isinstance(error, ValueError | OSError),  # their input, or a disk that is full
+                "mistake": is_mistake(error),
+                "trace": traceback.format_exc(),
+                "unit": unit.get("unit", str(unit)[:80]),
+            }
+        return {"answer": json.dumps(answer)}
+
+
+def map_units(
+    units: list[dict[str, Any]],
+    worker: Callable[..., Any],
+    worker_args: dict[str, Any],
+    resources: Resources,
+    desc: str,
+) -> Iterator[dict[str, Any]]:
+    """Results of `worker(**worker_args)(unit)` for every unit, as they come, through Ray Data actors.
+
+    Units and results are plain JSON; a unit's name is its entry `unit`. A killed actor is restarted and its
+    unit done again. Raises UnitError, naming the unit, at the first one that the worker fails on.
+    """
+    if not units:
+        return
+    began, first_start = time.time(), None
+    bar = Progress(desc, len(units), unit="unit")
+    done = 0
+    try:
+        for answer in _answers(units, worker, worker_args, resources):
+            if first_start is None:
+                first_start = answer["started"]
+                count("ray", max(0.0, first_start - began))
+            if "error" in answer:
+                raise _unit_error(desc, answer["error"])
+            done += 1
+            bar.update(done)
+            yield answer["result"]
+    finally:
+        bar.close()
+
+
+def _answers(
+    units: list[dict[str, Any]], worker: Callable[..., Any], worker_args: dict[str, Any], resources: Resources
+) -> Iterator[dict[str, Any]]:
+    import ray.data
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # ours counts units; Ray's show operators
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    rows = [{"unit": json.dumps(unit)} for unit in units]
+    dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map(
+        _Actor,  # type: ignore[arg-type]  # Ray takes a class here; its annotation does not say so
+        fn_constructor_args=(worker, worker_args),
+        compute=ray.data.ActorPoolStrategy(size=_actors(len(units), resources)),
+        num_cpus=resources.cpus_per_actor,
+        num_gpus=resources.gpus_per_actor,
+    )
+    batch: Any  # a pyarrow Table
+    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+        for answer in batch["answer"].to_pylist():
+            yield json.loads(answer)
+
+
+def _actors(units: int, resources: Resources) -> int:
+    """As many actors as the cluster and `resources.cpus` have room for, and no more than there are units."""
+    import ray
+
+    total = ray.cluster_resources()
+    room = min(total.get("CPU", 1.0), resources.cpus or math.inf) / resources.cpus_per_actor
+    if resources.gpus_per_actor:
+        room = min(room, total.get("GPU", 0.0) / resources.gpus_per_actor)
+    if room < 1:
+        raise ValueError(
+            f"resources: actor wants {resources.cpus_per_actor:g} CPUs, {resources.gpus_per_actor:g} GPUs; "
+            f"the cluster has {total.get('CPU', 0):g} and {total.get('GPU', 0):g}"
+        )
+    return max(1, min(units, int(room)))
+
+
+def _unit_error(stage: str, error: dict[str, Any]) -> UnitError:
+    told = f"{stage}, unit {error['unit']}: {error['reason']}"
+    if error["user"]:
+        return (UnitInputError if error["mistake"] else UnitSystemError)(told)
+    print(error["trace"], file=sys.stderr)
+    return UnitError(told)

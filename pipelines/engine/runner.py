@@ -1,0 +1,199 @@
+"""Runs one stage: inputs and fingerprint in, commits, manifest, report and an MLflow run out."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from ddt.config import to_dict
+from ddt.data.refs import check_reference
+from ddt.manifest import Commit, Manifest, commits, fingerprint
+from ddt.params import Params
+from ddt.store import Store, StoreError, open_store
+from pipelines.engine.graph import INPUTS, STAGES
+from pipelines.reports.overhead import overhead, overhead_seconds
+from pipelines.reports.report import Report
+from pipelines.services import tracking
+
+
+class StageError(ValueError):
+    """A stage cannot start or go on; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """All a stage's `run` gets: its own section, its inputs' manifests, the store, a place for pictures."""
+
+    name: str
+    params: Params
+    section: Any
+    store: Store
+    workspace: Path
+    fingerprint: str
+    inputs: dict[str, Manifest]
+
+    @property
+    def folder(self) -> Path:
+        """Local folder for the stage's pictures and pages, inside the workspace."""
+        path = self.workspace / "reports" / self.name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def relative(self, path: Path) -> str:
+        """`path` as reports name it: relative to the workspace."""
+        return path.resolve().relative_to(self.workspace.resolve()).as_posix()
+
+
+@dataclass(frozen=True)
+class StageResult:
+    """What a stage's `run` returns: the commits that make its manifest, and its report."""
+
+    commits: Sequence[Commit]
+    report: Report
+
+
+def manifest_path(workspace: Path, stage: str) -> Path:
+    """Where a stage's manifest lies in the workspace; DVC tracks this file."""
+    return workspace / "manifests" / f"{stage}.json"
+
+
+def report_path(workspace: Path, stage: str) -> Path:
+    """Where a stage's report lies in the workspace."""
+    return workspace / "reports" / f"{stage}.json"
+
+
+def metrics_path(workspace: Path, stage: str) -> Path:
+    """Where a stage's metrics lie in the workspace, as `dvc metrics` reads them."""
+    return workspace / "metrics" / f"{stage}.json"
+
+
+def run_stage(name: str, params: Params, parent_run: str | None = None) -> Report:
+    """Run stage `name`, or find that nothing is missing; writes its manifest, report and MLflow run.
+
+    Raises StageError when an input has not been made, and whatever the stage's own checks raise.
+    """
+    if name not in STAGES:
+        raise StageError(f"unknown stage {name!r}; there are: {', '.join(STAGES)}")
+    start, start_overhead = time.perf_counter(), overhead_seconds()
+    ctx = stage_context(name, params)
+    module = importlib.import_module(f"pipelines.{name}")
+    if is_finished(ctx) and not getattr(module, "ALWAYS_RUNS", False):
+        report = Report.load(report_path(ctx.workspace, name))
+        report.skipped = True
+        return report
+    tracking.require_place(params.tracking.uri)  # what can't be logged is better known before the work
+    result = module.run(ctx)
+    manifest = Manifest(
+        stage=name,
+        fingerprint=ctx.fingerprint,
+        inputs={stage: m.digest for stage, m in ctx.inputs.items()},
+        commits=tuple(result.commits),
+    )
+    report = result.report
+    report.fingerprint, report.digest = ctx.fingerprint, manifest.digest
+    for commit in manifest.commits:
+        for reason, count in commit.rejects.items():
+            report.rejects[reason] = report.rejects.get(reason, 0) + count
+    report.work_seconds = time.perf_counter() - start - (overhead_seconds() - start_overhead)
+    with overhead("mlflow"):
+        digests = {stage: m.digest for stage, m in ctx.inputs.items()}
+        tracking.log_stage(params.tracking, report, to_dict(ctx.section), digests, ctx.workspace, parent_run)
+    report.seconds = time.perf_counter() - start
+    report.save(report_path(ctx.workspace, name))
+    _write_metrics(metrics_path(ctx.workspace, name), report)
+    manifest.save(manifest_path(ctx.workspace, name))  # last: a stage with a manifest is finished
+    return report
+
+
+def stage_context(name: str, params: Params) -> StageContext:
+    """The context of a stage: inputs loaded, fingerprint computed. Raises StageError for a missing input."""
+    module = importlib.import_module(f"pipelines.{name}")
+    check_models(name, params)
+    workspace = writable_folder(params.paths.workspace, "paths.workspace")
+    inputs = {stage: load_input(workspace, stage, name) for stage in INPUTS[name]}
+    section = getattr(params, name)
+    digests = {stage: manifest.digest for stage, manifest in inputs.items()}
+    return StageContext(
+        name=name,
+        params=params,
+        section=section,
+        store=_store(params),
+        workspace=workspace,
+        fingerprint=fingerprint(to_dict(section), digests | _models(module, section), module.MODULES),
+        inputs=inputs,
+    )
+
+
+def check_models(stage: str, params: Params) -> None:
+    """ValueError where a checkpoint that the stage starts from is a folder that is not there."""
+    section = getattr(params, stage)
+    for field in ("model", "init", "text_tokenizer"):
+        reference = getattr(section, field, None)
+        if isinstance(reference, str):
+            check_reference(f"{stage}.{field}", reference)
+
+
+def _store(params: Params) -> Store:
+    try:
+        return open_store(params.paths.store)
+    except StoreError as error:
+        raise StageError(f"paths.store: {error}") from None
+
+
+def writable_folder(path: str, key: str) -> Path:
+    """`path` as a folder that can be written to, made if need be. Raises StageError naming `key`."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise StageError(f"{key} = {path}: can't be written to ({error.strerror})") from None
+    return folder
+
+
+def load_input(workspace: Path, stage: str, reader: str) -> Manifest:
+    """The manifest of an input stage. Raises StageError that says how to make it."""
+    path = manifest_path(workspace, stage)
+    if not path.is_file():
+        raise StageError(
+            f"{reader} needs {path}, which is not there: run `python -m pipelines {stage}` first"
+        )
+    return Manifest.load(path)
+
+
+def _models(module: ModuleType, section: Any) -> dict[str, str]:
+    return module.models(section) if hasattr(module, "models") else {}
+
+
+def is_finished(ctx: StageContext) -> bool:
+    """Whether the manifest there is this very computation's and nothing of it was lost.
+
+    What a stage reads beside its inputs it judges itself (`is_current`).
+    """
+    manifest_file = manifest_path(ctx.workspace, ctx.name)
+    if not (manifest_file.is_file() and report_path(ctx.workspace, ctx.name).is_file()):
+        return False
+    try:
+        manifest, report = Manifest.load(manifest_file), Report.load(report_path(ctx.workspace, ctx.name))
+    except ValueError:  # cut or edited: the units tell what is done
+        return False
+    if manifest.fingerprint != ctx.fingerprint or report.digest != manifest.digest:
+        return False
+    made = commits(ctx.store, ctx.name, ctx.fingerprint)
+    if any(commit.unit not in made for commit in manifest.commits):
+        return False
+    module = importlib.import_module(f"pipelines.{ctx.name}")
+    return not hasattr(module, "is_current") or module.is_current(ctx, manifest)
+
+
+def _write_metrics(path: Path, report: Report) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report.metrics, indent=1, sort_keys=True) + "\n")

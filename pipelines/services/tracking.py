@@ -1,0 +1,266 @@
+"""MLflow: runs, datasets, metrics, pictures and the registry. The one module that imports mlflow.
+
+A pipeline run is a parent run with one child a stage. Only the driver of a stage writes to its run, in
+batches. The default backend is a local SQLite file, created and migrated once, before stages fan out:
+several processes that open a new database at the same time would race for its migration.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
+
+from ddt.params import Tracking
+from pipelines.reports.report import Report
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
+_NOT_IN_NAMES = re.compile(r"[^\w\-./ :]")  # MLflow refuses these in a metric's name
+MAX_BATCH = 1000  # metrics that MLflow takes at once
+DIGEST_CHARS = 32  # MLflow allows 36 characters for a dataset digest; the full one goes into a tag
+CHAMPION, CANDIDATE = "champion", "candidate"
+SQLITE, SQLITE_MAGIC = "sqlite:///", b"SQLite format 3\0"
+ANSWER_SECONDS = 10  # within which a server must say anything at all
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered model version and the tags that identify it."""
+
+    name: str
+    number: str
+    source: str
+    tags: dict[str, str]
+
+
+def client(tracking: Tracking) -> Any:
+    """An MlflowClient on the tracking URI; creates and migrates a local SQLite file where there is none.
+
+    Raises ValueError naming `tracking.uri` where there is no server or database that can be used.
+    """
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    import mlflow
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    for noisy in ("mlflow.store.db.utils", "mlflow", "alembic.runtime.migration"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    require_place(tracking.uri)
+    try:
+        mlflow.set_tracking_uri(tracking.uri)
+        made = mlflow.MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
+        made.get_experiment_by_name(tracking.experiment)
+    except (MlflowException, SQLAlchemyError) as error:
+        raise ValueError(f"tracking.uri = {tracking.uri}: {str(error).strip().splitlines()[0]}") from error
+    return made
+
+
+@cache
+def require_place(uri: str) -> None:
+    """ValueError where `tracking.uri` is a file that is no database, or a server that does not answer.
+
+    Makes a local database's folder. It takes no import of MLflow, which also asks a server that is away for
+    minutes: right in the midst of a run only.
+    """
+    try:
+        if uri.startswith(SQLITE):
+            path = Path(uri.removeprefix(SQLITE)).expanduser().resolve()
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists() and _beginning(path) not in (b"", SQLITE_MAGIC):
+                raise ValueError(f"tracking.uri = {uri}: the file is no SQLite database")
+        elif uri.startswith(("http://", "https://")):
+            urlopen(uri, timeout=ANSWER_SECONDS).close()
+    except HTTPError as answer:  # it may ask for a password, or have no page there
+        answer.close()
+    except OSError as error:
+        cause = getattr(error, "reason", error)  # urllib wraps it
+        where = f" ({error.filename})" if error.filename else ""
+        raise ValueError(
+            f"tracking.uri = {uri}: {getattr(cause, 'strerror', None) or cause}{where}"
+        ) from error
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(SQLITE_MAGIC))
+
+
+def experiment_id(tracking: Tracking, mlflow_client: Any) -> str:
+    """The experiment's id, made on first use with its artifacts beside a local database."""
+    found = mlflow_client.get_experiment_by_name(tracking.experiment)
+    if found is not None:
+        return found.experiment_id
+    location = None
+    if tracking.uri.startswith(SQLITE):
+        location = (Path(tracking.uri.removeprefix(SQLITE)).resolve().parent / "mlartifacts").as_uri()
+    return mlflow_client.create_experiment(tracking.experiment, artifact_location=location)
+
+
+def start_parent(tracking: Tracking, name: str, tags: dict[str, str]) -> str:
+    """Start the pipeline's run and return its id."""
+    mlflow_client = client(tracking)
+    run = mlflow_client.create_run(experiment_id(tracking, mlflow_client), run_name=name, tags=tags)
+    return run.info.run_id
+
+
+def finish_parent(tracking: Tracking, run_id: str, metrics: dict[str, float], artifacts: list[Path]) -> None:
+    """Log the run's summary and mark it finished."""
+    mlflow_client = client(tracking)
+    _log_metrics(mlflow_client, run_id, metrics)
+    for path in artifacts:
+        mlflow_client.log_artifact(run_id, str(path))
+    mlflow_client.set_terminated(run_id)
+
+
+def log_stage(
+    tracking: Tracking,
+    report: Report,
+    section: dict[str, Any],
+    inputs: dict[str, str],
+    workspace: Path,
+    parent_run: str | None,
+) -> str:
+    """Write a finished stage as one run (a child of `parent_run` where there is one); returns its id."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+
+    mlflow_client = client(tracking)
+    tags = {"stage": report.stage, "fingerprint": report.fingerprint, "manifest": report.digest}
+    if parent_run:
+        tags["mlflow.parentRunId"] = parent_run
+    run = mlflow_client.create_run(experiment_id(tracking, mlflow_client), run_name=report.stage, tags=tags)
+    run_id = run.info.run_id
+    params = [Param(key, str(value)[:6000]) for key, value in sorted(_flatten(section).items())]
+    mlflow_client.log_batch(run_id, params=params)
+    datasets = [
+        DatasetInput(
+            Dataset(name, digest[:DIGEST_CHARS], "manifest", _source(workspace, name)),
+            [InputTag("mlflow.data.context", "input"), InputTag("manifest", digest)],
+        )
+        for name, digest in inputs.items()
+    ]
+    if datasets:
+        mlflow_client.log_inputs(run_id, datasets)
+    bounds = {f"{name}/{end}": score[end] for name, score in report.scores.items() for end in ("low", "high")}
+    _log_metrics(mlflow_client, run_id, report.metrics | bounds | {"seconds": report.seconds})
+    _log_curves(mlflow_client, run_id, report.curves)
+    for folder, files in (("pictures", report.pictures), ("pages", report.pages)):
+        for path in files.values():
+            if (workspace / path).is_file():
+                mlflow_client.log_artifact(run_id, str(workspace / path), folder)
+    mlflow_client.set_terminated(run_id)
+    return run_id
+
+
+def register(
+    tracking: Tracking, name: str, source: str, digest: str, run_id: str | None, tags: dict[str, str]
+) -> Version:
+    """Register `source` as a version of `name` with the alias `candidate`, once for each digest."""
+    from mlflow.exceptions import MlflowException
+
+    mlflow_client = client(tracking)
+    try:
+        mlflow_client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    for version in mlflow_client.search_model_versions(f"name = '{name}'"):
+        if version.tags.get("digest") == digest:
+            found = Version(name, str(version.version), version.source, dict(version.tags))
+            mlflow_client.set_registered_model_alias(name, CANDIDATE, found.number)
+            return found
+    made = mlflow_client.create_model_version(name, source, run_id, tags=tags | {"digest": digest})
+    mlflow_client.set_registered_model_alias(name, CANDIDATE, str(made.version))
+    return Version(name, str(made.version), source, tags | {"digest": digest})
+
+
+def version_by_alias(tracking: Tracking, name: str, alias: str) -> Version | None:
+    """The version behind an alias (or a version number), or None. Aliases are missing from searches."""
+    from mlflow.exceptions import MlflowException
+
+    mlflow_client = client(tracking)
+    try:
+        if alias.isdigit():
+            found = mlflow_client.get_model_version(name, alias)
+        else:
+            found = mlflow_client.get_model_version_by_alias(name, alias)
+    except MlflowException:
+        return None
+    return Version(name, str(found.version), found.source, dict(found.tags))
+
+
+def set_champion(tracking: Tracking, version: Version, tags: dict[str, str]) -> None:
+    """Move the alias `champion` to `version` and write why as tags."""
+    mlflow_client = client(tracking)
+    for key, value in tags.items():
+        mlflow_client.set_model_version_tag(version.name, version.number, key, value)
+    mlflow_client.set_registered_model_alias(version.name, CHAMPION, version.number)
+
+
+def tag_version(tracking: Tracking, version: Version, tags: dict[str, str]) -> None:
+    """Write tags on a version."""
+    mlflow_client = client(tracking)
+    for key, value in tags.items():
+        mlflow_client.set_model_version_tag(version.name, version.number, key, value)
+
+
+def serve(tracking: Tracking, port: int) -> None:
+    """Serve MLflow's pages on 127.0.0.1 until interrupted. Raises ValueError where the port is taken."""
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except (OSError, OverflowError) as error:
+            raise ValueError(
+                f"--port {port}: {getattr(error, 'strerror', None) or error}; try another"
+            ) from None
+    client(tracking)  # makes the database where there is none
+    print(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)", file=sys.stderr)
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    subprocess.run([*command, "--backend-store-uri", tracking.uri], check=False)
+
+
+def _source(workspace: Path, name: str) -> str:
+    return json.dumps({"uri": (workspace.resolve() / "manifests" / f"{name}.json").as_uri()})
+
+
+def _log_metrics(mlflow_client: Any, run_id: str, metrics: dict[str, float]) -> None:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    named = [Metric(_NOT_IN_NAMES.sub("_", name), float(value), now, 0) for name, value in metrics.items()]
+    _log_batches(mlflow_client, run_id, named)
+
+
+def _log_batches(mlflow_client: Any, run_id: str, points: list[Any]) -> None:
+    for start in range(0, len(points), MAX_BATCH):
+        mlflow_client.log_batch(run_id, metrics=points[start : start + MAX_BATCH])
+
+
+def _log_curves(mlflow_client: Any, run_id: str, curves: dict[str, list[list[float]]]) -> None:
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    points = [Metric(name, float(v), now, int(s)) for name, curve in curves.items() for s, v in curve]
+    _log_batches(mlflow_client, run_id, points)
+
+
+def _flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in section.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -1,0 +1,53 @@
+"""Who waits for whom, and what each may use meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from flows.support import beside_training
+from pipelines.engine.fit import _cpus_per_worker
+from pipelines.engine.graph import INPUTS, STAGES, beside, longest_chain
+from tests.pipelines.ray_support import RESOURCES
+
+
+def test_stages_come_after_what_they_read():
+    for place, stage in enumerate(STAGES):
+        assert all(STAGES.index(name) < place for name in INPUTS[stage])
+
+
+def test_curation_runs_beside_the_tokenizers_training():
+    assert beside("train_tokenizer") == ("recaption", "score", "select")
+    assert beside("score") == ("train_tokenizer",)
+    assert beside("pretrain") == beside("ingest") == ()
+
+
+def test_the_longer_of_two_branches_counts():
+    seconds = dict.fromkeys(STAGES, 1.0)
+    assert longest_chain(seconds) == 9.0  # all but the tokenizer's training, which runs beside three stages
+    assert longest_chain(seconds | {"train_tokenizer": 10.0}) == 16.0
+    assert longest_chain({"ingest": 2.0, "recaption": 3.0}) == 5.0
+
+
+@pytest.mark.parametrize(
+    ("workers", "cpus", "expected"), [(1, 2.0, 2.0), (2, 5.0, 2.0), (2, 1.0, 0.5), (4, 4.0, 1.0)]
+)
+def test_workers_share_the_cores_even_where_they_are_more(workers, cpus, expected):
+    resources = replace(RESOURCES, train_workers=workers)
+    assert _cpus_per_worker(resources, cpus) == expected
+    assert _cpus_per_worker(replace(resources, train_cpus_per_worker=3), cpus) == 3.0
+
+
+def test_only_the_tokenizer_has_cores_of_its_own():
+    resources = replace(RESOURCES, train_cpus_per_worker=4, tokenizer_cpus_per_worker=1)
+    assert resources.of_stage("train_tokenizer").train_cpus_per_worker == 1
+    assert resources.of_stage("pretrain") == resources
+    unset = replace(resources, tokenizer_cpus_per_worker=None)
+    assert unset.of_stage("train_tokenizer").train_cpus_per_worker == 4
+
+
+@pytest.mark.parametrize(("cpus", "taken", "left"), [(2, 1, 1), (4, 1, 3), (1, 1, 1), (2, None, 2)])
+def test_curation_gets_the_cores_that_training_leaves(cpus, taken, left):
+    resources = replace(RESOURCES, cpus=cpus, train_workers=1, tokenizer_cpus_per_worker=taken)
+    assert beside_training(resources).cpus == left

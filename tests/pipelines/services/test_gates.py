@@ -1,0 +1,116 @@
+"""The gates on real shards: good data pass, bad data is stopped and named; Data Docs are written."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ddt.data.schemas import PAIR_SCHEMA
+from ddt.data.tokens import TokenMeta
+from ddt.data.tokens import write_shard as write_tokens
+from ddt.manifest import Commit, write_unit
+from ddt.params import load_params
+from ddt.records import write_shard
+from ddt.store import Store, open_store
+from pipelines.select import check_pairs
+from pipelines.services.expectations import GateFailed
+from pipelines.tokenize_images import CodeUse, check_tokens
+
+ROOT = Path(__file__).resolve().parents[3]
+PAIRS, TOKENS, CODES = 40, 4, 16
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(tmp_path / "store")
+
+
+def pair(index: int) -> dict[str, Any]:
+    short, long = f"a red circle {index}", f"One object {index}. A large red circle in the centre."
+    return {"sample_id": f"{index:064x}", "short": short, "long": long, "score": 0.5}
+
+
+def write_pairs(store: Store, tmp_path: Path, spoil: Callable[[list[dict[str, Any]]], None]) -> Commit:
+    rows = [pair(i) for i in range(PAIRS)]
+    spoil(rows)
+    path = tmp_path / "pairs.arrow"
+    write_shard(path, rows, PAIR_SCHEMA)
+    mean = float(np.mean([row["score"] for row in rows]))
+    return write_unit(store, "select", "f" * 64, "a" * 32, path, len(rows), stats={"mean_score": mean})
+
+
+def select_params() -> Any:
+    return replace(load_params(ROOT / "params.yaml").select, keep=PAIRS, gate_min_mean_score=0.3)
+
+
+def test_good_pairs_pass_and_docs_are_written(store: Store, tmp_path: Path) -> None:
+    made = write_pairs(store, tmp_path, lambda rows: None)
+    result = check_pairs(store, [made], select_params(), tmp_path / "gate")
+    result.require("select")
+    assert result.checked == 8
+    assert "Data Docs" in result.page.read_text() or result.page.stat().st_size > 1000
+
+
+def spoil(rows: list[dict[str, Any]]) -> None:
+    """A pair too few, an id twice, a score that is no cosine, an endless and an empty caption."""
+    rows.pop()
+    rows[3].update(sample_id=rows[4]["sample_id"])
+    for row in rows:
+        row.update(score=0.1)
+    rows[0].update(score=1.5, long="word " * 500)
+    rows[7].update(short="")
+
+
+def test_bad_pairs_are_stopped_with_each_expectation_named(store: Store, tmp_path: Path) -> None:
+    made = write_pairs(store, tmp_path, spoil)
+    result = check_pairs(store, [made], select_params(), tmp_path / "gate")
+    assert sorted(re.split(r":| observed", text)[0] for text in result.failed) == [
+        "ExpectColumnValuesToBeBetween(long_words",
+        "ExpectColumnValuesToBeBetween(mean_score",
+        "ExpectColumnValuesToBeBetween(pairs",
+        "ExpectColumnValuesToBeBetween(score",
+        "ExpectColumnValuesToBeBetween(short_words",
+        "ExpectColumnValuesToBeUnique(sample_id)",
+    ]
+    with pytest.raises(GateFailed, match="gate select: Expect.* observed .*index.html"):
+        result.require("select")
+
+
+def write_codes(
+    store: Store, tmp_path: Path, unit: str, codes_nT: np.ndarray, digest: str = "d" * 64
+) -> Commit:
+    path = tmp_path / "tokens.arrow"
+    meta = TokenMeta(digest, TOKENS, CODES, "V_1..V_T")
+    names = [f"{unit[0]}{i}" for i in range(len(codes_nT))]
+    columns = {"sample_id": names, "short": names, "long": names, "codes": codes_nT}
+    write_tokens(path, columns, meta, "pairs")
+    largest = float(np.bincount(codes_nT.reshape(-1)).max() / codes_nT.size)
+    stats = {"role": "pairs", "largest_share": largest}
+    return write_unit(store, "tokenize_images", "f" * 64, unit, path, len(codes_nT), stats=stats)
+
+
+def test_the_bits_of_the_codes_are_those_of_each_position():
+    # Half the codes each at two positions, of which the second uses only one of its half: 1 bit and none.
+    shards = [np.array([[0, 2], [1, 2], [0, 2]], np.uint16), np.array([[1, 2]], np.uint16)]
+    use = CodeUse.of(shards, 4)
+    np.testing.assert_allclose(use.bits_T, [1.0, 0.0], atol=1e-12)
+    assert use.counts_K.tolist() == [2, 2, 4, 0]
+
+
+def test_token_gate(store: Store, tmp_path: Path) -> None:
+    params = load_params(ROOT / "params.yaml").tokenize_images
+    spread = np.arange(CODES * TOKENS).reshape(-1, TOKENS) % CODES
+    good = write_codes(store, tmp_path, "a" * 32, spread)
+    result, use = check_tokens(store, [good], params, tmp_path / "gate")
+    result.require("tokenize_images")
+    assert use.counts_K.sum() == spread.size
+    collapsed = write_codes(store, tmp_path, "b" * 32, np.zeros_like(spread))
+    result, _ = check_tokens(store, [collapsed], params, tmp_path / "gate")
+    assert [text.split("(")[1].split(":")[0] for text in result.failed] == ["largest_share", "usage"]
+    other = write_codes(store, tmp_path, "c" * 32, spread, digest="e" * 64)
+    result, _ = check_tokens(store, [good, other], params, tmp_path / "gate")
+    assert "tokenizer_digest" in result.failed[0]
