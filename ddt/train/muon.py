@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ddt.train.distributed import rank_and_world
+from ddt.train.precision import has_bf16
 
 
 class Muon(torch.optim.Muon):
@@ -47,11 +48,13 @@ class Muon(torch.optim.Muon):
 
 
 def orthogonalized(matrices: list[Tensor], settings: dict[str, Any]) -> list[Tensor]:
-    """Each matrix with its singular values near 1, bfloat16.
+    """Each matrix with its singular values near 1.
 
     `settings` are Muon's: ns_coefficients, ns_steps, eps. Matrices of one shape, lying or standing, are one
-    batch. Of several processes, which all have the same matrices, each does its part of every batch.
+    batch. Of several processes, which all have the same matrices, each does its part of every batch. In
+    bfloat16 as torch does; in float32 where the machine only emulates that, which took three quarters of a step.
     """
+    dtype = torch.bfloat16 if has_bf16(matrices[0].device) else torch.float32
     batches: dict[tuple[int, ...], list[int]] = {}
     for index, matrix in enumerate(matrices):
         batches.setdefault(tuple(sorted(matrix.shape)), []).append(index)
@@ -61,7 +64,11 @@ def orthogonalized(matrices: list[Tensor], settings: dict[str, Any]) -> list[Ten
     for shape, indices in batches.items():
         part = indices[rank * shares[shape] : (rank + 1) * shares[shape]]
         lying = [matrices[index] if matrices[index].shape == shape else matrices[index].T for index in part]
-        done = newton_schulz(torch.stack(lying).bfloat16(), settings) if part else _nothing(matrices, shape)
+        done = (
+            newton_schulz(torch.stack(lying).to(dtype), settings)
+            if part
+            else _nothing(matrices, shape, dtype)
+        )
         own.append(torch.cat([done, done.new_zeros(shares[shape] - len(part), *shape)]))
     result = list(matrices)
     for (shape, indices), every in zip(batches.items(), _of_all(own, world), strict=True):
@@ -70,8 +77,8 @@ def orthogonalized(matrices: list[Tensor], settings: dict[str, Any]) -> list[Ten
     return result
 
 
-def _nothing(matrices: list[Tensor], shape: tuple[int, ...]) -> Tensor:
-    return matrices[0].new_empty(0, *shape, dtype=torch.bfloat16)
+def _nothing(matrices: list[Tensor], shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return matrices[0].new_empty(0, *shape, dtype=dtype)
 
 
 def newton_schulz(x_BMN: Tensor, settings: dict[str, Any]) -> Tensor:
