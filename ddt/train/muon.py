@@ -52,7 +52,7 @@ def orthogonalized(matrices: list[Tensor], settings: dict[str, Any]) -> list[Ten
 
     `settings` are Muon's: ns_coefficients, ns_steps, eps. Matrices of one shape, lying or standing, are one
     batch. Of several processes, which all have the same matrices, each does its part of every batch. In
-    bfloat16 as torch does; in float32 where the machine only emulates that, which took three quarters of a step.
+    bfloat16 as torch does; in float32 where the machine only emulates that, at three quarters of a step.
     """
     dtype = torch.bfloat16 if has_bf16(matrices[0].device) else torch.float32
     batches: dict[tuple[int, ...], list[int]] = {}
