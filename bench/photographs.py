@@ -31,7 +31,7 @@ from ddt.data.readers import read_source
 from ddt.params import Params, load_params
 from ddt.records import Reject
 from ddt.tokenizer import DDTConfig, psnr_db, reconstruction_grid
-from ddt.tokenizer.quantizer import position_perplexity
+from ddt.tokenizer.codebook_metrics import position_perplexity
 from ddt.train.config import FitConfig
 from ddt.train.fit import fit
 

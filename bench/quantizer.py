@@ -16,7 +16,8 @@ from measure import arguments, peak_bytes, report, seconds
 from torch import Tensor
 from vector_quantize_pytorch import VectorQuantize
 
-from ddt.tokenizer.quantizer import Quantizer, unit
+from ddt.tokenizer.lookup import unit
+from ddt.tokenizer.quantizer import Quantizer
 
 DECAY = 0.99
 Step = Callable[[], Tensor]  # one training step; gives the codes [B, T]

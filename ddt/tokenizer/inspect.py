@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from ddt.baselines.kinds import ImageTokenizer
-
 GAP_PX = 2
 
 
+class EncodesImages(Protocol):
+    """A tokenizer of any kind: images in [-1, 1] to codes, and the first of them back to images."""
+
+    def encode(self, images_BCHW: Tensor) -> Tensor: ...
+
+    def decode(
+        self, codes_BT: Tensor, num_steps: int | None = None, num_tokens: int | None = None
+    ) -> Tensor: ...
+
+
 def reconstruction_grid(
-    tokenizer: ImageTokenizer,
+    tokenizer: EncodesImages,
     images_BCHW: Tensor,
     num_tokens_list: Sequence[int | None],
     num_steps: int | None = None,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ddt.tokenizer.codebook_metrics import by_position
 from ddt.tokenizer.config import DDTConfig
 from ddt.tokenizer.model import DDTTokenizer, TrainingOutput
-from ddt.tokenizer.quantizer import by_position
 
 TIME_BANDS = ((0.0, 0.35), (0.35, 0.7), (0.7, 1.0))
 

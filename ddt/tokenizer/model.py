@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ddt.tokenizer import checks, flow
+from ddt.tokenizer.codebook_metrics import perplexity
 from ddt.tokenizer.config import DDTConfig
 from ddt.tokenizer.decoder import Decoder
 from ddt.tokenizer.encoder import Encoder
-from ddt.tokenizer.quantizer import Quantized, Quantizer, perplexity
+from ddt.tokenizer.quantizer import Quantized, Quantizer
 from ddt.tokenizer.sampler import Predict, sample
 from ddt.tokenizer.saved import SavedModel
-from ddt.tokenizer.schedule import TokenSchedule, draw_cut, prefix_mask
+from ddt.tokenizer.schedule import TokenSchedule, draw_cut
 from ddt.tokenizer.space import LatentSpace, PixelSpace, Space
-
-if TYPE_CHECKING:
-    from ddt.tokenizer.renderer import Renderer
 
 
 @dataclass
@@ -36,6 +34,13 @@ class TrainingOutput:
     t_B: Tensor
     visible_BT: Tensor
     quantized: Quantized
+
+
+@runtime_checkable
+class DrawsCodes(Protocol):
+    """What may draw in the decoder's place: `ddt.tokenizer.renderer.Renderer`, which knows the tokenizer."""
+
+    def draw(self, tokenizer: DDTTokenizer, codes_BT: Tensor, num_tokens: int | None = None) -> Tensor: ...
 
 
 class DDTTokenizer(SavedModel[DDTConfig]):
@@ -188,7 +193,7 @@ class DDTTokenizer(SavedModel[DDTConfig]):
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
         *,
         guidance: float = 1.0,
-        renderer: Renderer | None = None,
+        renderer: DrawsCodes | None = None,
     ) -> Tensor:
         """float32 images [B, 3, S, S] in [-1, 1] of codes V_1..V_T.
 
@@ -203,13 +208,11 @@ class DDTTokenizer(SavedModel[DDTConfig]):
         config = self.config
         codes_BT = checks.check_codes(codes_BT, config.num_tokens, config.codebook_size)
         if renderer is not None:
-            from ddt.tokenizer.renderer import Renderer  # which imports this module
-
-            if not isinstance(renderer, Renderer):
+            if not isinstance(renderer, DrawsCodes):
                 raise ValueError(f"renderer is a {type(renderer).__name__}: expected a Renderer")
             if num_steps is not None or guidance != 1:
                 raise ValueError("renderer: draws in one pass; expected neither num_steps nor guidance")
-            return self._render(codes_BT, num_tokens, renderer)
+            return renderer.draw(self, codes_BT, num_tokens)
         num_steps = config.decode_steps if num_steps is None else num_steps
         checks.check_count("num_steps", num_steps, 1)
         if num_tokens is not None:
@@ -228,15 +231,6 @@ class DDTTokenizer(SavedModel[DDTConfig]):
             clip=1.0 if config.space == "pixels" else None,
         )
         return self.space.to_images(x_BCHW)
-
-    def _render(self, codes_BT: Tensor, num_tokens: int | None, renderer: Renderer) -> Tensor:
-        renderer.check_fits(self)
-        count = self.config.num_tokens if num_tokens is None else num_tokens
-        checks.check_count("num_tokens", count, 0, self.config.num_tokens)
-        vectors_BTd = self.quantizer.codebook_Kd[codes_BT.to(self.device)]
-        at_most_B = torch.full((len(codes_BT),), count, device=self.device)
-        visible_BT = prefix_mask(at_most_B, self.config.num_tokens)
-        return self.space.to_images(renderer(vectors_BTd, visible_BT))
 
     def _predictor(self, vectors_BTd: Tensor, guidance: float) -> Predict:
         """The decoder for these codes: (x, t, visible) -> prediction."""

@@ -6,9 +6,9 @@ Shapes: B batch, T tokens, d code dimensions.
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
-import torch.distributed.nn.functional as dist_functional
 from torch import Tensor, nn
+
+from ddt.tokenizer.ranks import mean_over_ranks
 
 
 class PositionNorm(nn.Module):
@@ -35,8 +35,8 @@ class PositionNorm(nn.Module):
     def forward(self, z_BTd: Tensor, use_batch: bool) -> Tensor:
         if not use_batch:
             return self._scale(z_BTd, self.mean_Td, self.variance_Td)
-        mean_Td = _mean_over_ranks(z_BTd.mean(0))
-        variance_Td = _mean_over_ranks((z_BTd - mean_Td).square().mean(0))
+        mean_Td = mean_over_ranks(z_BTd.mean(0))
+        variance_Td = mean_over_ranks((z_BTd - mean_Td).square().mean(0))
         with torch.no_grad():
             self.updates += 1
             # A plain mean at first, so that the arbitrary start is forgotten at once.
@@ -48,9 +48,3 @@ class PositionNorm(nn.Module):
     @staticmethod
     def _scale(z_BTd: Tensor, mean_Td: Tensor, variance_Td: Tensor) -> Tensor:
         return 1 + (z_BTd - mean_Td) * torch.rsqrt(variance_Td + 1e-5)
-
-
-def _mean_over_ranks(x: Tensor) -> Tensor:
-    if not (dist.is_available() and dist.is_initialized()):
-        return x
-    return dist_functional.all_reduce(x) / dist.get_world_size()

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ddt.config import Range
-from ddt.tokenizer import folder
+from ddt.tokenizer import checks, folder
 from ddt.tokenizer.config import Count, DDTConfig, Fraction, Positive
 from ddt.tokenizer.encoder import EncoderBlock
 from ddt.tokenizer.flow import squared_error_per_image
@@ -137,6 +137,20 @@ class Renderer(SavedModel[RendererConfig]):
             image_BLD, token_BTD = block(image_BLD, token_BTD)
         patches_BLP = self.project(self.norm(image_BLD)).float()
         return unpatchify(patches_BLP, self.config.sizes.patch, self.config.tokenizer.channels)
+
+    @torch.no_grad()
+    def draw(self, tokenizer: DDTTokenizer, codes_BT: Tensor, num_tokens: int | None = None) -> Tensor:
+        """float32 images [B, 3, S, S] in [-1, 1] of checked codes, seeing the first `num_tokens` (None: all).
+
+        ValueError if it is not this tokenizer's, or for a number out of range.
+        """
+        self.check_fits(tokenizer)
+        total = tokenizer.config.num_tokens
+        count = total if num_tokens is None else num_tokens
+        checks.check_count("num_tokens", count, 0, total)
+        vectors_BTd = tokenizer.quantizer.codebook_Kd[codes_BT.to(tokenizer.device)]
+        at_most_B = torch.full((len(codes_BT),), count, device=tokenizer.device)
+        return tokenizer.space.to_images(self(vectors_BTd, prefix_mask(at_most_B, total)))
 
     def facts(self) -> dict[str, object]:
         return {

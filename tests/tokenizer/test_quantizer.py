@@ -8,9 +8,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from safetensors.torch import load_file, save_file
 
-from ddt.tokenizer import quantizer as q
+from ddt.tokenizer import lookup
+from ddt.tokenizer.codebook_metrics import codebook_metrics, position_perplexity
+from ddt.tokenizer.kmeans import count, spherical_kmeans
+from ddt.tokenizer.lookup import unit
 from ddt.tokenizer.position_norm import PositionNorm
-from ddt.tokenizer.quantizer import Quantizer, unit
+from ddt.tokenizer.quantizer import Quantizer
 
 
 def make(codebook_size=16, code_dim=4, decay=0.9, dead=0.0, unquantized=0, **kwargs):
@@ -47,7 +50,7 @@ def test_lookup_is_the_largest_cosine_in_any_chunking(monkeypatch):
     whole = quantizer.lookup(z)
     cosine = torch.nn.functional.cosine_similarity(z[:, :, None], quantizer.codebook_Kd, dim=-1)
     assert torch.equal(whole, cosine.argmax(-1))
-    monkeypatch.setattr(q, "LOOKUP_ELEMENTS", 16 * 5)
+    monkeypatch.setattr(lookup, "LOOKUP_ELEMENTS", 16 * 5)
     assert torch.equal(quantizer.lookup(z), whole)
 
 
@@ -181,7 +184,7 @@ def crowd(num_steps, **kwargs):
 
 @pytest.mark.parametrize("chunk", [1 << 24, 24])
 def test_codes_keep_their_distance_and_a_dense_spot_gets_one(monkeypatch, chunk):
-    monkeypatch.setattr(q, "LOOKUP_ELEMENTS", chunk)
+    monkeypatch.setattr(lookup, "LOOKUP_ELEMENTS", chunk)
     many, spot = crowd(60)
     assert len(many.eval().lookup(spot[None]).unique()) > 3  # what averages alone do
     few, _ = crowd(60, code_distance=0.4)
@@ -216,11 +219,11 @@ def test_kmeans_finds_separate_clusters_without_replacement():
     torch.manual_seed(0)
     centres = torch.eye(8)
     z = unit(centres.repeat(20, 1) + 0.05 * torch.randn(160, 8))
-    codes, hits, sums = q.spherical_kmeans(z, 8, seed=0)
+    codes, hits, sums = spherical_kmeans(z, 8, seed=0)
     assert len(codes.unique(dim=0)) == 8
     assert hits.sum() == 160
     torch.testing.assert_close(sums.sum(0), z.sum(0), atol=1e-4, rtol=0)
-    torch.testing.assert_close(q.spherical_kmeans(z, 160, seed=0)[0].sort(0)[0], z.sort(0)[0])
+    torch.testing.assert_close(spherical_kmeans(z, 160, seed=0)[0].sort(0)[0], z.sort(0)[0])
 
 
 def test_kmeans_refuses_a_batch_smaller_than_the_codebook():
@@ -234,7 +237,7 @@ def test_kmeans_waits_for_as_many_micro_batches_as_it_needs():
     quantizer, z = make(codebook_size=40), vectors()
     first, second, third = (quantizer(part, step=0) for part in z.split((3, 4, 1)))
     assert first.codes_BT is None and second.codes_BT is not None and third.codes_BT is not None
-    expected, _, _ = q.spherical_kmeans(unit(z[:7]).flatten(0, 1), 40, seed=0)
+    expected, _, _ = spherical_kmeans(unit(z[:7]).flatten(0, 1), 40, seed=0)
     torch.testing.assert_close(quantizer.codebook_Kd, expected)
     quantizer.finish_step(step=0)
     assert quantizer.hits_K.sum() == pytest.approx(0.9 * 42 + 0.1 * 30)
@@ -279,12 +282,12 @@ def test_position_norm_centres_each_position_and_evaluates_with_its_averages():
 
 def test_metrics_closed_forms():
     codes = torch.tensor([[0, 1], [0, 2], [0, 3], [0, 1]])
-    metrics = q.codebook_metrics(codes, q.count(codes.flatten(), 8))
+    metrics = codebook_metrics(codes, count(codes.flatten(), 8))
     assert metrics["codes/usage"] == 0.5
     assert metrics["codes/largest_share"] == 0.5
     assert metrics["codes/min_position_perplexity"] == pytest.approx(1.0)
     expected = torch.tensor([1.0, 2**0.5 * 4**0.5])  # entropy of (1/2, 1/4, 1/4) is 1.5 bits
-    torch.testing.assert_close(q.position_perplexity(codes), expected)
+    torch.testing.assert_close(position_perplexity(codes), expected)
     each = torch.stack([metrics["position_perplexity/0001"], metrics["position_perplexity/0002"]])
     torch.testing.assert_close(each, expected)
 
