@@ -6,6 +6,7 @@ Nothing here keeps state, so a resumed run and a run on more workers see the sam
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -56,3 +57,22 @@ def shuffled(seed: int, stream: str, position: np.ndarray | int, size: int) -> n
         item = np.where(outside, (left << half_bits) | right, item)
         outside = item >= np.uint64(size)
     return item.astype(np.int64)
+
+
+def blended(weights: Sequence[float], position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """int64 (source, place) for each position of an endless stream that takes from several sources in turn.
+
+    `place` is how many positions before took the same source: each source's places are 0, 1, 2, ... without a
+    gap. Of any stretch each takes its weight's share, within a few. O(1) in memory: a source with a share s
+    of what those before it leave takes position n of that where floor((n + 1) * s) exceeds floor(n * s).
+    """
+    source = np.full(position.shape, -1, dtype=np.int64)
+    place = position.astype(np.int64)
+    for number, weight in enumerate(weights):
+        open_ = source < 0
+        share = weight / left if (left := sum(weights[number:])) else 0.0
+        before, after = (np.floor(share * (place + step)).astype(np.int64) for step in (0, 1))
+        taken = open_ & (after > before)
+        source[taken] = number
+        place = np.where(taken, before, np.where(open_, place - before, place))
+    return source, place

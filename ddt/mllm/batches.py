@@ -1,7 +1,9 @@
 """Global batches of packed training sequences, each a function of (seed, step) alone.
 
 Step s takes samples s*N .. (s+1)*N - 1; what a sample is, which caption it gets and whether that is dropped
-are drawn by its number. So one integer is the whole state, and any number of workers sees the same batches.
+follow from its number. So one integer is the whole state, and any number of workers sees the same batches.
+Sources and tasks take turns by their weights, and each goes through its own data again and again, every row
+once a pass, in an order of its own each time.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from ddt.config import Range
-from ddt.data.order import hashed, shuffled, uniform
+from ddt.data.order import blended, hashed, shuffled, uniform
 from ddt.data.text import TextSource
 from ddt.data.tokens import TokenDataset
 from ddt.mllm import sequences as S
@@ -134,19 +136,19 @@ class PretrainBatches(PackedBatches):
         self.pairs, self.texts, self.mix = pairs, texts, mix
 
     def draws(self, numbers: np.ndarray) -> list[Draw]:
-        rows = shuffled(self.seed, "pairs", numbers, len(self.pairs))
+        text_rate = 0.0 if self.texts is None else self.mix.text_rate
+        source, places = blended((text_rate, 1 - text_rate), numbers)
+        rows = shuffled(self.seed, "pairs", places, len(self.pairs))
+        if self.texts is not None:
+            rows = np.where(source == 0, shuffled(self.seed, "texts", places, len(self.texts)), rows)
         columns = caption_columns(self.seed, numbers, self.mix.long_caption_rate)
         dropped = uniform(self.seed, "drop", numbers) < self.mix.caption_drop_rate
-        texts = np.full(len(numbers), -1)
-        if self.texts is not None:
-            is_text = uniform(self.seed, "text", numbers) < self.mix.text_rate
-            texts = np.where(is_text, shuffled(self.seed, "texts", numbers, len(self.texts)), texts)
-        return list(zip(texts.tolist(), rows.tolist(), columns, dropped.tolist(), strict=True))
+        return list(zip((source == 0).tolist(), rows.tolist(), columns, dropped.tolist(), strict=True))
 
-    def example(self, text: int, row: int, column: str, dropped: bool) -> Example:  # type: ignore[override]
-        """Text number `text` or, where that is -1, the pair of a row."""
-        if text >= 0 and self.texts is not None:
-            return S.TEXT_ONLY, {"text": self.texts[text]}
+    def example(self, is_text: bool, row: int, column: str, dropped: bool) -> Example:  # type: ignore[override]
+        """A text or a pair, whichever of its kind the row is."""
+        if is_text and self.texts is not None:
+            return S.TEXT_ONLY, {"text": self.texts[row]}
         if self.builder.vocabulary.num_classes:
             return class_example(self.pairs, row, dropped)
         caption = "" if dropped else pair_caption(self.pairs, column, row)
@@ -154,7 +156,7 @@ class PretrainBatches(PackedBatches):
 
 
 class FinetuneBatches(PackedBatches):
-    """The tasks of instruction tuning, each with its own endless, reshuffled pass over its data."""
+    """The tasks of instruction tuning, each with its own endless, reshuffled passes over its data."""
 
     def __init__(
         self,
@@ -179,20 +181,17 @@ class FinetuneBatches(PackedBatches):
         self.pairs, self.instructions, self.chats = pairs, instructions, chats
         self.mix, self._rows = mix, by_kind
 
-    def tasks(self, numbers: np.ndarray) -> np.ndarray:
-        """The task of each sample number, an index into TASKS."""
-        weights = np.array([self.mix.weights.get(task, 0.0) for task in TASKS])
-        edges = np.cumsum(weights / weights.sum())
-        drawn = np.searchsorted(edges, uniform(self.seed, "task", numbers), side="right")
-        return np.minimum(drawn, np.flatnonzero(weights)[-1])  # rounding may leave the last edge below 1
+    def tasks(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The task of each sample number, an index into TASKS, and how many before it had the same."""
+        return blended([self.mix.weights.get(task, 0.0) for task in TASKS], numbers)
 
     def draws(self, numbers: np.ndarray) -> list[Draw]:
-        tasks = self.tasks(numbers)
+        tasks, places = self.tasks(numbers)
         rows = np.zeros(len(numbers), dtype=np.int64)
         for task, name in enumerate(TASKS):
             chosen = tasks == task
             if chosen.any():
-                rows[chosen] = self._rows_of(name, numbers[chosen])
+                rows[chosen] = self._rows_of(name, places[chosen])
         columns = caption_columns(self.seed, numbers, self.mix.long_caption_rate)
         dropped = uniform(self.seed, "drop", numbers) < self.mix.caption_drop_rate
         phrases = hashed(self.seed, "instruction", numbers)
@@ -212,14 +211,14 @@ class FinetuneBatches(PackedBatches):
         )
         return makers[task](row, column, dropped, phrase)
 
-    def _rows_of(self, task: str, numbers: np.ndarray) -> np.ndarray:
+    def _rows_of(self, task: str, places: np.ndarray) -> np.ndarray:
         kind = {"edit": "edit", "vqa": "qa"}.get(task)
         if task == "chat" and self.chats is not None:
-            return shuffled(self.seed, task, numbers, len(self.chats))
+            return shuffled(self.seed, task, places, len(self.chats))
         if kind is None:
-            return shuffled(self.seed, task, numbers, len(self.pairs))
+            return shuffled(self.seed, task, places, len(self.pairs))
         rows = self._rows[kind]
-        return rows[shuffled(self.seed, task, numbers, len(rows))]
+        return rows[shuffled(self.seed, task, places, len(rows))]
 
     def _text_to_image(self, row: int, column: str, dropped: bool, phrase: int) -> Example:
         caption = "" if dropped else pair_caption(self.pairs, column, row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ddt.data.order import shuffled, uniform
+from ddt.data.order import blended, shuffled, uniform
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10, 64, 1000])
@@ -45,3 +45,23 @@ def test_draws_are_uniform_and_streams_independent():
 def test_no_items_is_an_error():
     with pytest.raises(ValueError, match="can't order 0 items"):
         shuffled(0, "pairs", 0, 0)
+
+
+@pytest.mark.parametrize(
+    "weights", [(1.0,), (0.45, 0.05, 0.15, 0.35, 0.0), (0.0, 0.1, 0.9), (3.0, 1 / 3, 1e-3)]
+)
+def test_sources_take_turns_by_weight_and_count_their_own(weights):
+    source, place = blended(weights, np.arange(20_000))
+    for number, weight in enumerate(weights):
+        own = place[source == number]
+        assert own.tolist() == list(range(len(own)))  # in order and without a gap
+        wanted = np.arange(1, 20_001) * weight / sum(weights)
+        assert np.abs(np.cumsum(source == number) - wanted).max() <= len(weights)
+    far = np.array([19_999, 7, 12_345])
+    assert [part.tolist() for part in blended(weights, far)] == [source[far].tolist(), place[far].tolist()]
+
+
+def test_sources_have_no_gap_far_out():
+    source, place = blended((0.45, 0.05, 0.15, 0.35), np.arange(90_000_000_000, 90_000_010_000))
+    for number in range(4):
+        assert (np.diff(place[source == number]) == 1).all()

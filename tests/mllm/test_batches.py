@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,7 @@ from ddt.mllm.batches import (
     PretrainMix,
     caption_columns,
 )
+from ddt.mllm.instructions import LONG_CAPTION, SHORT_CAPTION
 from tests.mllm.mllm_tiny import META, NUM_TOKENS, rows_of
 
 TEXTS = DrawnText(lambda rng: f"only text {rng.integers(100)}", size=20, seed=0)
@@ -42,23 +45,69 @@ def test_every_pair_is_seen_once_an_epoch(pairs, builder):
     assert captions[:50] != captions[50:]
 
 
+def edits_of(batch, vocabulary):
+    """The first code of the source of each edit in a batch: documents of two pictures."""
+    found = []
+    for ids, documents in zip(batch.ids_RL.numpy(), batch.document_RL.numpy(), strict=True):
+        for number in range(1, documents.max() + 1):
+            own = ids[documents == number]
+            pictures = np.flatnonzero(own == vocabulary.bov)
+            if len(pictures) == 2:
+                found.append(int(own[pictures[0] + 1]) - vocabulary.text_size)
+    return found
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_a_rare_task_sees_each_of_its_rows_once_a_pass(pairs, builder, tmp_path, world):
+    columns = {
+        "sample_id": [str(n) for n in range(16)],
+        "kind": ["edit"] * 16,
+        "instruction": [f"edit {n}" for n in range(16)],
+        "answer": [None] * 16,
+        "codes": np.arange(16)[:, None].repeat(NUM_TOKENS, axis=1),
+        "target_codes": np.zeros((16, NUM_TOKENS), int),
+    }
+    write_shard(tmp_path / "edits", columns, META, "instruct")
+    mix = FinetuneMix({"text_to_image": 0.6, "edit": 0.1, "caption": 0.3})
+
+    def seen(steps):
+        edits = TokenDataset([tmp_path / "edits"])
+        batches = FinetuneBatches(pairs, edits, builder, mix, 20, 96, seed=1)
+        every = [batches.batch(step, rank, world) for step in steps for rank in range(world)]
+        return sorted(edit for batch in every for edit in edits_of(batch, builder.vocabulary))
+
+    each = list(range(16))
+    assert seen(range(8)) == seen(range(8, 16)) == each  # eight steps of 20, a tenth of them edits
+    assert seen(range(3)) != seen(range(8, 11))  # another order in the second pass
+    assert sorted(seen(range(3)) + seen(range(3, 8))) == each  # resumed in the middle
+
+
+def test_text_leaves_no_gap_in_the_pairs(pairs, builder):
+    mix = PretrainMix(long_caption_rate=0.0, caption_drop_rate=0.0, text_rate=0.3)
+    batches = pretrain(pairs, builder, mix)
+    examples = batches.examples(np.arange(200))
+    captions = [values["caption"] for template, values in examples if template == S.PRETRAIN]
+    texts = [values["text"] for template, values in examples if template == S.TEXT_ONLY]
+    every = sorted(f"short {n}" for n in range(50))
+    assert sorted(captions[:50]) == sorted(captions[50:100]) == every and captions[:50] != captions[50:100]
+    assert sorted(texts[:20]) == sorted(texts[20:40]) == sorted(TEXTS[n] for n in range(20))
+
+
 def test_tasks_come_in_their_weights(pairs, instructions, builder):
     weights = {"text_to_image": 5.0, "edit": 2.0, "caption": 1.0, "vqa": 2.0}
     batches = FinetuneBatches(pairs, instructions, builder, FinetuneMix(weights), 8, 96, seed=1)
-    counts = np.bincount(batches.tasks(np.arange(100_000)), minlength=4) / 100_000
-    assert np.abs(counts - [0.5, 0.2, 0.1, 0.2]).max() < 0.006
-    by_task = {
-        TASKS[t]: e
-        for t, e in zip(batches.tasks(np.arange(200)), batches.examples(np.arange(200)), strict=True)
-    }
+    for first in (0, 32, 3200):  # of every batch, not only in the long run
+        counts = np.bincount(batches.tasks(np.arange(first, first + 32))[0], minlength=4)
+        assert np.abs(counts - np.array([16, 6.4, 3.2, 6.4])).max() < 2
+    numbers = np.arange(200)
+    tasks = batches.tasks(numbers)[0]
+    by_task = {TASKS[t]: e for t, e in zip(tasks, batches.examples(numbers), strict=True)}
     assert by_task["text_to_image"][0] == S.TEXT_TO_IMAGE
     assert by_task["edit"][0] == S.EDIT and by_task["edit"][1]["image"].tolist() == [1] * NUM_TOKENS
     assert by_task["vqa"][1]["answer"] == "blue" and "What colour?" in by_task["vqa"][1]["instruction"]
-    assert (
-        by_task["caption"][0] == S.ANSWER
-        and "caption" in by_task["caption"][1]["answer"]
-        or "short" in by_task["caption"][1]["answer"]
-    )
+    template, values = by_task["caption"]
+    assert template == S.ANSWER and values["instruction"] in SHORT_CAPTION + LONG_CAPTION
+    assert re.fullmatch(r"short \d+|a much longer caption \d+", values["answer"])
 
 
 @pytest.mark.parametrize("world", [2, 4])
