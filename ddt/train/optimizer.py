@@ -45,7 +45,10 @@ class Combined:
             optimizer.step()
 
 
-def build_optimizer(model: nn.Module, config: FitConfig) -> torch.optim.AdamW | Combined:
+Optimizer = torch.optim.Optimizer | Combined
+
+
+def build_optimizer(model: nn.Module, config: FitConfig) -> Optimizer:
     """What `config.optimizer` names. Matrices decay; biases, norms and other vectors do not."""
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     if config.optimizer == "muon" and is_sharded(parameters.values()):

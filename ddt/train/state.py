@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from ddt.train.optimizer import Combined
+from ddt.train.optimizer import Optimizer
 
 
 def model_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -40,7 +40,7 @@ def check_same(stored: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
             raise ValueError(f"checkpoint holds {name!r} of shape {saved}, the model {tuple(tensor.shape)}")
 
 
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer | Combined) -> dict[str, Tensor]:
+def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimizer's state as `<parameter>:<entry>`, for example `head.weight:exp_avg`."""
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     return {
@@ -50,9 +50,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer | Combi
     }
 
 
-def load_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer | Combined, tensors: Mapping[str, Tensor]
-) -> None:
+def load_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Puts back what `optimizer_tensors` gave; ValueError for a parameter the model does not have."""
     parameters = dict(model.named_parameters())
     optimizer.state.clear()
@@ -65,9 +63,7 @@ def load_optimizer(
         optimizer.state[parameter][entry] = tensor.to(parameter.device, dtype, copy=True)
 
 
-def blank_optimizer(
-    model: nn.Module, optimizer: torch.optim.Optimizer | Combined, stored: Mapping[str, Tensor]
-) -> None:
+def blank_optimizer(model: nn.Module, optimizer: Optimizer, stored: Mapping[str, Tensor]) -> None:
     """Gives the optimizer state of the names in `stored`, all zero, spread as the parameters are."""
     parameters = dict(model.named_parameters())
     optimizer.state.clear()

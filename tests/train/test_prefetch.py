@@ -10,7 +10,8 @@ import pytest
 
 from ddt.train.batching import pinned
 from ddt.train.checkpoint import Checkpoints
-from ddt.train.fit import NonFiniteLoss, _Run, fit
+from ddt.train.feed import Feed
+from ddt.train.fit import NonFiniteLoss, fit
 from ddt.train.prefetch import Prefetch
 from tests.train.test_fit import CONFIG, RESUMED, SPIKES, Data, Net, assert_same, plain_loss, run
 
@@ -74,7 +75,7 @@ def test_an_error_comes_when_its_batch_is_asked_for(prefetch):
 @pytest.fixture
 def ahead(monkeypatch):
     """`fit` as on an accelerator; no thread may be left of it."""
-    monkeypatch.setattr("ddt.train.fit.prefetches", lambda device: True)
+    monkeypatch.setattr("ddt.train.feed.prefetches", lambda device: True)
     yield
     assert not threads()
 
@@ -139,16 +140,16 @@ def test_errors_end_fit_as_they_do_without(ahead):
 
 @pytest.mark.gpu
 def test_fit_on_cuda_takes_pinned_batches_and_learns_the_same(monkeypatch):
-    class Pinned(_Run):
-        def _make_batch(self, index):
-            batch = super()._make_batch(index)
+    class Pinned(Feed):
+        def _make(self, index):
+            batch = super()._make(index)
             assert batch["x"].is_pinned() and pinned({"x": batch["x"].cuda()})["x"].is_cuda
             return batch
 
-    monkeypatch.setattr("ddt.train.fit._Run", Pinned)
+    monkeypatch.setattr("ddt.train.fit.Feed", Pinned)
     models = []
     for is_ahead in (True, False):
-        monkeypatch.setattr("ddt.train.fit.prefetches", lambda device, is_ahead=is_ahead: is_ahead)
+        monkeypatch.setattr("ddt.train.feed.prefetches", lambda device, is_ahead=is_ahead: is_ahead)
         models.append(Net().cuda())
         models[-1].dropout.p = 0.0
         fit(models[-1], plain_loss, Data(), CONFIG, progress=False)
