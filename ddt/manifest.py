@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ddt.store import NotFound, Store, StoreError, sha256_file
+from ddt.store import MARKER, NotFound, Store, StoreError, folder_digest, sha256_file
 
 FORMAT = 1
 
@@ -269,12 +269,20 @@ class Manifest:
 
 
 def verify(store: Store, manifest: Manifest) -> list[str]:
-    """Reads every shard again and returns one line for each that is missing or has changed."""
+    """Reads every shard and model again; a line for each that is missing, incomplete or has changed."""
     problems = []
     for done in manifest.commits:
         try:
-            if sha256_file(store.fetch(done.key)) != done.sha256:
+            if _digest_of(store, done.key) != done.sha256:
                 problems.append(f"{store.uri(done.key)}: its content has changed")
         except NotFound:
             problems.append(f"{store.uri(done.key)}: missing")
+        except StoreError as error:  # a model's folder that lacks a file
+            problems.append(str(error))
     return problems
+
+
+def _digest_of(store: Store, key: str) -> str:
+    """Of a shard's bytes; of a model, which its marker stands for, over the whole folder."""
+    folder, _, name = key.rpartition("/")
+    return folder_digest(store.fetch_tree(folder)) if name == MARKER else sha256_file(store.fetch(key))

@@ -26,7 +26,7 @@ from ddt.manifest import (
     verify,
     write_unit,
 )
-from ddt.store import StoreError, open_store
+from ddt.store import MARKER, StoreError, folder_digest, mark_complete, open_store
 
 STAGE, PRINT = "score", "f" * 64
 
@@ -113,6 +113,24 @@ def test_changed_shard_is_found(tmp_path):
     assert verify(store, Manifest(STAGE, PRINT, {}, (done,))) == [
         f"{store.uri(done.key)}: its content has changed"
     ]
+
+
+def test_a_changed_model_is_found(tmp_path):
+    """A model's commit stands for its folder: every file counts, not the marker alone."""
+    store, folder = open_store(tmp_path / "store"), tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "weights").write_bytes(b"12")
+    mark_complete(folder)
+    store.put_tree("shards/x/model", folder)
+    done = Commit(unit(1), f"shards/x/model/{MARKER}", 1, 2, folder_digest(folder))
+    manifest = Manifest("x", PRINT, {}, (done,))
+    assert verify(store, manifest) == []
+    stored = store.fetch_tree("shards/x/model")
+    (stored / "weights").write_bytes(b"13")
+    assert verify(store, manifest) == [f"{store.uri(done.key)}: its content has changed"]
+    (stored / "weights").unlink()
+    assert verify(store, manifest) == [f"{stored}/weights: missing, expected 2 bytes; the folder is damaged"]
 
 
 def test_rejects_have_their_own_shard(tmp_path):

@@ -76,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     ui.add_argument("--port", type=int, default=5000)
     trace = _command(commands, "trace", "what a model was made from, back to the source shards", _trace)
     trace.add_argument("model", nargs="?", default=DEFAULT_MODEL, help=f"folder or {DEFAULT_MODEL}")
+    _command(commands, "verify", "read again all that the stages made; names what has changed", _verify)
     return parser
 
 
@@ -253,3 +254,9 @@ def _trace(arguments: argparse.Namespace) -> None:
     from pipelines.commands.plan import print_trace
 
     print_trace(_params(arguments), arguments.model)
+
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from pipelines.commands import verify
+
+    verify.run(_params(arguments))

@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddt.manifest import Manifest, write_unit
 from ddt.params import load_params
+from ddt.store import open_store
 from pipelines.commands.cli import main
 from pipelines.commands.use import parse_prefixes, write
-from pipelines.engine.runner import is_finished, stage_context
+from pipelines.engine.runner import is_finished, manifest_path, stage_context
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -75,6 +77,7 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
             "--scale 0: expected 1 to 64",
         ),
         (["chat", "hello", "--scale", "0"], "--scale 0: expected 1 to 64"),
+        (["verify"], "workspace: no manifests in it; has the pipeline been run?"),
         (["plan", "--tflops", "0"], "--tflops 0: expected a number > 0"),
         (
             ["ingest", "--set", "tracking.uri=http://127.0.0.1:9"],
@@ -86,6 +89,21 @@ def test_one_line(
     arguments: list[str], message: str, places: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert message in mistake(capsys, arguments[0], *places, *arguments[1:])
+
+
+def test_verify_reads_all_that_was_made_again(
+    tmp_path: Path, places: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, path = open_store(tmp_path / "store"), tmp_path / "rows.arrow"
+    path.write_bytes(b"rows")
+    made = write_unit(store, "ingest", "f" * 64, "a" * 32, path, 1)
+    Manifest("ingest", "f" * 64, {}, (made,)).save(manifest_path(tmp_path / "workspace", "ingest"))
+    main(["verify", *places])
+    assert capsys.readouterr().out.split()[-4:] == ["1", "units,", "0", "faults"]
+    store.put_bytes(made.key, b"other")
+    assert mistake(capsys, "verify", *places) == (
+        "ddt: 1 shards or models are missing or have changed; delete these, run again"
+    )
 
 
 def test_an_empty_source_is_named(
