@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 import torch
@@ -105,9 +103,17 @@ def test_tasks_come_in_their_weights(pairs, instructions, builder):
     assert by_task["text_to_image"][0] == S.TEXT_TO_IMAGE
     assert by_task["edit"][0] == S.EDIT and by_task["edit"][1]["image"].tolist() == [1] * NUM_TOKENS
     assert by_task["vqa"][1]["answer"] == "blue" and "What colour?" in by_task["vqa"][1]["instruction"]
-    template, values = by_task["caption"]
-    assert template == S.ANSWER and values["instruction"] in SHORT_CAPTION + LONG_CAPTION
-    assert re.fullmatch(r"short \d+|a much longer caption \d+", values["answer"])
+    assert by_task["caption"][0] == S.ANSWER
+
+
+def test_an_instruction_asks_for_the_caption_that_the_picture_has(pairs, builder):
+    batches = FinetuneBatches(pairs, None, builder, FinetuneMix({"caption": 1.0}), 8, 96, seed=1)
+    asked = [values for _, values in batches.examples(np.arange(100))]
+    for values in asked:
+        kind = "a much longer caption" if values["instruction"] in LONG_CAPTION else "short"
+        number = int(values["answer"].removeprefix(f"{kind} "))
+        assert values["image"].tolist() == pairs.codes(number).tolist()
+    assert {values["instruction"] for values in asked} == {*LONG_CAPTION, *SHORT_CAPTION}
 
 
 @pytest.mark.parametrize("world", [2, 4])
