@@ -38,7 +38,7 @@ from ddt.mllm.packing import PackedBatch, pack
 from ddt.mllm.sequences import Document
 from ddt.mllm.vocabulary import Vocabulary
 from ddt.params import TrainTokenizerParams, load_params
-from ddt.scenes.render import render_batch
+from ddt.scenes.render import render
 from ddt.scenes.sample import sample_scene
 from ddt.tokenizer import DDTTokenizer, TokenizerLoss, psnr_db
 from ddt.train.batching import to_device
@@ -222,7 +222,7 @@ def device_name(device: str) -> str:
 def scenes(count: int, seed: int, side_px: int) -> Tensor:
     """float32 [count, 3, S, S] in [-1, 1]."""
     rng = np.random.default_rng(seed)
-    return to_float(render_batch([sample_scene(rng) for _ in range(count)], side_px))
+    return to_float(np.stack([render(sample_scene(rng), side_px) for _ in range(count)]))
 
 
 def measure(tokenizer: DDTTokenizer, images_BCHW: Tensor) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def run(ctx: StageContext) -> StageResult:
     made = run_units(ctx, SelectWorker, [_unit(shard, ctx.fingerprint) for shard in shards])
     with overhead("great_expectations"):
         gate = check_pairs(ctx.store, made, params, ctx.folder)
-    report = _report(ctx, shards, kept_instead, made, gate)
+    report = _report(ctx, shards, kept_instead, gate)
     report.metrics |= {"select/threshold": threshold, "select/ties_at_threshold": ties}
     gate.require("select")
     return StageResult(made, report)
@@ -220,9 +220,7 @@ def _unit(shard: Shard, fingerprint: str) -> dict[str, Any]:
     }
 
 
-def _report(
-    ctx: StageContext, shards: list[Shard], kept_instead: np.ndarray, made: list[Commit], gate: GateResult
-) -> Report:
+def _report(ctx: StageContext, shards: list[Shard], kept_instead: np.ndarray, gate: GateResult) -> Report:
     report = Report("select")
     verdicts = [str(v) for shard in shards for v in shard.verdicts]
     report.metrics = {f"select/{name}": count for name, count in sorted(Counter(verdicts).items())}

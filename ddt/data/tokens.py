@@ -9,7 +9,7 @@ T image tokens, K codebook size, n rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -275,8 +275,3 @@ def _check(
     highest = shard.highest_code()
     if highest >= size:
         raise ValueError(f"{shard.path}: holds code {highest}, expected codes from 0 to {size - 1}")
-
-
-def all_codes(paths: Iterable[Path | str]) -> np.ndarray:
-    """uint16 [n, T] codes of the first images of all rows: for usage statistics."""
-    return np.concatenate([TokenShard(path).codes() for path in paths])

@@ -17,8 +17,9 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ddt.mllm.config import LanguageModelConfig, check_init
-from ddt.mllm.vocabulary import Vocabulary, extend_embeddings, extend_tokenizer
+from ddt.mllm.config import LanguageModelConfig
+from ddt.mllm.new_rows import NewRows
+from ddt.mllm.vocabulary import Vocabulary, embedding_rows, extend_embeddings
 
 MODEL_TYPES = ("llama", "gemma2")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
@@ -150,26 +151,18 @@ def load_config(path: str | Path) -> PreTrainedConfig:
     return config
 
 
-def build(
-    init: str | None,
-    text_tokenizer: str | Path,
-    config: LanguageModelConfig | None,
-    codebook_size: int,
-    seed: int,
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Vocabulary]:
-    """The model to pre-train: `init` extended by the visual rows, or `config` from scratch where it is None.
-
-    Raises ValueError where neither or both are given.
-    """
-    check_init(init, config)
-    tokenizer = load_tokenizer(text_tokenizer)
-    vocabulary = extend_tokenizer(tokenizer, codebook_size)
-    if config is not None:
-        return new_model(config, vocabulary, seed), tokenizer, vocabulary
-    assert init is not None
-    model = load_model(init)
-    extend_embeddings(model, vocabulary)
-    return model, tokenizer, vocabulary
+def load_extended(
+    path: str | Path,
+    vocabulary: Vocabulary,
+    new_rows: NewRows | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> PreTrainedModel:
+    """A checkpoint's model with rows for all ids of `vocabulary`; those it lacks begin as `new_rows` says."""
+    model = load_model(path, device, dtype)
+    if embedding_rows(model) != vocabulary.size:
+        extend_embeddings(model, vocabulary, new_rows)
+    return model
 
 
 def check_row_length(config: PreTrainedConfig, row_length: int) -> None:

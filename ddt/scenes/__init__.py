@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ddt.scenes.render import render, render_batch
+from ddt.scenes.render import render
 from ddt.scenes.sample import sample_scene, scene_from_spec
 from ddt.scenes.world import Object, Scene, scene_from_dict
 
@@ -22,6 +22,6 @@ def weights_dir(name: str) -> Path:
 
 
 __all__ = [
-    "Object", "Scene", "render", "render_batch", "sample_scene", "scene_from_dict", "scene_from_spec",
+    "Object", "Scene", "render", "sample_scene", "scene_from_dict", "scene_from_spec",
     "weights_dir",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ tens of small numpy calls; the gradient backgrounds are cached per (name, side).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
@@ -119,8 +119,3 @@ def render(scene: Scene, side_px: int) -> np.ndarray:
         _paint(canvas, item, side_px)
     canvas += 0.5
     return canvas.astype(np.uint8)
-
-
-def render_batch(scenes: Iterable[Scene], side_px: int) -> np.ndarray:
-    """uint8 [B, side_px, side_px, 3] of all scenes."""
-    return np.stack([render(scene, side_px) for scene in scenes])

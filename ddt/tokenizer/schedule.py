@@ -55,13 +55,6 @@ class TokenSchedule:
             k_B = torch.minimum(k_B, at_most_B)
         return prefix_mask(k_B, self.num_tokens)
 
-    def visible_share(self) -> Tensor:
-        """For each token, the share of uniformly drawn t at which it is visible; float64 [T]."""
-        t_N = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
-        k_N = self.num_visible(t_N)
-        first_seen_T = torch.searchsorted(k_N, torch.arange(1, self.num_tokens + 1))
-        return 1 - first_seen_T.double() / t_N.numel()
-
 
 def prefix_mask(k_B: Tensor, num_tokens: int) -> Tensor:
     """Boolean [B, T] with the first k of each row True."""

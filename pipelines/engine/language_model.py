@@ -72,12 +72,11 @@ class LanguageModelJob(Job):
         """
         import torch
 
-        from ddt.mllm.build import load_model
+        from ddt.mllm.build import load_extended
         from ddt.mllm.lora import add_lora
         from ddt.mllm.loss import LanguageModelLoss
         from ddt.mllm.new_rows import NewRows
         from ddt.mllm.sharding import load_sharded
-        from ddt.mllm.vocabulary import embedding_rows, extend_embeddings
         from ddt.train.parallel import make_mesh
         from ddt.train.precision import has_bf16
 
@@ -89,9 +88,8 @@ class LanguageModelJob(Job):
             model, loss = load_sharded(path, vocabulary, loss, mesh, bf16, rows)
         else:
             half = lora is not None and self.device.type == "cuda" and fit.bf16
-            model = load_model(path, self.device, torch.bfloat16 if half else torch.float32)
-            if embedding_rows(model) != vocabulary.size:
-                extend_embeddings(model, vocabulary, rows)
+            dtype = torch.bfloat16 if half else torch.float32
+            model = load_extended(path, vocabulary, rows, self.device, dtype)
             if lora is not None:
                 add_lora(model, lora, vocabulary, fit.seed)
         return self._recomputing(model), loss

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ddt.data.tokens import TokenMeta
+from ddt.mllm.build import load_extended, load_tokenizer
 from ddt.mllm.config import LanguageModelConfig
 from ddt.mllm.packing import PackedBatch
 from ddt.mllm.sequences import Document
+from ddt.mllm.vocabulary import Vocabulary, extend_tokenizer
 
 NUM_TOKENS = 4
 CODEBOOK_SIZE = 32
@@ -44,6 +48,13 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
     bpe.train_from_iterator(TEXTS * 4, trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>", pad_token="<pad>")
+
+
+def extended(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Vocabulary]:
+    """A checkpoint's model and tokenizer with the visual ids, as pre-training starts from it."""
+    tokenizer = load_tokenizer(folder)
+    vocabulary = extend_tokenizer(tokenizer, CODEBOOK_SIZE)
+    return load_extended(folder, vocabulary), tokenizer, vocabulary
 
 
 def rows_of(batch: PackedBatch) -> list[bytes]:

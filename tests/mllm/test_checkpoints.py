@@ -22,9 +22,9 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from ddt.mllm.build import attention_kind, build
+from ddt.mllm.build import attention_kind
 from ddt.mllm.vocabulary import Vocabulary, extend_tokenizer, text_ids, visual_token
-from tests.mllm.mllm_tiny import CODEBOOK_SIZE
+from tests.mllm.mllm_tiny import CODEBOOK_SIZE, extended
 
 LLAMA3_SPECIAL = [
     "<|begin_of_text|>",
@@ -93,7 +93,7 @@ def test_the_folders_are_as_published(checkpoint):
 
 def test_extended_checkpoints_are_ordinary_ones(checkpoint, tmp_path):
     original = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
-    model, tokenizer, vocabulary = build(str(checkpoint), checkpoint, None, CODEBOOK_SIZE, seed=0)
+    model, tokenizer, vocabulary = extended(checkpoint)
     out = tmp_path / "out"
     model.save_pretrained(out, max_shard_size="20KB")
     tokenizer.save_pretrained(out)

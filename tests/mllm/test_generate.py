@@ -11,12 +11,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ddt.mllm import sequences as S
-from ddt.mllm.build import build
 from ddt.mllm.config import SamplingConfig
 from ddt.mllm.decoder import has_fixed_steps
 from ddt.mllm.generate import generate_codes, generate_text
 from ddt.mllm.sampling import draw, guided, uniforms
-from tests.mllm.mllm_tiny import CODEBOOK_SIZE, NUM_TOKENS
+from tests.mllm.mllm_tiny import NUM_TOKENS, extended
 
 CAPTIONS = ["a red circle", "two blue squares left of a green ring", "a", "How many circles are there in it"]
 
@@ -28,7 +27,7 @@ def model(request):
         llama.set_attn_implementation("sdpa" if request.param == "llama-fused" else "eager")
         return llama
     folder = request.getfixturevalue("gemma_folder")
-    return build(str(folder), folder, None, CODEBOOK_SIZE, seed=0)[0].eval()
+    return extended(folder)[0].eval()
 
 
 def draw_codes(model, builder, captions, seeds, sampling, num_tokens=NUM_TOKENS, **kwargs):
@@ -125,7 +124,7 @@ def test_where_steps_can_not_be_fixed(llama, request, builder):
     llama.config.rope_parameters["rope_type"] = "dynamic"
     assert not has_fixed_steps(llama, prompts, 1)
     folder = request.getfixturevalue("gemma_folder")
-    gemma = build(str(folder), folder, None, CODEBOOK_SIZE, seed=0)[0]
+    gemma = extended(folder)[0]
     assert has_fixed_steps(gemma, prompts, 64 - longest)
     assert not has_fixed_steps(gemma, prompts, 65 - longest)
 

@@ -7,13 +7,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ddt.mllm.build import build
 from ddt.mllm.cross_entropy import chunked_cross_entropy
 from ddt.mllm.fused_cross_entropy import fused_kernel
 from ddt.mllm.loss import LanguageModelLoss
 from ddt.mllm.packing import PackedBatch, allowed_attention, assign_rows, pack, slice_rows
 from ddt.mllm.sequences import Document
-from tests.mllm.mllm_tiny import CODEBOOK_SIZE, random_documents
+from tests.mllm.mllm_tiny import extended, random_documents
 
 
 def unpacked_loss(model, documents):
@@ -32,7 +31,7 @@ def model(request):
     if request.param == "llama":
         return request.getfixturevalue("llama")
     folder = request.getfixturevalue("gemma_folder")
-    return build(str(folder), folder, None, CODEBOOK_SIZE, seed=0)[0]
+    return extended(folder)[0]
 
 
 def test_packed_loss_and_gradient_equal_unpacked(model, vocabulary):

@@ -24,7 +24,6 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from ddt.mllm.build import build
 from ddt.mllm.export import save_model
 from ddt.mllm.footprint import parameter_counts
 from ddt.mllm.loss import LanguageModelLoss
@@ -37,7 +36,7 @@ from ddt.train.checkpoint import Checkpoints
 from ddt.train.distributed import mean_over_ranks, rank_and_world
 from ddt.train.fit import fit
 from ddt.train.parallel import clip_gradients, local, make_mesh
-from tests.mllm.mllm_tiny import CODEBOOK_SIZE, random_documents
+from tests.mllm.mllm_tiny import extended, random_documents
 from tests.mllm.test_checkpoints import SHAPE, gemma2_tokenizer, llama3_tokenizer
 from tests.mllm.test_training import FIT
 from tests.processes import run_processes
@@ -88,7 +87,7 @@ def train(model, loss, vocabulary: Vocabulary, steps: int, folder: Path) -> list
 
 
 def alone(base: Path, folder: Path, steps: int, z_loss: float = 0.0):
-    model, _, vocabulary = build(str(base), base, None, CODEBOOK_SIZE, seed=0)
+    model, _, vocabulary = extended(base)
     return model, train(model, LanguageModelLoss(vocabulary, z_loss), vocabulary, steps, folder)
 
 
@@ -104,7 +103,7 @@ def together(base: str, folder: str, steps: int, tensor: int, vocabulary: Vocabu
 
 
 def vocabulary_of(base: Path) -> Vocabulary:
-    return build(str(base), base, None, CODEBOOK_SIZE, seed=0)[2]
+    return extended(base)[2]
 
 
 def assert_same_weights(folder: Path, model) -> None:
@@ -134,7 +133,7 @@ def gradients(base: str, vocabulary: Vocabulary, tensor: int, micro_batch: int):
 
 @pytest.mark.parametrize(("world", "tensor"), [(2, 2), pytest.param(4, 2, marks=pytest.mark.slow)])
 def test_gradients_equal_those_of_one_process(checkpoint, world, tensor):
-    model, _, vocabulary = build(str(checkpoint), checkpoint, None, CODEBOOK_SIZE, seed=0)
+    model, _, vocabulary = extended(checkpoint)
     loss = LanguageModelLoss(vocabulary, 1e-3)(model, Batches(vocabulary).batch(1), 0, None)[0]
     loss.backward()
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1e9)
@@ -159,7 +158,7 @@ def half(base: str, vocabulary: Vocabulary, tensor: int):
 
 @pytest.mark.parametrize("tensor", [1, 2])
 def test_in_bfloat16_shards_and_their_gradients_stay_in_float32(checkpoint, tensor):
-    model, _, vocabulary = build(str(checkpoint), checkpoint, None, CODEBOOK_SIZE, seed=0)
+    model, _, vocabulary = extended(checkpoint)
     loss = LanguageModelLoss(vocabulary)(model, Batches(vocabulary).batch(1), 0, None)[0]
     loss.backward()
     found, grads = run_processes(half, 2, str(checkpoint), vocabulary, tensor)[0]
@@ -179,14 +178,14 @@ def exported(base: str, folder: str, vocabulary: Vocabulary, tensor: int) -> Non
 @pytest.mark.parametrize("tensor", [1, 2])
 def test_a_model_is_exported_from_either_kind_of_layout(checkpoint, tmp_path, tensor):
     """Weights sharded only, layers split only; both at once is tested below."""
-    model, _, vocabulary = build(str(checkpoint), checkpoint, None, CODEBOOK_SIZE, seed=0)
+    model, _, vocabulary = extended(checkpoint)
     run_processes(exported, 2, str(checkpoint), str(tmp_path / "out"), vocabulary, tensor)
     assert_same_weights(tmp_path / "out", model)
 
 
 def three(base: str, folder: str, spread: bool):
     """The loss of each step by any number of workers, each with a whole model or a shard of it."""
-    model, _, vocabulary = build(base, Path(base), None, CODEBOOK_SIZE, seed=0)
+    model, _, vocabulary = extended(base)
     loss: Any = LanguageModelLoss(vocabulary)
     if spread:
         model, loss = load_sharded(base, vocabulary, loss, make_mesh(torch.device("cpu"), 1))
@@ -244,7 +243,7 @@ def spiked(base: str, folder: str, vocabulary: Vocabulary):
     if rank_and_world()[1] > 1:
         model, loss = load_sharded(base, vocabulary, loss, make_mesh(torch.device("cpu"), 1))
     else:
-        model = build(base, base, None, CODEBOOK_SIZE, seed=0)[0]
+        model = extended(base)[0]
     losses: list[float] = []
     hooks = [lambda step, metrics: losses.append(metrics["train/loss"])]
     config = dataclasses.replace(
@@ -287,7 +286,7 @@ def go_on(base: str, folder: str, vocabulary: Vocabulary, tensor: int, kill_at: 
     if rank_and_world()[1] > 1:
         model, loss = load_sharded(base, vocabulary, loss, make_mesh(torch.device("cpu"), tensor))
     else:
-        model = build(base, base, None, CODEBOOK_SIZE, seed=0)[0]
+        model = extended(base)[0]
     batches, losses = Recorded(vocabulary, kill_at), {}
 
     def watch(step: int, metrics: dict[str, float]) -> None:
@@ -366,7 +365,7 @@ def test_no_process_ever_holds_the_whole_model(tmp_path):
 
 
 def test_weights_that_do_not_fit_are_named_before_any_is_read(checkpoint):
-    model = build(str(checkpoint), checkpoint, None, CODEBOOK_SIZE, seed=0)[0]
+    model = extended(checkpoint)[0]
     files, name = weight_files(checkpoint), "model.layers.1.mlp.up_proj.weight"
     check_weights(model, files)
     with pytest.raises(ValueError, match=f"the checkpoint lacks '{name}'"):

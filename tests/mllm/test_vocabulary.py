@@ -9,11 +9,11 @@ import torch
 from torch.nn.functional import normalize
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from ddt.mllm.build import build, check_row_length, load_model, new_model
+from ddt.mllm.build import check_row_length, load_model, new_model
 from ddt.mllm.new_rows import NewRows
 from ddt.mllm.sharding import read_weights, weight_files
 from ddt.mllm.vocabulary import Vocabulary, extend_embeddings, extend_tokenizer, text_ids, visual_token
-from tests.mllm.mllm_tiny import CODEBOOK_SIZE, TINY, make_tokenizer
+from tests.mllm.mllm_tiny import CODEBOOK_SIZE, TINY, extended, make_tokenizer
 
 
 def test_llama3_8b_gives_193794_ids():
@@ -120,7 +120,7 @@ def test_a_smaller_model_is_refused(llama, vocabulary):
 
 
 def test_extended_gemma_loads_through_auto_classes(gemma_folder, tmp_path):
-    model, tokenizer, vocabulary = build(str(gemma_folder), gemma_folder, None, CODEBOOK_SIZE, seed=0)
+    model, tokenizer, vocabulary = extended(gemma_folder)
     model.save_pretrained(tmp_path / "out", max_shard_size="20KB")
     tokenizer.save_pretrained(tmp_path / "out")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -132,14 +132,12 @@ def test_extended_gemma_loads_through_auto_classes(gemma_folder, tmp_path):
     assert extend_tokenizer(again, CODEBOOK_SIZE) == vocabulary
 
 
-def test_scratch_model_is_a_function_of_the_seed(plain_tokenizer, tmp_path):
-    plain_tokenizer.save_pretrained(tmp_path)
+def test_scratch_model_is_a_function_of_the_seed(vocabulary):
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    first, _, _ = build(None, tmp_path, TINY, CODEBOOK_SIZE, seed=3)
+    first = new_model(TINY, vocabulary, seed=3)
     assert torch.equal(before, torch.random.get_rng_state())
-    second, _, _ = build(None, tmp_path, TINY, CODEBOOK_SIZE, seed=3)
-    other, _, _ = build(None, tmp_path, TINY, CODEBOOK_SIZE, seed=4)
+    second, other = new_model(TINY, vocabulary, seed=3), new_model(TINY, vocabulary, seed=4)
     weights = [m.model.layers[0].mlp.up_proj.weight for m in (first, second, other)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
 
@@ -166,8 +164,6 @@ def test_near_codes_start_near_each_other(plain_tokenizer, tied):
 
 def test_mistakes_are_named(tmp_path, plain_tokenizer, llama):
     plain_tokenizer.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="exactly one of them, neither is set"):
-        build(None, tmp_path, None, CODEBOOK_SIZE, seed=0)
     with pytest.raises(ValueError, match="can't be loaded"):
         load_model(tmp_path / "nowhere")
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')

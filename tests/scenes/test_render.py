@@ -7,9 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from ddt.scenes import Object, Scene, render, render_batch, sample_scene
+from ddt.scenes import Object, Scene, render, sample_scene
 from ddt.scenes.detect import AREA
-from ddt.scenes.world import COLOR_RGB, SHAPES, TONE_RGB
+from ddt.scenes.world import COLOR_RGB, SHAPES, TONE_RGB, scene_from_dict
 
 
 @pytest.fixture(scope="module")
@@ -23,9 +23,11 @@ def one(shape="circle", color="red", texture="solid", background="grey", x=0.5, 
 
 
 def test_bytes_are_a_function_of_the_scene(scenes):
-    batch = render_batch(scenes[:8], 32)
-    assert batch.shape == (8, 32, 32, 3) and batch.dtype == np.uint8
-    assert np.array_equal(batch, render_batch(scenes[:8], 32))
+    for scene in scenes[:8]:
+        picture = render(scene, 32)
+        assert picture.shape == (32, 32, 3) and picture.dtype == np.uint8
+        assert np.array_equal(picture, render(scene_from_dict(scene.to_dict()), 32))
+    assert not np.array_equal(render(scenes[0], 32), render(scenes[1], 32))
 
 
 @pytest.mark.parametrize("shape", SHAPES)

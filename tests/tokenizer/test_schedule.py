@@ -47,13 +47,20 @@ def test_visible_is_a_prefix_and_can_be_cut():
     assert prefix_mask(torch.tensor([2]), 3).tolist() == [[True, True, False]]
 
 
+def visible_share(schedule):
+    """For each token the share of uniform t at which it is visible, by the mask itself; float64 [T]."""
+    t = (torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000
+    return torch.stack([schedule.visible(part).double().sum(0) for part in t.split(1000)]).sum(0) / len(t)
+
+
 def test_visible_share_of_uniform_time():
     # Linear: V_i is visible for t > (i-1)/T. Selftok's last token only in the last 1.25 %.
-    share = of("paper").visible_share()
+    share = visible_share(of("paper"))
     expected = 1 - torch.arange(480, dtype=torch.float64) / 480
-    torch.testing.assert_close(share, expected, atol=2e-5, rtol=0)
-    assert of("selftok").visible_share()[-1] == pytest.approx(0.2 / 16, abs=2e-5)
-    assert of("selftok").visible_share().sum() == pytest.approx(354, abs=1)
+    torch.testing.assert_close(share, expected, atol=1e-4, rtol=0)
+    share = visible_share(of("selftok"))
+    assert share[-1] == pytest.approx(0.2 / 16, abs=1e-4)
+    assert share.sum() == pytest.approx(354, abs=1)
 
 
 def test_dropout_of_the_tail_and_of_the_condition():

@@ -2,6 +2,6 @@
 
 from ddt.eval.official.case import Case, Official
 from ddt.eval.official.registry import OFFICIAL, open_benchmark
-from ddt.eval.official.run import evaluate, generate
+from ddt.eval.official.run import evaluate
 
-__all__ = ["OFFICIAL", "Case", "Official", "evaluate", "generate", "open_benchmark"]
+__all__ = ["OFFICIAL", "Case", "Official", "evaluate", "open_benchmark"]

@@ -88,11 +88,6 @@ class Edited(Drawn):
         return model.edit_image(sources, [case.text for case in cases], seed=[case.seed for case in cases])
 
 
-def pictures_of(found: Mapping[str, Path], cases: Sequence[Case]) -> list[Image.Image]:
-    """The cases' outputs in RGB."""
-    return [read_image(found[case.id]) for case in cases]
-
-
 def is_picture(path: Path, problems: Problems) -> bool:
     """Whether the file is readable to its end; a problem where it is not."""
     told = fault(path)

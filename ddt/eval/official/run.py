@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from ddt.eval.benchmark import NOT_SEEN, batches, with_floor
+from ddt.eval.benchmark import NOT_SEEN, with_floor
 from ddt.eval.official.case import Judged, Official
 from ddt.eval.official.files import digest_of
 from ddt.eval.official.problems import Problems
@@ -20,26 +18,6 @@ COMPLETE_FILES = "generate from complete files"
 PARTIAL = "--partial scores what is there and prints the coverage"
 
 INTERVAL = f"95 % bootstrap over cases, {RESAMPLES} resamples of seed 0; rule of three where all are equal"
-
-
-def generate(benchmark: Official, model: Any, outputs: Path, batch_size: int) -> int:
-    """Let `model` make what is missing in `outputs`, in the official layout; returns how many it made.
-
-    Raises IncompleteError where the data files themselves, or the pictures they name, are not complete.
-    """
-    benchmark.with_inputs().refuse(COMPLETE_FILES)
-    made = 0
-    for part in benchmark.rounds():
-        wanted = {case.id for case in part}
-        missing = [case for case in benchmark.missing(outputs) if case.id in wanted]
-        for batch in tqdm(
-            list(batches(missing, batch_size)), desc=benchmark.name, unit="batch", disable=None
-        ):
-            texts = benchmark.make(model, batch, outputs)
-            benchmark.place(outputs, {case.id: text for case, text in zip(batch, texts, strict=True)})
-        made += len(missing)
-    benchmark.finish(outputs)
-    return made
 
 
 def evaluate(benchmark: Official, outputs: Path, scorers: Scorers, partial: bool = False) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from ddt.scenes import edits, text
 from ddt.scenes.sample import sample_scene
 
 BOS, EOS, PAD = "<|begin_of_text|>", "<|end_of_text|>", "<|pad|>"
-IMAGE = "<image>"
 VOCAB_SIZE = 704  # 3 special + 256 bytes + 445 merges: every word of the captions becomes one token
 CONTEXT = 77  # CLIP's text length
 

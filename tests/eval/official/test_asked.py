@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ddt.eval.metrics import cider
-from ddt.eval.official import evaluate, generate, open_benchmark
+from ddt.eval.official import evaluate, open_benchmark
 from ddt.eval.official import mme as mme_module
 from ddt.eval.official import pope as pope_module
 from ddt.eval.official.captions import Flickr30K, NoCaps
@@ -16,7 +16,7 @@ from ddt.eval.official.problems import IncompleteError
 from ddt.eval.official.vqa import OKVQA, VQAv2
 from ddt.eval.report.compare import result_remarks
 from ddt.eval.scorers import Scorers
-from tests.eval.official.fake import FakeModel, save_image
+from tests.eval.official.fake import FakeModel, generate, save_image
 
 SCORERS = Scorers()
 

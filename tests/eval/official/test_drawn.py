@@ -5,14 +5,14 @@ import json
 
 import pytest
 
-from ddt.eval.official import evaluate, generate, open_benchmark
+from ddt.eval.official import evaluate, open_benchmark
 from ddt.eval.official.drawbench import DrawBench, clips
 from ddt.eval.official.geneval import GenEval
 from ddt.eval.official.problems import IncompleteError
 from ddt.eval.official.t2i import PUBLISHED, T2ICompBench
 from ddt.eval.scorers import Scorers
 from tests.eval.official import tiny
-from tests.eval.official.fake import FakeModel, save_image
+from tests.eval.official.fake import FakeModel, generate, save_image
 
 # Three lines as published.
 GENEVAL = [

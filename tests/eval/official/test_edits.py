@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddt.eval.official import edits, evaluate, generate, open_benchmark
+from ddt.eval.official import edits, evaluate, open_benchmark
 from ddt.eval.official.edits import MA5K
 from ddt.eval.official.problems import IncompleteError
 from ddt.eval.scorers import Scorers
 from tests.eval.official import tiny
-from tests.eval.official.fake import FakeModel, save_image
+from tests.eval.official.fake import FakeModel, generate, save_image
 
 GOLDENS = Path(__file__).parents[1] / "goldens"
 

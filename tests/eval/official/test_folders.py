@@ -11,12 +11,13 @@ from safetensors.torch import save_file
 
 from ddt.eval.metrics import frechet_distance, psnr
 from ddt.eval.metrics.fid import moments
-from ddt.eval.official import evaluate, generate, open_benchmark
+from ddt.eval.official import evaluate, open_benchmark
 from ddt.eval.official.problems import IncompleteError
 from ddt.eval.official.reconstruction import frechet_score
 from ddt.eval.scorers import Scorers
 from ddt.eval.scorers.inception import WEIGHTS, InceptionV3
 from tests.eval.official import tiny
+from tests.eval.official.fake import generate
 
 SIDE_PX = 32
 
