@@ -37,9 +37,10 @@ from ddt.mllm.loss import LanguageModelLoss
 from ddt.mllm.packing import PackedBatch, pack
 from ddt.mllm.sequences import Document
 from ddt.mllm.vocabulary import Vocabulary
-from ddt.params import TrainTokenizerParams, load_params
+from ddt.params import load_params
 from ddt.scenes.render import render
 from ddt.scenes.sample import sample_scene
+from ddt.sections.tokenizer import TrainTokenizerParams
 from ddt.tokenizer import DDTTokenizer, TokenizerLoss, psnr_db
 from ddt.train.batching import to_device
 from ddt.train.fit import fit

@@ -13,7 +13,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 T = TypeVar("T")
 
@@ -39,6 +39,12 @@ class Range:
         low = "" if self.low is None else f">= {self.low:g}"
         high = "" if self.high is None else f"<= {self.high:g}"
         return " and ".join(part for part in (low, high) if part)
+
+
+Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
+Fraction = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(1e-9)]
 
 
 def build(cls: type[T], values: Mapping[str, Any], key: str = "") -> T:

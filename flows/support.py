@@ -16,7 +16,8 @@ from metaflow import current
 from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException, MetaflowInternalError
 
 from ddt.config import build
-from ddt.params import Params, Resources, load_params, overlay
+from ddt.params import Params, load_params, overlay
+from ddt.sections.run import Resources
 from flows.cards import show_report
 from pipelines.engine.cluster import begin_shared, local_cpus
 from pipelines.engine.failures import is_mistake

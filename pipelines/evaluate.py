@@ -17,8 +17,8 @@ from ddt.eval.report.evaluation import Evaluation, write_html, write_json
 from ddt.eval.report.results import Result, example_sheet, score_table
 from ddt.eval.suite import Photographs, does_not_apply, suite
 from ddt.manifest import Commit
-from ddt.params import EvaluateParams
 from ddt.records import read_shard, write_shard
+from ddt.sections.quality import EvaluateParams
 from ddt.store import Store
 from pipelines.engine.runner import StageContext, StageResult
 from pipelines.engine.units import Output, UnitWorker, digest_of, run_units

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ddt.params import FinetuneParams
+from ddt.sections.language_model import FinetuneParams
 from pipelines.engine.language_model import LanguageModelJob, check_language_model
 from pipelines.engine.runner import StageContext, StageResult
 from pipelines.engine.training import run_training

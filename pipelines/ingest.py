@@ -23,7 +23,6 @@ from ddt.data.readers import (
 )
 from ddt.data.schemas import CONVERSATION_SCHEMA, INSTRUCT_SCHEMA
 from ddt.manifest import Commit, Manifest, unit_id
-from ddt.params import IngestParams, SceneSource
 from ddt.records import (
     RECORD_SCHEMA,
     REJECT_SCHEMA,
@@ -33,6 +32,7 @@ from ddt.records import (
     sample_id,
     write_shard,
 )
+from ddt.sections.curation import IngestParams, SceneSource
 from pipelines.engine.runner import StageContext, StageError, StageResult
 from pipelines.engine.units import Output, UnitWorker, digest_of, run_units
 from pipelines.reports.curation import planted_rejects

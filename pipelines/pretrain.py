@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddt.manifest import Manifest
-from ddt.params import PretrainParams
+from ddt.sections.language_model import PretrainParams
 from pipelines.engine.language_model import LanguageModelJob, check_language_model
 from pipelines.engine.runner import StageContext, StageResult
 from pipelines.engine.training import run_training

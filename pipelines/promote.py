@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ddt.eval.benchmark import Score
 from ddt.manifest import Commit, Manifest, unit_id, write_unit
-from ddt.params import PromoteParams
+from ddt.sections.quality import PromoteParams
 from pipelines.engine.runner import StageContext, StageError, StageResult, report_path
 from pipelines.engine.units import digest_of
 from pipelines.reports.overhead import overhead

@@ -11,8 +11,8 @@ from PIL import Image
 from ddt.data.refs import model_digest
 from ddt.data.schemas import CAPTION_SCHEMA
 from ddt.manifest import unit_id
-from ddt.params import RecaptionParams
 from ddt.records import read_shard, write_shard
+from ddt.sections.curation import RecaptionParams
 from pipelines.engine.runner import StageContext, StageResult
 from pipelines.engine.units import Output, UnitWorker, run_units
 from pipelines.reports.pictures import captioned_grid

@@ -15,8 +15,8 @@ from ddt.data.dedup import descriptor
 from ddt.data.refs import model_digest
 from ddt.data.schemas import SCORE_SCHEMA
 from ddt.manifest import unit_id
-from ddt.params import ScoreParams
 from ddt.records import read_shard, write_shard
+from ddt.sections.curation import ScoreParams
 from pipelines.engine.runner import StageContext, StageResult
 from pipelines.engine.units import Output, UnitWorker, digest_of, run_units
 from pipelines.reports.pictures import score_histogram

@@ -17,8 +17,8 @@ from ddt.data.dedup import DESCRIPTOR_BYTES, find_duplicates
 from ddt.data.schemas import PAIR_SCHEMA
 from ddt.data.topk import select_top_k
 from ddt.manifest import Commit, unit_id
-from ddt.params import SelectParams
 from ddt.records import read_shard, write_shard
+from ddt.sections.curation import SelectParams
 from ddt.store import Store
 from pipelines.engine.runner import StageContext, StageError, StageResult
 from pipelines.engine.units import Output, UnitWorker, digest_of, run_units

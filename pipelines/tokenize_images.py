@@ -14,8 +14,8 @@ import pandas as pd
 from ddt.data.decode import decode_image
 from ddt.data.tokens import TokenMeta, TokenShard, write_shard
 from ddt.manifest import Commit, unit_id
-from ddt.params import TokenizeImagesParams
 from ddt.records import read_shard
+from ddt.sections.tokenizer import TokenizeImagesParams
 from ddt.store import Store
 from pipelines.engine.runner import StageContext, StageResult
 from pipelines.engine.units import Output, UnitWorker, digest_of, run_units

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ddt.manifest import Manifest
-from ddt.params import TrainTokenizerParams
+from ddt.sections.tokenizer import TrainTokenizerParams
 from pipelines.engine.runner import StageContext, StageResult
 from pipelines.engine.training import Job, run_training
 from pipelines.reports.pictures import position_plot

@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from ddt.config import Range, build
-from ddt.tokenizer.config import Count, DDTConfig, Fraction, Natural
+from ddt.config import Count, Fraction, Natural, Range, build
+from ddt.tokenizer.config import DDTConfig
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 
-from ddt.config import Range
+from ddt.config import Fraction
 from ddt.data.order import blended, hashed, shuffled, uniform
 from ddt.data.text import TextSource
 from ddt.data.tokens import TokenDataset
@@ -27,7 +27,6 @@ from ddt.mllm.sequences import Example, SequenceBuilder
 
 logger = logging.getLogger(__name__)
 
-Fraction = Annotated[float, Range(0, 1)]
 Draw = tuple[Any, ...]
 # Samples, of one step or of several: drawn for one step of 32 alone, they took a third of the time that a
 # batch takes, most of it per call.

@@ -6,9 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ddt.config import Range
-
-Count = Annotated[int, Range(1)]
+from ddt.config import Count, Range
 
 TASKS = ("text_to_image", "edit", "caption", "vqa", "chat", "class_to_image")  # of instruction tuning
 

@@ -10,12 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from ddt.config import Range, build
-
-Count = Annotated[int, Range(1)]
-Natural = Annotated[int, Range(0)]
-Fraction = Annotated[float, Range(0, 1)]
-Positive = Annotated[float, Range(1e-9)]
+from ddt.config import Count, Fraction, Natural, Positive, Range, build
 
 
 @dataclass(frozen=True)

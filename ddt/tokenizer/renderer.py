@@ -14,9 +14,9 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from ddt.config import Range
+from ddt.config import Count, Fraction, Positive, Range
 from ddt.tokenizer import checks, folder
-from ddt.tokenizer.config import Count, DDTConfig, Fraction, Positive
+from ddt.tokenizer.config import DDTConfig
 from ddt.tokenizer.encoder import EncoderBlock
 from ddt.tokenizer.flow import squared_error_per_image
 from ddt.tokenizer.layers import compute_dtype, grid_points, sincos_1d, sincos_2d, unpatchify

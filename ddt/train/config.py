@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ddt.config import Range
-
-Count = Annotated[int, Range(1)]
+from ddt.config import Count, Range
 
 
 @dataclass(frozen=True)

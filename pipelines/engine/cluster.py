@@ -19,8 +19,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ddt.params import Resources
 from ddt.progress import Progress
+from ddt.sections.run import Resources
 from pipelines.engine.failures import is_mistake
 from pipelines.engine.shared_cluster import REPOSITORY, ClusterError, leave_with, shared_address, start_holder
 from pipelines.reports.overhead import count, overhead

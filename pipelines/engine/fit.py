@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddt.params import Resources
 from ddt.progress import Progress
+from ddt.sections.run import Resources
 from pipelines.engine.cluster import connect, is_own_cluster
 from pipelines.engine.collector import Collector
 from pipelines.engine.failures import is_mistake

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
     from ddt.mllm.config import LanguageModelConfig, LoraConfig, NewRowsKind
     from ddt.mllm.vocabulary import Vocabulary
-    from ddt.params import FinetuneParams, Params, PretrainParams, Resources
+    from ddt.params import Params
+    from ddt.sections.language_model import FinetuneParams, PretrainParams
+    from ddt.sections.run import Resources
     from ddt.train.config import FitConfig
 
 LANGUAGE_STAGES = ("pretrain", "finetune")

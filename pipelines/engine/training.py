@@ -21,7 +21,7 @@ from pipelines.services.models import publish_model
 if TYPE_CHECKING:
     import torch
 
-    from ddt.params import Resources
+    from ddt.sections.run import Resources
     from ddt.train.config import FitConfig
     from ddt.train.fit import FitResult, Hook
 

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from ddt.params import Tracking
+from ddt.sections.run import Tracking
 from pipelines.reports.report import Report
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

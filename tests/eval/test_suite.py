@@ -25,8 +25,8 @@ from ddt.mllm.build import load_tokenizer, new_model
 from ddt.mllm.config import SamplingConfig
 from ddt.mllm.sequences import ANSWER, TEXT_ONLY
 from ddt.mllm.vocabulary import extend_tokenizer
-from ddt.params import BenchmarkName
 from ddt.scenes import weights_dir
+from ddt.sections.quality import BenchmarkName
 from ddt.tokenizer import DDTTokenizer, presets
 from tests.mllm.mllm_tiny import TINY
 

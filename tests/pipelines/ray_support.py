@@ -10,7 +10,7 @@ import time
 import zlib
 from pathlib import Path
 
-from ddt.params import Resources
+from ddt.sections.run import Resources
 
 RESOURCES = Resources(
     cpus=2,

@@ -3,7 +3,7 @@
 import pytest
 
 from ddt.eval.benchmark import Score
-from ddt.params import PromoteParams
+from ddt.sections.quality import PromoteParams
 from pipelines.engine.runner import StageError
 from pipelines.promote import champion_scores, decide, refuse_wrong_side
 from pipelines.services.tracking import Version

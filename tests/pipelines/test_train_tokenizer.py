@@ -13,8 +13,8 @@ from ddt.baselines.config import SpatialConfig, SpatialSizes
 from ddt.baselines.kinds import ImageTokenizer, load_image_tokenizer
 from ddt.baselines.spatial import SpatialTokenizer
 from ddt.manifest import Commit, Manifest, commits
-from ddt.params import TrainTokenizerParams
 from ddt.records import RECORD_SCHEMA, write_shard
+from ddt.sections.tokenizer import TrainTokenizerParams
 from ddt.store import mark_complete, open_store
 from ddt.tokenizer import DDTTokenizer, Renderer
 from pipelines.commands import train_renderer

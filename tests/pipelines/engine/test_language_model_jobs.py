@@ -15,7 +15,8 @@ from ddt.data.tokens import TokenMeta, write_shard
 from ddt.manifest import commits
 from ddt.mllm import DDTLlama
 from ddt.mllm.config import LanguageModelConfig, SamplingConfig
-from ddt.params import FinetuneParams, PretrainParams, load_params
+from ddt.params import load_params
+from ddt.sections.language_model import FinetuneParams, PretrainParams
 from ddt.store import mark_complete, open_store
 from ddt.tokenizer import DDTTokenizer, presets
 from pipelines.engine.language_model import check_language_model
