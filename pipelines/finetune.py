@@ -34,8 +34,9 @@ class FinetuneJob(LanguageModelJob):
     ) -> None:
         from ddt.data.tokens import TokenDataset
         from ddt.mllm.batches import FinetuneBatches, FinetuneMix
+        from ddt.mllm.folder import check_checkpoint, folder_vocabulary, read_settings
         from ddt.mllm.lora import merge_lora
-        from ddt.mllm.model import DDTLlama, check_checkpoint, folder_vocabulary, read_settings
+        from ddt.mllm.model import DDTLlama
 
         folder = self.store.fetch_tree(model)
         vocabulary, digest = folder_vocabulary(folder), read_settings(folder)["tokenizer_digest"]

@@ -50,9 +50,10 @@ class PretrainJob(LanguageModelJob):
         from ddt.data.tokens import TokenDataset
         from ddt.mllm.batches import PretrainBatches, PretrainMix
         from ddt.mllm.build import load_tokenizer
+        from ddt.mllm.folder import check_checkpoint
         from ddt.mllm.held_out import held_out_metrics
         from ddt.mllm.lora import merge_lora
-        from ddt.mllm.model import DDTLlama, check_checkpoint
+        from ddt.mllm.model import DDTLlama
         from ddt.mllm.sequences import SequenceBuilder
         from ddt.mllm.vocabulary import extend_tokenizer
 

@@ -6,7 +6,6 @@ and image_tokenizer/ inside, and `_COMPLETE` written last. B batch, T image toke
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,14 +25,13 @@ from ddt.mllm import sequences as S
 from ddt.mllm.build import load_config, load_model, load_tokenizer
 from ddt.mllm.config import SamplingConfig
 from ddt.mllm.export import save_model
+from ddt.mllm.folder import IMAGE_TOKENIZER, MARKER, SETTINGS, read_settings, write_settings
 from ddt.mllm.generate import OnText, OnToken, generate_codes, generate_text
 from ddt.mllm.instructions import LONG_CAPTION, QUESTION, SHORT_CAPTION
 from ddt.mllm.pictures import to_images, to_pixels
 from ddt.mllm.sequences import SequenceBuilder
-from ddt.mllm.vocabulary import Vocabulary, check_rows, embedding_rows, extend_tokenizer
+from ddt.mllm.vocabulary import check_size, embedding_rows, extend_tokenizer
 
-SETTINGS, MARKER, IMAGE_TOKENIZER = "ddt.json", "_COMPLETE", "image_tokenizer"
-FORMAT_VERSION = 1
 Seeds = int | Sequence[int]
 T = TypeVar("T")
 
@@ -60,7 +58,7 @@ class DDTLlama:
         self.batch_size, self.classes = batch_size, tuple(classes)
         config = image_tokenizer.config
         self.vocabulary = extend_tokenizer(text_tokenizer, config.codebook_size, len(classes))
-        _check_size(embedding_rows(model), self.vocabulary)
+        check_size(embedding_rows(model), self.vocabulary)
         self.builder = SequenceBuilder(
             text_tokenizer, self.vocabulary, config.num_tokens, config.token_order, self.classes
         )
@@ -89,7 +87,7 @@ class DDTLlama:
         if model is None:
             codebook_size = image_tokenizer.config.codebook_size
             vocabulary = extend_tokenizer(text_tokenizer, codebook_size, len(classes))
-            _check_size(load_config(folder).vocab_size, vocabulary)  # before weights are read
+            check_size(load_config(folder).vocab_size, vocabulary)  # before weights are read
             model = load_model(folder, device).eval()
         return cls(model, text_tokenizer, image_tokenizer, sampling, settings["made_from"], classes=classes)
 
@@ -105,8 +103,7 @@ class DDTLlama:
         self.text_tokenizer.save_pretrained(folder)
         self.image_tokenizer.save_pretrained(folder / IMAGE_TOKENIZER)
         config = self.image_tokenizer.config
-        settings = {
-            "format_version": FORMAT_VERSION,
+        settings: dict[str, Any] = {
             "text_size": self.vocabulary.text_size,
             "codebook_size": config.codebook_size,
             "num_tokens": config.num_tokens,
@@ -117,7 +114,7 @@ class DDTLlama:
         }
         if self.classes:
             settings["classes"] = list(self.classes)
-        (folder / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n")
+        write_settings(folder, settings)
         (folder / MARKER).touch()
 
     def generate_image(
@@ -133,8 +130,7 @@ class DDTLlama:
     ) -> list[Image.Image]:
         """One picture for each prompt. `num_steps` are the decoder's; `on_token` sees ids so far, [B, t]."""
         examples = [(S.TEXT_TO_IMAGE, {"caption": prompt}) for prompt in prompts]
-        sampling = self._sampling(cfg_scale, top_k, top_p)
-        return self._draw(examples, "caption", sampling, seed, num_steps, on_token)
+        return self._draw(examples, self._sampling(cfg_scale, top_k, top_p), seed, num_steps, on_token)
 
     def generate_class(
         self,
@@ -149,8 +145,7 @@ class DDTLlama:
     ) -> list[Image.Image]:
         """One picture of each class (Table 4); ValueError for a name that the model has no token for."""
         examples = [(S.CLASS_TO_IMAGE, {"class": name}) for name in classes]
-        sampling = self._sampling(cfg_scale, top_k, top_p)
-        return self._draw(examples, "class", sampling, seed, num_steps, on_token)
+        return self._draw(examples, self._sampling(cfg_scale, top_k, top_p), seed, num_steps, on_token)
 
     def edit_image(
         self,
@@ -170,8 +165,7 @@ class DDTLlama:
             (S.EDIT, {"source": codes, "instruction": instruction})
             for codes, instruction in zip(self.encode(images), instructions, strict=True)
         ]
-        sampling = self._sampling(cfg_scale, top_k, top_p)
-        return self._draw(examples, "instruction", sampling, seed, num_steps, on_token)
+        return self._draw(examples, self._sampling(cfg_scale, top_k, top_p), seed, num_steps, on_token)
 
     def caption(
         self,
@@ -201,7 +195,10 @@ class DDTLlama:
     def encode(self, images: Sequence[Image.Image]) -> np.ndarray:
         """int64 codes V_1..V_T, [n, T]: what the model sees of the images."""
         side = self.image_tokenizer.config.image_size
-        parts = [self.image_tokenizer.encode(to_pixels(part, side)).cpu() for part in self._parts(images)]
+        parts = [
+            self.image_tokenizer.encode(to_pixels(part, side)).cpu()
+            for part, _ in self._batches(images, seed=0)
+        ]
         return torch.cat(parts).numpy() if parts else np.zeros((0, self.builder.num_tokens), dtype=np.int64)
 
     def preview(self, ids_Bt: Tensor) -> list[Image.Image]:
@@ -223,14 +220,13 @@ class DDTLlama:
     def draw_codes(
         self,
         examples: Sequence[S.Example],
-        dropped: str,
         sampling: SamplingConfig,
         seeds: Sequence[int],
         on_token: OnToken | None = None,
     ) -> Tensor:
-        """int64 codes V_1..V_T [B, T] that follow each (template, values); guidance drops field `dropped`."""
+        """int64 codes V_1..V_T [B, T] that follow each (template, values); guidance drops the condition."""
         prompts = self._prompts(examples, self.builder.num_tokens)
-        unconditional = self.builder.prompts([(template, {**v, dropped: ""}) for template, v in examples])
+        unconditional = self.builder.prompts([(t, {**v, S.CONDITION[t]: ""}) for t, v in examples])
         ids_BT = generate_codes(
             self.model,
             self.vocabulary,
@@ -246,16 +242,14 @@ class DDTLlama:
     def _draw(
         self,
         examples: Sequence[S.Example],
-        dropped: str,
         sampling: SamplingConfig,
         seed: Seeds,
         num_steps: int | None,
         on_token: OnToken | None,
     ) -> list[Image.Image]:
         images: list[Image.Image] = []
-        for part in self._parts(list(zip(examples, _seeds(seed, len(examples)), strict=True))):
-            seeds = [each for _, each in part]
-            codes_BT = self.draw_codes([example for example, _ in part], dropped, sampling, seeds, on_token)
+        for part, seeds in self._batches(examples, seed):
+            codes_BT = self.draw_codes(part, sampling, seeds, on_token)
             noise = [torch.Generator().manual_seed(each) for each in seeds]
             images += to_images(self.image_tokenizer.decode(codes_BT, num_steps, generator=noise))
         return images
@@ -268,9 +262,8 @@ class DDTLlama:
             for codes, instruction in zip(codes_BT, instructions, strict=True)
         ]
         texts: list[str] = []
-        for part in self._parts(list(zip(examples, _seeds(seed, len(examples)), strict=True))):
-            prompts = self._prompts([example for example, _ in part], 1)
-            seeds = [each for _, each in part]
+        for part, seeds in self._batches(examples, seed):
+            prompts = self._prompts(part, 1)
             ids = generate_text(self.model, self.vocabulary, prompts, self.sampling, seeds, on_text)
             texts += [str(self.text_tokenizer.decode(each, skip_special_tokens=True)).strip() for each in ids]
         return texts
@@ -290,65 +283,12 @@ class DDTLlama:
         given = {name: value for name, value in asked.items() if value is not None}
         return build_config(SamplingConfig, {**to_dict(self.sampling), **given}, "sampling")
 
-    def _parts(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
+    def _batches(self, items: Sequence[T], seed: Seeds) -> Iterator[tuple[Sequence[T], list[int]]]:
+        """`batch_size` items at a time, each with its seed."""
+        seeds = _seeds(seed, len(items))
         for start in range(0, len(items), self.batch_size):
-            yield items[start : start + self.batch_size]
-
-
-def folder_vocabulary(folder: Path) -> Vocabulary:
-    """The vocabulary of a model folder, from its tokenizer and settings alone."""
-    settings = read_settings(folder)
-    return extend_tokenizer(
-        load_tokenizer(folder), settings["codebook_size"], len(settings.get("classes", ()))
-    )
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """The checked ddt.json of a model folder; ValueError where it is missing, incomplete or unreadable."""
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder; expected a saved DDT-LLaMA model")
-    if not (folder / MARKER).exists():
-        raise ValueError(f"{folder}: has no {MARKER} marker, so it was not written to its end")
-    try:
-        settings = json.loads((folder / SETTINGS).read_text())
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{folder / SETTINGS}: cannot be read ({error})") from None
-    found = settings.get("format_version") if isinstance(settings, dict) else None
-    if found != FORMAT_VERSION:
-        raise ValueError(f"{folder / SETTINGS}: format_version = {found!r}, expected {FORMAT_VERSION}")
-    missing = sorted({"tokenizer_digest", "sampling", "made_from", "codebook_size"} - settings.keys())
-    if missing:
-        raise ValueError(
-            f"{folder / SETTINGS}: lacks {', '.join(missing)}; expected what save_pretrained writes"
-        )
-    return settings
-
-
-def check_checkpoint(path: str | Path, vocabulary: Vocabulary, tokenizer_digest: str) -> None:
-    """ValueError where training can't start from a checkpoint; only its config and settings are read.
-
-    That is another model class, too few embedding rows, or a model that knows the codes of another tokenizer.
-    """
-    rows = load_config(path).vocab_size
-    settings = read_settings(Path(path)) if (Path(path) / SETTINGS).is_file() else None
-    if settings is None:
-        check_rows(rows, vocabulary)
-    elif settings["tokenizer_digest"] != tokenizer_digest:
-        raise ValueError(
-            f"{path}: knows the codes of tokenizer {settings['tokenizer_digest'][:16]}, "
-            f"the data those of {tokenizer_digest[:16]}"
-        )
-    elif rows != vocabulary.size:
-        raise ValueError(f"{path}: has {rows} embedding rows, its tokenizers need {vocabulary.size}")
-
-
-def _check_size(rows: int, vocabulary: Vocabulary) -> None:
-    if rows != vocabulary.size:
-        raise ValueError(
-            f"the model has {rows} embedding rows, its tokenizers need {vocabulary.size} "
-            f"({vocabulary.text_size} text ids, {vocabulary.codebook_size} codes, [BOV], [EOV], "
-            f"{vocabulary.num_classes} classes)"
-        )
+            part = slice(start, start + self.batch_size)
+            yield items[part], seeds[part]
 
 
 def _seeds(seed: Seeds, count: int) -> list[int]:

@@ -29,6 +29,8 @@ EDIT = (
 CLASS_TO_IMAGE = "[BOS] [CLASS] [BOV] {image} [EOV] [EOS]"  # Table 4: a token for the class, no text
 # The paper writes `USER: <Instructions> ASSISTANT: <Answers>`; the picture stands where editing puts it.
 ANSWER = "[BOS] USER: [BOV] {image} [EOV] {instruction} ASSISTANT: {answer} [EOS]"
+# What a picture is drawn for, the field that guidance leaves empty.
+CONDITION = {TEXT_TO_IMAGE: "caption", EDIT: "instruction", CLASS_TO_IMAGE: "class"}
 
 ASSISTANT = "ASSISTANT:"
 TokenOrder = Literal["V_1..V_T", "V_T..V_1"]

@@ -139,6 +139,16 @@ def check_rows(rows: int, vocabulary: Vocabulary) -> None:
         )
 
 
+def check_size(rows: int, vocabulary: Vocabulary) -> None:
+    """ValueError where a model of so many embedding rows has not exactly one for each id."""
+    if rows != vocabulary.size:
+        raise ValueError(
+            f"the model has {rows} embedding rows, its tokenizers need {vocabulary.size} "
+            f"({vocabulary.text_size} text ids, {vocabulary.codebook_size} codes, [BOV], [EOV], "
+            f"{vocabulary.num_classes} classes)"
+        )
+
+
 @torch.no_grad()
 def extend_embeddings(
     model: PreTrainedModel, vocabulary: Vocabulary, new_rows: NewRows | None = None

@@ -169,7 +169,7 @@ def signature(outputs: Path) -> dict[str, Any] | None:
 
 
 def _sampling(model: Path) -> dict[str, Any]:
-    from ddt.mllm.model import SETTINGS, read_settings
+    from ddt.mllm.folder import SETTINGS, read_settings
 
     # A tokenizer alone has none.
     return read_settings(model)["sampling"] if (model / SETTINGS).is_file() else {}

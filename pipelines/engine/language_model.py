@@ -120,7 +120,7 @@ def check_language_model(params: Params) -> None:
         load_config,
         load_tokenizer,
     )
-    from ddt.mllm.model import SETTINGS
+    from ddt.mllm.folder import SETTINGS
     from ddt.mllm.parallel_plan import check_tensor_parallel
     from ddt.mllm.vocabulary import check_rows, extend_tokenizer
 

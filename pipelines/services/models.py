@@ -35,7 +35,7 @@ def model_folder(store: Store, manifest: Manifest) -> Path:
 
 def image_tokenizer_folder(folder: Path) -> Path:
     """Where a folder's image tokenizer is: inside a language model's, or the folder itself."""
-    inner = folder / "image_tokenizer"  # as ddt.mllm.model writes it, which would import torch
+    inner = folder / "image_tokenizer"  # as ddt.mllm.folder names it, which would import torch
     return inner if inner.is_dir() else folder
 
 

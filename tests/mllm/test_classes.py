@@ -13,9 +13,9 @@ from ddt.mllm import sequences as S
 from ddt.mllm.batches import FinetuneBatches, FinetuneMix, PretrainBatches, PretrainMix
 from ddt.mllm.build import new_model
 from ddt.mllm.config import SamplingConfig
+from ddt.mllm.folder import folder_vocabulary
 from ddt.mllm.generate import generate_codes
 from ddt.mllm.loss import LanguageModelLoss
-from ddt.mllm.model import folder_vocabulary
 from ddt.mllm.sequences import SequenceBuilder
 from ddt.mllm.vocabulary import extend_tokenizer
 from ddt.tokenizer import DDTTokenizer, presets
@@ -110,7 +110,7 @@ def test_a_saved_model_draws_by_name(tmp_path):
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "m").config.vocab_size == vocabulary.size
     assert len(AutoTokenizer.from_pretrained(tmp_path / "m")) == vocabulary.size
     cat, dog = again.draw_codes(
-        [(S.CLASS_TO_IMAGE, {"class": name}) for name in ("cat", "dog")], "class", SamplingConfig(), [1, 1]
+        [(S.CLASS_TO_IMAGE, {"class": name}) for name in ("cat", "dog")], SamplingConfig(), [1, 1]
     )
     assert not torch.equal(cat, dog)
     assert again.generate_class(["cat", "dog"], seed=1)[0].size == (16, 16)
