@@ -19,10 +19,11 @@ from ddt.config import build
 from ddt.params import Params, load_params, overlay
 from ddt.sections.run import Resources
 from flows.cards import show_report
+from pipelines.commands.preflight import check_own_data
 from pipelines.engine.cluster import begin_shared, local_cpus
 from pipelines.engine.failures import is_mistake
 from pipelines.engine.graph import STAGES, beside, longest_chain
-from pipelines.engine.language_model import check_language_model, check_own_data
+from pipelines.engine.language_checks import check_language_model
 from pipelines.engine.runner import check_models, run_stage
 from pipelines.engine.training import group_sizes
 from pipelines.reports.report import Report

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ddt.sections.language_model import FinetuneParams
-from pipelines.engine.language_model import LanguageModelJob, check_language_model
+from pipelines.engine.language_checks import check_language_model
+from pipelines.engine.language_model import LanguageModelJob, token_shards
 from pipelines.engine.runner import StageContext, StageResult
 from pipelines.engine.training import run_training
-from pipelines.pretrain import token_shards
 from pipelines.services.models import model_key
 
 MODULES = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddt.manifest import Manifest
 from ddt.sections.language_model import PretrainParams
-from pipelines.engine.language_model import LanguageModelJob, check_language_model
+from pipelines.engine.language_checks import check_language_model
+from pipelines.engine.language_model import LanguageModelJob, token_shards
 from pipelines.engine.runner import StageContext, StageResult
 from pipelines.engine.training import run_training
 from pipelines.services.models import model_key
@@ -133,11 +133,6 @@ def text_files(params: PretrainParams) -> list[Path]:
         what = "no .jsonl file in it" if source.is_dir() else "no such file or folder"
         raise ValueError(f"pretrain.text_source = {source}: {what}")
     return files
-
-
-def token_shards(manifest: Manifest, role: str) -> list[str]:
-    """Store keys of the token shards of a role of records, in manifest order."""
-    return [c.key for c in manifest.commits if c.stats["role"] == role and c.rows]
 
 
 def run(ctx: StageContext) -> StageResult:

@@ -245,9 +245,9 @@ def _benchmark(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from pipelines.reports import evaluation_page
+    from pipelines.commands import report
 
-    print(evaluation_page.make(_params(arguments), arguments.results, arguments.output))
+    print(report.make(_params(arguments), arguments.results, arguments.output))
 
 
 def _trace(arguments: argparse.Namespace) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ddt.manifest import Manifest
 from pipelines.engine.training import Job
 
 if TYPE_CHECKING:
@@ -15,12 +14,8 @@ if TYPE_CHECKING:
 
     from ddt.mllm.config import LanguageModelConfig, LoraConfig, NewRowsKind
     from ddt.mllm.vocabulary import Vocabulary
-    from ddt.params import Params
-    from ddt.sections.language_model import FinetuneParams, PretrainParams
     from ddt.sections.run import Resources
     from ddt.train.config import FitConfig
-
-LANGUAGE_STAGES = ("pretrain", "finetune")
 
 
 class LanguageModelJob(Job):
@@ -102,80 +97,6 @@ class LanguageModelJob(Job):
         return model
 
 
-def check_language_model(params: Params) -> None:
-    """ValueError where the language model can't be trained as `params` say, found before anything is made.
-
-    Reads at most a checkpoint's config and tokenizer, and the text tokenizer, and only where they matter.
-    """
-    for stage in LANGUAGE_STAGES:
-        _check_settings(stage, getattr(params, stage), params.resources)
-    section, tensor = params.pretrain, params.resources.tensor_parallel
-    if section.model is not None and tensor == 1:
-        return  # a shape checks itself
-    from ddt.data.refs import resolve
-    from ddt.mllm.build import (
-        check_row_length,
-        check_text_tokenizer,
-        llama_config,
-        load_config,
-        load_tokenizer,
-    )
-    from ddt.mllm.folder import SETTINGS
-    from ddt.mllm.parallel_plan import check_tensor_parallel
-    from ddt.mllm.vocabulary import check_rows, extend_tokenizer
-
-    text = load_tokenizer(resolve(section.text_tokenizer))
-    vocabulary = extend_tokenizer(text, params.train_tokenizer.image_tokenizer.codebook_size)
-    if section.model is not None:
-        config: Any = llama_config(section.model, vocabulary)
-    else:
-        init = resolve(str(section.init))
-        config = load_config(init)
-        if not (Path(init) / SETTINGS).is_file():  # else its codes matter too, which only the data tell
-            with _naming(f"pretrain.init = {section.init}: "):
-                check_rows(config.vocab_size, vocabulary)
-        if section.init != section.text_tokenizer:
-            with _naming("pretrain.init = "):
-                check_text_tokenizer(init, text, vocabulary)
-    with _naming("resources."):
-        check_tensor_parallel(config, tensor)
-    for stage in LANGUAGE_STAGES:
-        with _naming(f"{stage}."):
-            check_row_length(config, getattr(params, stage).row_length)
-
-
-def check_own_data(params: Params) -> None:
-    """ValueError where files of text hold none, or tuning asks for data that no setting names."""
-    from ddt.data.text import check_first_record
-    from pipelines.finetune import KIND_OF_TASK, usable_mix
-    from pipelines.pretrain import text_files
-
-    for path in text_files(params.pretrain):
-        with _naming("pretrain.text_source: "):
-            check_first_record(path)
-    has_chats, has_classes = params.ingest.conversations is not None, params.pretrain.class_conditional
-    usable_mix(params.finetune.mix, set(KIND_OF_TASK.values()), has_chats, has_classes)
-
-
-@contextlib.contextmanager
-def _naming(where: str) -> Iterator[None]:
-    """ValueErrors of the library, which knows no sections, with the place in front."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{where}{error}") from None
-
-
-def _check_settings(stage: str, section: PretrainParams | FinetuneParams, resources: Resources) -> None:
-    spread = resources.shard_weights or resources.tensor_parallel > 1
-    if section.lora is not None:
-        from ddt.mllm.lora import check_peft
-
-        if spread:
-            raise ValueError(
-                f"{stage}.lora: frozen weights stay whole on every worker; "
-                "expected resources.tensor_parallel = 1 and shard_weights = false"
-            )
-        check_peft()
-    if spread and section.fit.optimizer == "muon":
-        raise ValueError(f"{stage}.fit.optimizer = muon: wants whole matrices; expected adamw")
+def token_shards(manifest: Manifest, role: str) -> list[str]:
+    """Store keys of the token shards of a role of records, in manifest order."""
+    return [c.key for c in manifest.commits if c.stats["role"] == role and c.rows]

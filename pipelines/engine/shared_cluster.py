@@ -1,6 +1,6 @@
 """One local Ray cluster for all processes of a run, which ends when the run's owner does, however it ends.
 
-The first step that asks starts a holder, `python -m pipelines.engine.shared_cluster <owner pid> ...`. The
+The first step that asks starts a holder, `python -m pipelines.engine.cluster_holder <owner pid> ...`. The
 holder starts Ray, publishes its address in a folder named after the owner, and stops Ray when the owner is
 gone: kill -9 of a flow leaves no process behind. While it lives it holds a lock on that folder, so two
 steps that ask at once get one cluster, and an address without a held lock is known to be stale.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import threading
 import time
 from pathlib import Path
 
+HOLDER = "pipelines.engine.cluster_holder"
 REPOSITORY = Path(__file__).resolve().parents[2]
 POLL_S = 0.5
 START_LIMIT_S = 120.0  # Ray was seen to start in 4 to 11 s; more than this is a cluster that never comes
@@ -30,7 +30,7 @@ class ClusterError(ConnectionError):
 
 def shared_address(owner_pid: int, cpus: int, object_store_mb: int) -> str:
     """The address of the owner's cluster, which is started if it is not there. Raises ClusterError."""
-    folder, holder = _folder(owner_pid), None
+    folder, holder = rendezvous(owner_pid), None
     limit = time.monotonic() + START_LIMIT_S
     while time.monotonic() < limit:
         address = _published(folder)
@@ -48,8 +48,8 @@ def shared_address(owner_pid: int, cpus: int, object_store_mb: int) -> str:
 
 def start_holder(owner_pid: int, cpus: int, object_store_mb: int) -> subprocess.Popen[bytes]:
     """Starts a holder without waiting for it; one that finds another at work ends at once."""
-    command = [sys.executable, "-m", __spec__.name, str(owner_pid), str(cpus), str(object_store_mb)]
-    with (_folder(owner_pid) / "holder.log").open("ab") as log:
+    command = [sys.executable, "-m", HOLDER, str(owner_pid), str(cpus), str(object_store_mb)]
+    with (rendezvous(owner_pid) / "holder.log").open("ab") as log:
         return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -87,8 +87,8 @@ def is_alive(pid: int) -> bool:
     return state not in ("Z", "X")
 
 
-def _folder(owner_pid: int) -> Path:
-    """The owner's rendezvous, private to this user."""
+def rendezvous(owner_pid: int) -> Path:
+    """The owner's folder, private to this user: the lock, the address and the log of its holder."""
     folder = Path(tempfile.gettempdir()) / f"ddt-ray-{os.getuid()}" / str(owner_pid)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.parent.stat().st_uid != os.getuid():
@@ -115,41 +115,3 @@ def _published(folder: Path) -> str | None:
         return None
     alive = _held(folder) and is_alive(published["holder_pid"])
     return published["address"] if alive else None
-
-
-def hold(owner_pid: int, cpus: int, object_store_mb: int) -> None:
-    """Runs a cluster until the owner ends or this process is told to."""
-    from pipelines.engine.cluster import start_local, stop
-
-    folder = _folder(owner_pid)
-    with (folder / "lock").open("ab") as lock:
-        if not _take(lock.fileno()):
-            return
-        address = start_local(cpus, object_store_mb)
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # now: starting Ray sets a handler of its own
-        try:
-            temporary = folder / "address.tmp"
-            temporary.write_text(json.dumps({"address": address, "holder_pid": os.getpid()}))
-            temporary.replace(folder / "address.json")
-            while is_alive(owner_pid):
-                time.sleep(POLL_S)
-        finally:
-            for name in ("address.json", "holder.log", "lock"):
-                (folder / name).unlink(missing_ok=True)
-            folder.rmdir()
-            stop()
-
-
-def _take(lock: int) -> bool:
-    """Takes the lock; tries for a second, since a step that looks whether it is held has it for a moment."""
-    for _ in range(20):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(0.05)
-    return False
-
-
-if __name__ == "__main__":
-    hold(*map(int, sys.argv[1:4]))

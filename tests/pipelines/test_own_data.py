@@ -29,7 +29,8 @@ from ddt.store import Store, open_store
 from ddt.tokenizer import DDTTokenizer, presets
 from pipelines import finetune, ingest, pretrain, tokenize_images
 from pipelines.commands.cli import main
-from pipelines.engine.language_model import check_own_data
+from pipelines.commands.preflight import check_own_data
+from pipelines.engine.language_model import token_shards
 from pipelines.engine.runner import StageContext, StageError, is_finished, manifest_path, report_path
 from pipelines.services.models import publish_model
 from tests.data.test_instruction_readers import png, said
@@ -156,7 +157,7 @@ def test_a_model_is_tuned_on_own_files_by_params_alone(files, tmp_path, monkeypa
     select_all(stages)
     publish_tokenizer(stages)
     stages.run(tokenize_images, "tokenize_images")
-    (shard,) = pretrain.token_shards(stages.inputs["tokenize_images"], "chat")
+    (shard,) = token_shards(stages.inputs["tokenize_images"], "chat")
     chats = TokenDataset([stages.store.fetch(shard)])
     assert [len(chats.conversation(i)[1]) for i in range(3)] == [1, 2, 0]
     assert (chats.conversation(0)[1] == chats.conversation(1)[1][0]).all()  # the same picture, the same codes
@@ -169,10 +170,10 @@ def test_a_model_is_tuned_on_own_files_by_params_alone(files, tmp_path, monkeypa
     )  # fmt: skip
     tokens = stages.inputs["tokenize_images"]
     images = finetune.model_key(stages.inputs["train_tokenizer"])
-    shards = pretrain.token_shards(tokens, "pairs")
+    shards = token_shards(tokens, "pairs")
     stages.train(
         pretrain.PretrainJob, "pretrain", params=section, tokenizer=images, shards=shards,
-        held_out=pretrain.token_shards(tokens, "holdout"),
+        held_out=token_shards(tokens, "holdout"),
     )  # fmt: skip
     measured = stages.inputs["pretrain"].commits[0].stats
     assert measured["held_out/visual_ce"] > 0 < measured["held_out/visual_ce_shuffled"]
@@ -211,7 +212,7 @@ def test_a_labelled_set_becomes_a_model_that_draws_by_class(files, tmp_path, mon
         stages.params.pretrain, text_tokenizer=str(tmp_path / "text"), model=SHAPE, row_length=96,
         text_rate=0.0, text_source=None, fit=FIT_SHORT,
     )  # fmt: skip
-    shards = pretrain.token_shards(stages.inputs["tokenize_images"], "pairs")
+    shards = token_shards(stages.inputs["tokenize_images"], "pairs")
     images_key = finetune.model_key(stages.inputs["train_tokenizer"])
     trained = stages.train(
         pretrain.PretrainJob, "pretrain", params=section, tokenizer=images_key, shards=shards, held_out=[]

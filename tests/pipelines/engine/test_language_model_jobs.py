@@ -19,7 +19,7 @@ from ddt.params import load_params
 from ddt.sections.language_model import FinetuneParams, PretrainParams
 from ddt.store import mark_complete, open_store
 from ddt.tokenizer import DDTTokenizer, presets
-from pipelines.engine.language_model import check_language_model
+from pipelines.engine.language_checks import check_language_model
 from pipelines.finetune import FinetuneJob
 from pipelines.pretrain import PretrainJob
 from tests.mllm.mllm_tiny import make_tokenizer

@@ -25,7 +25,7 @@ def test_a_process_that_waits_to_be_reaped_is_not_alive():
 
 def test_an_address_without_its_holder_is_stale_and_a_failed_start_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(shared_cluster.tempfile, "gettempdir", lambda: str(tmp_path))
-    folder = shared_cluster._folder(os.getpid())
+    folder = shared_cluster.rendezvous(os.getpid())
     stale = {"address": "127.0.0.1:1", "holder_pid": os.getpid()}
     (folder / "address.json").write_text(json.dumps(stale))
 

@@ -16,10 +16,10 @@ from ddt.scenes import weights_dir
 from ddt.store import open_store
 from ddt.tokenizer import DDTTokenizer, presets
 from pipelines import evaluate
+from pipelines.commands import report as report_command
 from pipelines.commands.cli import main
 from pipelines.engine.graph import INPUTS
 from pipelines.engine.runner import manifest_path, report_path, stage_context
-from pipelines.reports import evaluation_page
 from pipelines.services import tracking
 from pipelines.services.models import publish_model
 from tests.mllm.mllm_tiny import TINY
@@ -98,7 +98,7 @@ def test_the_stage_and_the_report_over_it(params, tmp_path, monkeypatch, capsys)
     logged = []
     monkeypatch.setattr(tracking, "log_stage", lambda *arguments: logged.append(arguments[1]))
     (tmp_path / "geneval.json").write_text(json.dumps(OFFICIAL))
-    output = evaluation_page.make(params, [str(tmp_path / "geneval.json")], str(tmp_path / "page.html"))
+    output = report_command.make(params, [str(tmp_path / "geneval.json")], str(tmp_path / "page.html"))
     numbers = json.loads((tmp_path / "page.json").read_text())
     first = numbers["beside_the_paper"][0]
     assert first["official"][0]["value"] == 0.25 and first["own_data"]["name"] == "geneval/overall"

@@ -1,0 +1,18 @@
+"""What only the stages together tell, before the first of them works."""
+
+from __future__ import annotations
+
+from ddt.data.text import check_first_record
+from ddt.params import Params
+from pipelines.engine.language_checks import naming
+from pipelines.finetune import KIND_OF_TASK, usable_mix
+from pipelines.pretrain import text_files
+
+
+def check_own_data(params: Params) -> None:
+    """ValueError where files of text hold none, or tuning asks for data that no setting names."""
+    for path in text_files(params.pretrain):
+        with naming("pretrain.text_source: "):
+            check_first_record(path)
+    has_chats, has_classes = params.ingest.conversations is not None, params.pretrain.class_conditional
+    usable_mix(params.finetune.mix, set(KIND_OF_TASK.values()), has_chats, has_classes)
