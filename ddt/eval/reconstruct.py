@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,19 +10,17 @@ import torch
 from PIL import Image
 
 from ddt.eval.benchmark import (
-    UNSEEN_SHARE,
-    Benchmark,
     Case,
     Row,
     Score,
     column,
     grouped_scores,
-    make_case,
     make_row,
     ordered,
     seen_groups,
     with_floor,
 )
+from ddt.eval.held_out_pictures import HeldOutPictures
 from ddt.eval.metrics import psnr, ssim
 from ddt.eval.metrics.image import mse
 from ddt.eval.report.pictures import png_bytes, rgb_array
@@ -33,16 +28,13 @@ from ddt.eval.scenes.placement import Wanted, around, center, placed
 from ddt.eval.statistics import bootstrap, mean_of, shuffled_partners
 from ddt.mllm.pictures import to_images, to_pixels
 from ddt.scenes.detect import Detection, detect
-from ddt.scenes.photo import photograph
-from ddt.scenes.sample import sample_scene
-from ddt.scenes.world import EVALUATION_PARTS
 
 PSNR_OF_EQUAL = 60.0  # dB; equal pictures have infinite PSNR, which no mean survives
 ONE_CODE = "one code for all tokens"
 
 
-class Reconstruct(Benchmark):
-    """Encode to codes, decode, compare. `photos` (encoded images) take the place of scenes."""
+class Reconstruct(HeldOutPictures):
+    """Encode to codes, decode, compare."""
 
     name = "reconstruct"
     title = "Reconstruction by the tokenizer"
@@ -56,44 +48,8 @@ class Reconstruct(Benchmark):
         "Floors: other pictures' reconstructions, and for PSNR and SSIM the mean of all pictures."
     )
 
-    def __init__(
-        self,
-        cases: int,
-        seed: int,
-        image_size: int,
-        decode_steps: int | None = None,
-        photos: Sequence[bytes] | None = None,
-    ) -> None:
-        super().__init__(cases, seed, image_size, decode_steps)
-        self.photos = photos
-
-    def cases(self) -> list[Case]:
-        if self.photos is not None:
-            fitted = [self._fitted(photo) for photo in self.photos[: self.num_cases]]
-            return [
-                make_case(
-                    self.name, i, "photo", "", "", base64.b64encode(png_bytes(image)).decode(), self.seed
-                )
-                for i, image in enumerate(fitted)
-            ]
-        cases = []
-        for index in range(self.num_cases):
-            unseen = self.rng(index).random() < UNSEEN_SHARE
-            cases.append(make_case(self.name, index, "scene", "", "", index, self.seed, unseen))
-        return cases
-
-    def _fitted(self, photo: bytes) -> Image.Image:
-        return to_images(to_pixels([Image.open(io.BytesIO(photo))], self.image_size))[0]
-
-    def _picture(self, case: Case) -> np.ndarray:
-        if self.photos is not None:
-            return rgb_array(base64.b64decode(json.loads(case["data"])))
-        rng = self.rng(int(case["data"]))
-        rng.random()  # the draw that decided `unseen`
-        return photograph(sample_scene(rng, held_out=case["unseen"], parts=EVALUATION_PARTS), self.image_size)
-
     def run_batch(self, model: Any, cases: Sequence[Case]) -> list[Row]:
-        pictures = [self._picture(case) for case in cases]
+        pictures = [self.picture(case) for case in cases]
         tokenizer = model.image_tokenizer
         codes_BT = tokenizer.encode(to_pixels([Image.fromarray(p) for p in pictures], self.image_size)).cpu()
         noise = [torch.Generator().manual_seed(case["seed"]) for case in cases]

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ddt.eval.benchmark import Benchmark
+from ddt.eval.held_out_pictures import HeldOutPictures
 from ddt.eval.reconstruct import Reconstruct
+from ddt.eval.recursion import Recursion
 from ddt.eval.scenes.caption import Captioning
 from ddt.eval.scenes.choice import Choice
 from ddt.eval.scenes.edit import Editing
@@ -21,7 +23,7 @@ from ddt.eval.text_perplexity import Perplexity
 
 BENCHMARKS: dict[str, type[Benchmark]] = {
     cls.name: cls
-    for cls in (Reconstruct, GenEval, T2I, VQA, POPE, MME, Choice, Captioning, Editing, Perplexity)
+    for cls in (Reconstruct, Recursion, GenEval, T2I, VQA, POPE, MME, Choice, Captioning, Editing, Perplexity)
 }
 NEEDS_SCENES = "does not apply: it needs the exact ground truth of scenes, and these are photographs"
 
@@ -58,12 +60,13 @@ def suite(config: SuiteConfig, image_size: int, photographs: Photographs | None 
     for name in _applicable(config, photographs):
         count = config.questions if issubclass(BENCHMARKS[name], Asked) else config.cases
         settings = (count, config.seed, image_size, config.decode_steps)
-        if photographs is None or name not in ("reconstruct", "perplexity"):
-            chosen.append(BENCHMARKS[name](*settings))
-        elif name == "reconstruct":
-            chosen.append(Reconstruct(*settings, photos=photographs.images))
+        benchmark = BENCHMARKS[name]
+        if photographs is None or not issubclass(benchmark, HeldOutPictures | Perplexity):
+            chosen.append(benchmark(*settings))
+        elif issubclass(benchmark, HeldOutPictures):
+            chosen.append(benchmark(*settings, photos=photographs.images))
         else:
-            chosen.append(Perplexity(*settings, captions=photographs.captions))
+            chosen.append(benchmark(*settings, captions=photographs.captions))
     return chosen
 
 

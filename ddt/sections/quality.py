@@ -9,7 +9,17 @@ from ddt.config import Count, Range
 
 # Known here, without what computes them, so that a wrong name is told before a run and not at its end.
 BenchmarkName = Literal[
-    "reconstruct", "geneval", "t2i", "vqa", "pope", "mme", "choice", "caption", "edit", "perplexity"
+    "reconstruct",
+    "recursion",
+    "geneval",
+    "t2i",
+    "vqa",
+    "pope",
+    "mme",
+    "choice",
+    "caption",
+    "edit",
+    "perplexity",
 ]
 
 

@@ -232,6 +232,34 @@ class DDTTokenizer(SavedModel[DDTConfig]):
         )
         return self.space.to_images(x_BCHW)
 
+    @torch.no_grad()
+    def estimate(
+        self,
+        images_BCHW: Tensor,
+        codes_BT: Tensor,
+        t: float,
+        num_tokens: int | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    ) -> Tensor:
+        """x_0 as one prediction from (x_t, V_1..V_k(t)) implies it: float32 images [B, 3, S, S].
+
+        x_t is made of `images_BCHW` at time `t` in [0, 1] with noise from `generator` (as `decode`); at most
+        `num_tokens` of the prefix are given. Raises ValueError as `encode` and `decode`.
+        """
+        config = self.config
+        checks.check_images(images_BCHW, config.image_size)
+        codes_BT = checks.check_codes(codes_BT, config.num_tokens, config.codebook_size)
+        if num_tokens is not None:
+            checks.check_count("num_tokens", num_tokens, 0, config.num_tokens)
+        x0_BCHW = self.space.from_images(images_BCHW.to(self.device, torch.float32))
+        noise_BCHW = _draw_noise(len(codes_BT), tuple(x0_BCHW.shape[1:]), generator).to(self.device)
+        t_B = torch.full((len(codes_BT),), t, device=self.device)
+        at_most_B = None if num_tokens is None else torch.full_like(t_B, num_tokens, dtype=torch.int64)
+        x_BCHW = flow.add_noise(x0_BCHW, noise_BCHW, t_B)
+        vectors_BTd = self.quantizer.codebook_Kd[codes_BT.to(self.device)]
+        prediction_BCHW = self.decoder(x_BCHW, t_B, vectors_BTd, self.schedule.visible(t_B, at_most_B))
+        return self.space.to_images(flow.predicted_x0(prediction_BCHW, x_BCHW, t_B, config.target))
+
     def _predictor(self, vectors_BTd: Tensor, guidance: float) -> Predict:
         """The decoder for these codes: (x, t, visible) -> prediction."""
         tokens = self.decoder.read_tokens(vectors_BTd) if self.decoder.separate else None
