@@ -16,6 +16,7 @@ from ddt.tokenizer.flow import best_guess
 from ddt.tokenizer.layers import (
     MLP,
     align_attention,
+    at_least_float32,
     attend_heads,
     compute_dtype,
     grid_points,
@@ -244,7 +245,8 @@ class Decoder(nn.Module):
             for block in self.blocks:
                 image_BLD, token_BTD = block(image_BLD, token_BTD, condition_BD, key_bias)
         scale, shift = self.modulation(condition_BD).chunk(2, dim=-1)
-        return unpatchify(self.project(modulate(image_BLD, shift, scale)).float(), self.patch, self.channels)
+        patches_BLP = at_least_float32(self.project(modulate(image_BLD, shift, scale)))
+        return unpatchify(patches_BLP, self.patch, self.channels)
 
     def read_tokens(self, codes_BTd: Tensor) -> list[KeysValues]:
         """The separate token stream of all T tokens, block by block: the same at every time.

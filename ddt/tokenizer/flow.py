@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ddt.tokenizer.layers import at_least_float32
+
 
 def _column(t_B: Tensor) -> Tensor:
     return t_B[:, None, None, None]
@@ -50,5 +52,6 @@ def sample_times(
 
 
 def squared_error_per_image(prediction_BCHW: Tensor, target_BCHW: Tensor) -> Tensor:
-    """Eq. 1 for each image, as a mean over its elements; float32 [B]."""
-    return (prediction_BCHW.float() - target_BCHW.float()).square().flatten(1).mean(1)
+    """Eq. 1 for each image, as a mean over its elements; [B] in float32 or what is wider."""
+    error_BCHW = at_least_float32(prediction_BCHW) - at_least_float32(target_BCHW)
+    return error_BCHW.square().flatten(1).mean(1)

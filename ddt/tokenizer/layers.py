@@ -53,12 +53,17 @@ class MLP(nn.Sequential):
         super().__init__(nn.Linear(width, hidden), gelu, nn.Linear(hidden, width))
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision as float32; float64 stays, so that a float64 model computes in float64 throughout."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def sincos_1d(positions_L: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
     """Sinusoidal features [L, width] of positions: cosines first, then sines (SD3's order)."""
     half = width // 2
-    device = positions_L.device
-    rates = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=device) / half)
-    angles = positions_L.float()[:, None] * rates
+    dtype, device = torch.get_default_dtype(), positions_L.device
+    rates = torch.exp(-math.log(max_period) * torch.arange(half, dtype=dtype, device=device) / half)
+    angles = positions_L.to(dtype)[:, None] * rates
     return torch.cat([angles.cos(), angles.sin()], dim=-1)
 
 
@@ -69,7 +74,7 @@ def sincos_2d(yx_L2: Tensor, width: int, max_period: float) -> Tensor:
 
 def grid_points(side: int) -> Tensor:
     """Rows and columns [side², 2] of a square grid, row by row."""
-    return torch.cartesian_prod(torch.arange(side), torch.arange(side)).float()
+    return torch.cartesian_prod(torch.arange(side), torch.arange(side)).to(torch.get_default_dtype())
 
 
 def region_points(count: int, side: int) -> Tensor:

@@ -40,7 +40,7 @@ class PositionNorm(nn.Module):
         with torch.no_grad():
             self.updates += 1
             # A plain mean at first, so that the arbitrary start is forgotten at once.
-            weight = torch.clamp(self.updates.float().reciprocal(), min=1 - self.decay)
+            weight = torch.clamp(self.updates.to(mean_Td.dtype).reciprocal(), min=1 - self.decay)
             self.mean_Td.lerp_(mean_Td, weight)
             self.variance_Td.lerp_(variance_Td, weight)
         return self._scale(z_BTd, mean_Td, variance_Td)

@@ -1,10 +1,11 @@
 """The quantizer: nearest code by cosine, moved by an exponential average (paper section 3.2, "quantizer").
 
-Distances, averages and codes are float32 whatever autocast says. No tensor of B·T × K is ever held: the
-lookup goes through chunks of rows, counts and sums are scattered. All ranks hold the same codebook, and it is
-the one that a single process would hold: it moves once a step, by the vectors of all ranks and micro-batches,
-and random choices are drawn from gathered outputs by a generator seeded with the step. `lookup` finds the
-nearest code, `kmeans` places the first codes, `dead_codes` restarts those that nothing matches.
+Distances, averages and codes are float32 (float64 in a model that is) whatever autocast says. No tensor of
+B·T × K is ever held: the lookup goes through chunks of rows, counts and sums are scattered. All ranks hold
+the same codebook, and it is the one that a single process would hold: it moves once a step, by the vectors of
+all ranks and micro-batches, and random choices are drawn from gathered outputs by a generator seeded with the
+step. `lookup` finds the nearest code, `kmeans` places the first codes, `dead_codes` restarts those that
+nothing matches.
 Shapes: B batch, T tokens, d code dimensions, K codes, N = B·T vectors (over all ranks where said).
 """
 
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from ddt.tokenizer.codebook_metrics import codebook_metrics
 from ddt.tokenizer.dead_codes import restart_dead_codes
 from ddt.tokenizer.kmeans import add_up, count, spherical_kmeans
+from ddt.tokenizer.layers import at_least_float32
 from ddt.tokenizer.lookup import nearest, unit
 from ddt.tokenizer.position_norm import PositionNorm
 from ddt.tokenizer.ranks import gather_rows, sum_over_ranks, world_size
@@ -173,7 +175,7 @@ class Quantizer(nn.Module):
         return read[2]
 
     def _on_sphere(self, z_BTd: Tensor, use_batch: bool) -> Tensor:
-        z_BTd = z_BTd.float()
+        z_BTd = at_least_float32(z_BTd)
         return unit(z_BTd if self.norm is None else self.norm(z_BTd, use_batch))
 
     def _disturb(self, z_BTd: Tensor, generator: torch.Generator | None) -> Tensor:

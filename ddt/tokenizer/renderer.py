@@ -19,7 +19,14 @@ from ddt.tokenizer import checks, folder
 from ddt.tokenizer.config import DDTConfig
 from ddt.tokenizer.encoder import EncoderBlock
 from ddt.tokenizer.flow import squared_error_per_image
-from ddt.tokenizer.layers import compute_dtype, grid_points, sincos_1d, sincos_2d, unpatchify
+from ddt.tokenizer.layers import (
+    at_least_float32,
+    compute_dtype,
+    grid_points,
+    sincos_1d,
+    sincos_2d,
+    unpatchify,
+)
 from ddt.tokenizer.model import DDTTokenizer
 from ddt.tokenizer.saved import SavedModel
 from ddt.tokenizer.schedule import draw_cut, prefix_mask
@@ -135,7 +142,7 @@ class Renderer(SavedModel[RendererConfig]):
         image_BLD = image_LD.expand(len(codes_BTd), -1, -1)
         for block in self.blocks:
             image_BLD, token_BTD = block(image_BLD, token_BTD)
-        patches_BLP = self.project(self.norm(image_BLD)).float()
+        patches_BLP = at_least_float32(self.project(self.norm(image_BLD)))
         return unpatchify(patches_BLP, self.config.sizes.patch, self.config.tokenizer.channels)
 
     @torch.no_grad()

@@ -46,7 +46,7 @@ class TrainStep:
         self.generator = torch.Generator(self.device)
         # 1 once a step was not finite: the fused optimizer then skips that step and all after it by itself,
         # so the device need not be asked before every step.
-        self.broken = torch.zeros((), device=self.device)
+        self.broken = torch.zeros((), dtype=torch.float32, device=self.device)
 
     def __call__(self, batch: Any, step: int, index: int, averages: MetricAverages) -> Tensor:
         """[loss, gradient norm] over all processes, on the device; `index` is the batch's, for its seeds.
