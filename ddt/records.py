@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import io
-import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from PIL import Image
+
+from ddt.clean import KEY_CHARS, clean_text, one_line
 
 REJECT_REASONS = (
     "corrupt_archive",  # a tar or Parquet file, or the part of it after a break, that cannot be read
@@ -23,7 +24,9 @@ REJECT_REASONS = (
     "corrupt_image",  # bytes that do not decode to the end
     "too_small",  # a side shorter than the configured number of pixels
     "too_large",  # more pixels, or more bytes, than configured; never decoded
-    "bad_record",  # members or columns that contradict each other
+    "bad_record",  # members or columns that contradict each other, or text that can't be read
+    "unread_caption",  # no loss: a sample kept without a caption, since its own is in no form that is known
+    "not_downloaded",  # no loss: a row that says itself that its image could not be fetched
 )
 
 # Formats whose decoders are plain and bounded. Left out: those that run programs or other files (EPS, WMF).
@@ -51,6 +54,7 @@ REJECT_SCHEMA = pa.schema(
         pa.field("key", pa.string(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),
         pa.field("detail", pa.string(), nullable=False),
+        pa.field("lost", pa.int64(), nullable=False),
         pa.field("planted", pa.string()),
     ]
 )
@@ -59,14 +63,31 @@ ROWS_PER_BATCH = 256  # of a shard's file: a reader holds one batch of encoded i
 
 
 class Reject(Exception):
-    """A sample, or a part of an archive, that is turned away: raised by checks, yielded by readers."""
+    """A sample, or a part of an archive, that is turned away: raised by checks, yielded by readers.
+
+    `lost` is how many samples are lost with it: all that a part of an archive held, and none where only
+    something about a sample is told. `key` says where in `source` it stands: a key, a row, a line.
+    """
 
     def __init__(
-        self, reason: str, detail: str = "", *, key: str = "", source: str = "", planted: str | None = None
+        self,
+        reason: str,
+        detail: object = "",
+        *,
+        key: str = "",
+        source: str = "",
+        planted: str | None = None,
+        lost: int = 1,
     ) -> None:
         assert reason in REJECT_REASONS, reason
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail, self.key, self.source, self.planted = reason, detail, key, source, planted
+        self.reason, self.detail, self.lost = reason, one_line(detail), lost
+        super().__init__(f"{reason}: {self.detail}")
+        self.place(source, key, planted)
+
+    def place(self, source: str, key: str, planted: str | None = None) -> Reject:
+        """Say where it stands and what was planted there; the reject itself."""
+        self.source, self.key, self.planted = one_line(source, KEY_CHARS), one_line(key, KEY_CHARS), planted
+        return self
 
     def row(self) -> dict[str, Any]:
         """As a row of REJECT_SCHEMA."""
@@ -74,10 +95,8 @@ class Reject(Exception):
 
 
 def canonical_caption(caption: str) -> str:
-    """The caption in Unicode NFC, without control characters, runs of white space as one space, trimmed."""
-    text = unicodedata.normalize("NFC", caption)
-    kept = (c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cs"))
-    return " ".join("".join(kept).split())
+    """The caption cleaned (`clean_text`), in one line: runs of white space as one space."""
+    return " ".join(clean_text(caption).split())
 
 
 def sample_id(image: bytes, caption: str) -> str:

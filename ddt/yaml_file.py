@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from ddt.clean import one_line
 from ddt.config import ConfigError
 
 
@@ -49,7 +50,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+        raise ConfigError(f"{path}: not valid YAML ({one_line(error)})") from None
     if not isinstance(values, Mapping):
         raise ConfigError(f"{path}: expected a mapping of sections")
     return dict(values)

@@ -15,6 +15,7 @@ from typing import Any
 from metaflow import current
 from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException, MetaflowInternalError
 
+from ddt.clean import one_line as shortened
 from ddt.config import build
 from ddt.params import Params, load_params, overlay
 from ddt.sections.run import Resources
@@ -85,7 +86,7 @@ def check_command_line(arguments: Sequence[str]) -> None:
         for stage in STAGES:
             check_models(stage, params)
     except ValueError as error:
-        print(f"full_pipeline: {error}", file=sys.stderr)
+        print(shortened(f"full_pipeline: {error}"), file=sys.stderr)
         sys.exit(2)
 
 
@@ -101,7 +102,7 @@ def one_line() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         kind = Mistake if is_mistake(error) else StepFailed
-        raise kind(" ".join(str(error).split())) from None
+        raise kind(shortened(error)) from None
 
 
 def read_settings(conf: Mapping[str, Any], profile: str, overrides: str) -> dict[str, Any]:

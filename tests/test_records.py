@@ -149,6 +149,7 @@ def test_empty_shard_and_rejects(tmp_path):
             "key": "0001",
             "reason": "corrupt_image",
             "detail": "cut",
+            "lost": 1,
             "planted": "corrupt",
         }
     ]

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ddt.clean import clean_text
 from ddt.mllm import sequences as S
 from ddt.mllm.conversations import IMAGE, conversation_prompt
 from ddt.mllm.generate import OnToken
@@ -40,6 +41,7 @@ class Chat:
 
         Raises ValueError where marks and images differ in number, or where nothing more fits the model.
         """
+        text = clean_text(text)
         if text.count(IMAGE) != len(images):
             raise ValueError(f"{text.count(IMAGE)} {IMAGE} marks for {len(images)} images")
         turns = [*self.turns, {"role": "user", "text": text}]

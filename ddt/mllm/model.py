@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ddt.baselines.kinds import ImageTokenizer, load_image_tokenizer
+from ddt.clean import clean_text
 from ddt.config import build as build_config
 from ddt.config import to_dict
 from ddt.hub import local_folder
@@ -129,7 +130,7 @@ class DDTLlama:
         on_token: OnToken | None = None,
     ) -> list[Image.Image]:
         """One picture for each prompt. `num_steps` are the decoder's; `on_token` sees ids so far, [B, t]."""
-        examples = [(S.TEXT_TO_IMAGE, {"caption": prompt}) for prompt in prompts]
+        examples = [(S.TEXT_TO_IMAGE, {"caption": clean_text(prompt)}) for prompt in prompts]
         return self._draw(examples, self._sampling(cfg_scale, top_k, top_p), seed, num_steps, on_token)
 
     def generate_class(
@@ -162,7 +163,7 @@ class DDTLlama:
         """Each image changed as its instruction says; guidance is towards the instruction."""
         _same_length("instructions", instructions, images)
         examples = [
-            (S.EDIT, {"source": codes, "instruction": instruction})
+            (S.EDIT, {"source": codes, "instruction": clean_text(instruction)})
             for codes, instruction in zip(self.encode(images), instructions, strict=True)
         ]
         return self._draw(examples, self._sampling(cfg_scale, top_k, top_p), seed, num_steps, on_token)
@@ -189,7 +190,7 @@ class DDTLlama:
     ) -> list[str]:
         """The answer to each question about its image. `on_text` is as in `caption`."""
         _same_length("questions", questions, images)
-        asked = [QUESTION[0].replace("{question}", question) for question in questions]
+        asked = [QUESTION[0].replace("{question}", clean_text(question)) for question in questions]
         return self._answer(self.encode(images), asked, seed, on_text)
 
     def encode(self, images: Sequence[Image.Image]) -> np.ndarray:

@@ -16,6 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from ddt.clean import one_line
 from ddt.store.base import NotFound, Store, StoreError, check_key, sha256_file, unique_name
 from ddt.store.tree import MARKER, files_digest, marker_bytes, require_complete, tree_files
 
@@ -52,7 +53,7 @@ def _clear_errors(place: str) -> Iterator[None]:
         }.get(code, f"S3 answered {code}: {error.response.get('Error', {}).get('Message', '')}")
         raise StoreError(f"{place}: {reason}") from error
     except (BotoCoreError, Boto3Error) as error:
-        raise StoreError(f"{place}: {' '.join(str(error).split())}") from error
+        raise StoreError(one_line(f"{place}: {error}")) from error
     except OSError as error:
         raise StoreError(f"{place}: {error}") from error
 

@@ -6,12 +6,14 @@ Results go to stdout, logs and progress to stderr. A user's mistake is one line 
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ddt.clean import one_line
 from ddt.params import Params, load_params
 from pipelines.engine.graph import INPUTS, STAGES
 
@@ -39,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    _take_any_text()
     arguments = build_parser().parse_args(argv)
     try:
         arguments.run(arguments)
@@ -50,8 +53,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("DDT_DEBUG"):
             raise
-        print(f"ddt: {' '.join(str(error).split())}", file=sys.stderr)
+        print(one_line(f"ddt: {error}"), file=sys.stderr)
         sys.exit(EXIT_MISTAKE)
+
+
+def _take_any_text() -> None:
+    """No text that comes in, and no name of a file that goes out, fails for its characters."""
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=errors)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from tqdm import tqdm
 
+from ddt.clean import text_argument, typed_text
 from ddt.data.decode import read_image
 from ddt.params import Params
 from ddt.progress import Progress
@@ -36,6 +37,8 @@ def generate(params: Params | None, arguments: argparse.Namespace) -> None:
     output, prompt, name = checked_drawing(arguments), arguments.prompt, arguments.class_name
     if (prompt is None) == (name is None):
         raise ValueError("generate: expected a prompt or --class, one of the two")
+    if prompt is not None:
+        prompt = text_argument(prompt, "prompt")
     model = load(params, arguments.model)
     count = arguments.num_images
     seeds = list(range(arguments.seed, arguments.seed + count))
@@ -48,6 +51,7 @@ def generate(params: Params | None, arguments: argparse.Namespace) -> None:
 def edit(params: Params | None, arguments: argparse.Namespace) -> None:
     """Change one image by an instruction, `--num-images` times, seeds counted from `--seed`."""
     output = checked_drawing(arguments)
+    instruction = text_argument(arguments.instruction, "instruction")
     image = read_image(arguments.image)
     model = load(params, arguments.model)
     tell_fitted([arguments.image], [image], model.image_tokenizer)
@@ -56,7 +60,7 @@ def edit(params: Params | None, arguments: argparse.Namespace) -> None:
     with drawing(model, count, output, arguments) as on_token:
         images = model.edit_image(
             [image] * count,
-            [arguments.instruction] * count,
+            [instruction] * count,
             arguments.cfg_scale,
             seed=seeds,
             on_token=on_token,
@@ -133,6 +137,8 @@ def chat(params: Params | None, arguments: argparse.Namespace) -> None:
         raise ValueError(f"--output {folder}: no such folder")
     check_scale(arguments)
     check_seed(arguments)
+    if arguments.message is not None:
+        text_argument(arguments.message, "message")
     lines = sys.stdin if arguments.message is None else [arguments.message]
     from ddt.mllm.chat import Chat
     from ddt.mllm.conversations import IMAGE
@@ -140,12 +146,13 @@ def chat(params: Params | None, arguments: argparse.Namespace) -> None:
     model, drawn = load(params, arguments.model), 0
     talk = Chat(model, arguments.seed)
     for line in lines:
-        if not line.strip():
+        said = typed_text(SHOWN_IMAGE.sub(IMAGE, line), "message")
+        if not said:
             continue
         paths = SHOWN_IMAGE.findall(line)
         images = [read_image(path) for path in paths]
         tell_fitted(paths, images, model.image_tokenizer)
-        reply = talk.say(SHOWN_IMAGE.sub(IMAGE, line).strip(), images)
+        reply = talk.say(said, images)
         text = reply.text
         for image in reply.images:
             path = folder / f"{drawn}.png"
@@ -167,11 +174,11 @@ def caption(params: Params | None, arguments: argparse.Namespace) -> None:
 
 def ask(params: Params | None, arguments: argparse.Namespace) -> None:
     """Print the answer to one question about one image."""
-    image = read_image(arguments.image)
+    question, image = text_argument(arguments.question, "question"), read_image(arguments.image)
     model = load(params, arguments.model)
     tell_fitted([arguments.image], [image], model.image_tokenizer)
     with writing(model, 1) as on_text:
-        (answer,) = model.answer([image], [arguments.question], on_text=on_text)
+        (answer,) = model.answer([image], [question], on_text=on_text)
     print(answer)
 
 

@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from ddt.clean import one_line
 from ddt.progress import Progress
 from ddt.sections.run import Resources
 from pipelines.engine.failures import is_mistake
@@ -43,7 +44,10 @@ ENVIRONMENT = {
 
 
 class UnitError(RuntimeError):
-    """The worker failed on a unit; the message names the unit and the reason."""
+    """The worker failed on a unit; the message, one line, names what the unit is of and the reason."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(one_line(message))
 
 
 class UnitInputError(UnitError, ValueError):
@@ -100,7 +104,7 @@ def _attach_or_start(resources: Resources, owner_pid: int) -> None:
         raise
     except (OSError, RuntimeError, TimeoutError, ValueError) as error:
         place = f"at {address}" if address else "on this machine"
-        raise ClusterError(f"Ray {place}: {' '.join(str(error).split())}") from error
+        raise ClusterError(one_line(f"Ray {place}: {error}")) from error
 
 
 def start_local(cpus: int, object_store_mb: int) -> str:
@@ -189,13 +193,13 @@ class _Actor:
                 self.worker = self.make_worker()
             answer["result"] = self.worker(unit)
         except Exception as error:  # whatever it is, the driver is told which unit it was
-            reason = " ".join(str(error).split()) or type(error).__name__
+            reason = one_line(error)
             answer["error"] = {
                 "reason": reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}",
                 "user": isinstance(error, ValueError | OSError),  # their input, or a disk that is full
                 "mistake": is_mistake(error),
                 "trace": traceback.format_exc(),
-                "unit": unit.get("unit", str(unit)[:80]),
+                "unit": unit.get("name") or f"unit {unit['unit']}",
             }
         return {"answer": json.dumps(answer)}
 
@@ -209,8 +213,9 @@ def map_units(
 ) -> Iterator[dict[str, Any]]:
     """Results of `worker(**worker_args)(unit)` for every unit, as they come, through Ray Data actors.
 
-    Units and results are plain JSON; a unit's name is its entry `unit`. A killed actor is restarted and its
-    unit done again. Raises UnitError, naming the unit, at the first one that the worker fails on.
+    Units and results are plain JSON; a unit is known by its entry `unit`, and to people by `name`, the file
+    it is of, where it has one. A killed actor is restarted and its unit done again. Raises UnitError, naming
+    the unit, at the first one that the worker fails on.
     """
     if not units:
         return
@@ -271,7 +276,8 @@ def _actors(units: int, resources: Resources) -> int:
 
 
 def _unit_error(stage: str, error: dict[str, Any]) -> UnitError:
-    told = f"{stage}, unit {error['unit']}: {error['reason']}"
+    named = error["unit"] in error["reason"]  # a reader's message begins with the file
+    told = f"{stage}: {error['reason']}" if named else f"{stage}, {error['unit']}: {error['reason']}"
     if error["user"]:
         return (UnitInputError if error["mistake"] else UnitSystemError)(told)
     print(error["trace"], file=sys.stderr)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddt.clean import one_line
 from ddt.progress import Progress
 from ddt.sections.run import Resources
 from pipelines.engine.cluster import connect, is_own_cluster
@@ -210,7 +211,7 @@ def _work(config: dict[str, Any]) -> None:
             time.sleep(PEER_LOST_S)
         failure = {
             "kind": type(error).__name__,
-            "reason": " ".join(str(error).split()),
+            "reason": one_line(error),
             "user": isinstance(error, ValueError | OSError),
             "mistake": is_mistake(error),
             "trace": traceback.format_exc(),

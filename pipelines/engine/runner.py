@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ddt.clean import one_line
 from ddt.config import to_dict
 from ddt.data.refs import check_reference
 from ddt.manifest import Commit, Manifest, commits, fingerprint
@@ -25,6 +26,9 @@ from pipelines.services import tracking
 
 class StageError(ValueError):
     """A stage cannot start or go on; the message is one line for the user."""
+
+    def __init__(self, message: object) -> None:
+        super().__init__(one_line(message))
 
 
 @dataclass(frozen=True)

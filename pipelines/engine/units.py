@@ -76,9 +76,11 @@ def run_units(
 ) -> list[Commit]:
     """Process what is missing of `units` on Ray; the commits of all of them, sorted by unit.
 
-    Each unit is a dict with its id under `unit`.
+    Each unit is a dict with its id under `unit`. One that is of a record shard, named under `records`, is
+    told to people by the name of that shard's source.
     """
-    wanted = {unit["unit"]: unit for unit in units}
+    sources = {c.key: c.stats.get("name") for m in ctx.inputs.values() for c in m.commits}
+    wanted = {unit["unit"]: {"name": sources.get(unit.get("records", ""))} | unit for unit in units}
     done = commits(ctx.store, ctx.name, ctx.fingerprint)
     missing = [unit for name, unit in sorted(wanted.items()) if name not in done]
     if missing:

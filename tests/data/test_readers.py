@@ -113,7 +113,7 @@ class TestTar:
             ("a.txt", b"no image"),
             ("b.jpg", image(1)),
             ("c.jpg", image(2)), ("c.json", b'{"caption": "from json"}'),
-            ("d.png", image(3, image_format="PNG")), ("d.txt", b"\xff\xfe broken text"),
+            ("d.png", image(3, image_format="PNG")), ("d.txt", b"broken \xff text"),
             ("d.json", b"{broken"),
             ("e.tiff", b"II*\0"),
             ("f.jpg", image(4)), ("f.jpg", image(5)),
@@ -121,8 +121,7 @@ class TestTar:
         ]  # fmt: skip
         good, bad = split(read_tar(write_tar(tmp_path / "0.tar", members)))
         captions = {s.key: s.caption for s in good}
-        assert captions == {"b": "", "c": "from json", "d": captions["d"], "f": "", "dir.v1/g": ""}
-        assert "broken text" in captions["d"]
+        assert captions == {"b": "", "c": "from json", "d": "broken ÿ text", "f": "", "dir.v1/g": ""}
         assert [(r.key, r.reason) for r in bad] == [
             ("a", "missing_image"),
             ("e", "unsupported_format"),

@@ -35,8 +35,8 @@ from pipelines.engine.runner import StageContext, StageError, is_finished, manif
 from pipelines.services.models import publish_model
 from tests.data.test_instruction_readers import png, said
 from tests.mllm.mllm_tiny import make_tokenizer
+from tests.pipelines.engine.test_language_model_jobs import FIT_SHORT, SHAPE
 from tests.pipelines.ray_support import RESOURCES
-from tests.pipelines.test_language_model_jobs import FIT_SHORT, SHAPE
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = str(ROOT / "params.yaml")

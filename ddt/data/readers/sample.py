@@ -10,12 +10,16 @@ MAX_IMAGE_BYTES = 256 << 20  # an encoded image larger than this is not read at 
 
 @dataclass(frozen=True)
 class RawSample:
-    """Encoded image bytes and the native caption ('' where there is none), with the metadata beside them."""
+    """Encoded image bytes and the native caption ('' where there is none), with the metadata beside them.
+
+    `doubt` says, of a sample without a caption, what there is in its place that was not understood.
+    """
 
     key: str
     image: bytes
     caption: str
     meta: dict[str, Any] = field(default_factory=dict)
+    doubt: str = ""
 
     @property
     def planted(self) -> str | None:

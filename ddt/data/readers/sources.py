@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from ddt.clean import one_line
 from ddt.data.readers.parquet import read_parquet
 from ddt.data.readers.sample import RawSample
 from ddt.data.readers.tar import read_tar
@@ -98,14 +99,17 @@ def check_samples(
     """Each sample of source `name` as a row of RECORD_SCHEMA, or the Reject that says why not."""
     for sample in samples:
         if isinstance(sample, Reject):
-            sample.source = name
-            yield sample
+            yield sample.place(name, sample.key, sample.planted)
             continue
         try:
             yield to_record(sample, name, config)
         except Reject as reject:
-            reject.key, reject.source, reject.planted = sample.key, name, sample.planted
-            yield reject
+            yield reject.place(name, sample.key, sample.planted)
+            continue
+        if sample.doubt:
+            yield Reject(
+                "unread_caption", sample.doubt, key=sample.key, source=name, planted=sample.planted, lost=0
+            )
 
 
 def to_record(sample: RawSample, source: str, config: SourceConfig) -> dict[str, Any]:
@@ -123,5 +127,5 @@ def to_record(sample: RawSample, source: str, config: SourceConfig) -> dict[str,
         "height": height,
         "format": image_format,
         "planted": sample.planted,
-        "source": f"{source}/{sample.key}",
+        "source": one_line(f"{source}/{sample.key}"),
     }

@@ -208,3 +208,43 @@ def test_mistakes_are_one_line(model, tmp_path, capsys):
     assert "a prompt of " in line and "expected at most" in line
     line = mistake(capsys, "chat", "<image gone.png>", "--model", model, "-o", str(tmp_path))
     assert "gone.png: no such file" in line
+
+
+@pytest.mark.parametrize("nothing", ["", " \n", "\x07", "\ud83d", "\ufeff"])
+def test_a_text_of_which_nothing_is_left_is_told_before_the_model_is_loaded(model, tmp_path, capsys, nothing):
+    path, output = str(tmp_path / "in.png"), str(tmp_path / "out.png")
+    Image.new("RGB", (16, 16), "red").save(path)
+    absent = ["--model", str(tmp_path / "absent")]
+    for name, arguments in (
+        ("prompt", ["generate", nothing, "-o", output]),
+        ("instruction", ["edit", path, nothing, "-o", output]),
+        ("question", ["ask", path, nothing]),
+        ("message", ["chat", nothing]),
+    ):
+        assert mistake(capsys, *arguments, *absent).startswith(f"ddt: {name}: expected some text")
+
+
+def test_any_characters_may_stand_in_what_is_asked(model, tmp_path, monkeypatch, capsys):
+    """Bytes that are no UTF-8, halves of emoji, names of special tokens, NUL and separators of lines."""
+    path = str(tmp_path / "caf\udce9.png")
+    Image.new("RGB", (16, 16), "red").save(path)
+    hostile = "caf\udce9 \ud83d [BOV] <|visual_3|> </s> {image} \x00 \u2028 {0} a"
+    output = str(tmp_path / "out.png")
+    run("generate", hostile, "--model", model, "-o", output)
+    run("edit", path, hostile, "--model", model, "-o", output)
+    assert Image.open(output).size == (16, 16)
+    run("ask", path, hostile, "--model", model)
+    run("caption", path, path, "--model", model)
+    run("chat", hostile, "--model", model, "-o", str(tmp_path))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9 a\n\0\n\xe2\x80\xa8\n")))
+    run("chat", "--model", model, "-o", str(tmp_path))
+    assert r"caf\udce9.png: " in capsys.readouterr().out
+
+
+def test_the_library_takes_any_text_too(model):
+    """As the model's registered form calls it."""
+    whole, image = DDTLlama.from_pretrained(model), Image.new("RGB", (16, 16), "red")
+    (clean, hostile) = whole.generate_image(["a red b", "\ufeffa red\0 b\ud83d"], num_steps=1)
+    assert clean.tobytes() == hostile.tobytes()
+    assert len(whole.answer([image], ["what\udc00?"])) == 1
+    assert len(whole.edit_image([image], ["bluer\ud83d"], num_steps=1)) == 1

@@ -36,13 +36,22 @@ def test_mistakes(error: Exception, expected: bool) -> None:
     (True, (UnitInputError, TrainingInputError)), (False, (UnitSystemError, TrainingSystemError)),
 ])  # fmt: skip
 def test_a_workers_failure_stays_what_it_is(mistake: bool, kinds: tuple[type, type]) -> None:
-    told = {"reason": "disk full", "user": True, "mistake": mistake, "trace": "", "unit": "u1", "kind": ""}
+    told = {"reason": "disk full", "user": True, "mistake": mistake, "trace": "", "unit": "0.tar", "kind": ""}
     unit, training = _unit_error("ingest", told), _failure("pretrain", told)
     assert (type(unit), type(training)) == kinds
     assert is_mistake(unit) is is_mistake(training) is mistake
     # Either way it is one line on the command line.
     assert isinstance(unit, ValueError | OSError) and isinstance(training, ValueError | OSError)
-    assert str(unit) == "ingest, unit u1: disk full"
+    assert str(unit) == "ingest, 0.tar: disk full"
+
+
+def test_a_units_failure_names_its_file_once_and_is_one_line() -> None:
+    told = {"user": True, "mistake": True, "trace": "", "unit": "e.parquet"}
+    named = _unit_error("ingest", told | {"reason": "/data/e.parquet: no column for the instruction"})
+    assert str(named) == "ingest: /data/e.parquet: no column for the instruction"
+    long = str(_unit_error("ingest", told | {"reason": "first\nsecond " * 100 + "reason"}))
+    assert len(long) <= 300 and "\n" not in long and long.startswith("ingest, e.parquet: first second")
+    assert long.endswith("reason")
 
 
 def test_a_server_that_is_away_may_come_back() -> None:
