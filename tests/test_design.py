@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,6 +121,26 @@ def test_nothing_unpickles_or_trusts_remote_code() -> None:
             assert "torch.load(" not in text, path
             assert "trust_remote_code=True" not in text, path
             assert "shell=True" not in text, path
+
+
+WITHOUT_WEIGHTS = {"AutoConfig", "AutoTokenizer", "PreTrainedTokenizerFast"}
+OURS = {"DDTTokenizer", "SpatialTokenizer", "DDTLlama", "Renderer"}  # they read safetensors themselves
+
+
+def test_weights_of_others_are_asked_for_as_safetensors() -> None:
+    """`load` hands on what its callers say: those that want weights go through `load_model`."""
+    found = []
+    for path in (*modules("ddt"), *modules("pipelines")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".from_pretrained"):
+                kind = ast.unparse(node.func).removesuffix(".from_pretrained")
+                said = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                if kind not in WITHOUT_WEIGHTS | OURS:
+                    found.append(kind)
+                    assert said.get("use_safetensors") == "True" or None in said, f"{path}: {kind}"
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "load" and len(node.args) == 2:
+                assert not re.search(r"Model$|For[A-Z]", ast.unparse(node.args[0])), path
+    assert sorted(found) == ["AutoModelForCausalLM", "loader", "wanted"]
 
 
 def test_reading_parameters_stays_light() -> None:

@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from ddt.data.pretrained import ImageInput, load, pick_device
+from ddt.data.pretrained import ImageInput, load, load_model, pick_device
 from ddt.data.refs import resolve
 from ddt.train.precision import has_bf16
+from ddt.weights import check_safetensors
 
 Engine = Literal["auto", "transformers", "vllm"]
 IMAGE = "<image>"
@@ -67,7 +68,7 @@ class TransformersEngine:
         self.processor.tokenizer.padding_side = "left"
         self.image_input = ImageInput(self.processor.image_processor)
         dtype = torch.bfloat16 if has_bf16(device) else torch.float32  # 99.7 % of the captions are the same
-        self.model = load(LlavaForConditionalGeneration, path_or_ref, dtype=dtype).to(device).eval()
+        self.model = load_model(LlavaForConditionalGeneration, path_or_ref, dtype=dtype).to(device).eval()
 
     @torch.inference_mode()
     def generate(self, images: Sequence[Image.Image], prompt: str, max_new_tokens: int) -> list[str]:
@@ -95,8 +96,10 @@ class VllmEngine:
     def __init__(self, path_or_ref: str) -> None:
         from vllm import LLM
 
+        model = resolve(path_or_ref)
+        check_safetensors(f"model {path_or_ref!r}", model)
         self.llm: Any = LLM(
-            model=resolve(path_or_ref), trust_remote_code=False, limit_mm_per_prompt={"image": 1}
+            model=model, trust_remote_code=False, load_format="safetensors", limit_mm_per_prompt={"image": 1}
         )
 
     def generate(self, images: Sequence[Image.Image], prompt: str, max_new_tokens: int) -> list[str]:

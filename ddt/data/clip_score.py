@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel
 
-from ddt.data.pretrained import ImageInput, load, pick_device, pick_dtype
+from ddt.data.pretrained import ImageInput, load, load_model, pick_device, pick_dtype
 
 MAX_TOKENS = 77  # CLIP's context; longer captions are cut
 
@@ -25,7 +25,7 @@ class ClipScorer:
         """`path_or_ref`: `scenes:clip`, a folder or a hub id. ValueError where it can't be loaded."""
         self.device = pick_device(device)
         self.batch_size = batch_size
-        self.model = load(CLIPModel, path_or_ref, dtype=pick_dtype(self.device)).to(self.device).eval()
+        self.model = load_model(CLIPModel, path_or_ref, dtype=pick_dtype(self.device)).to(self.device).eval()
         self.tokenizer = load(AutoTokenizer, path_or_ref)
         self.image_input = ImageInput(load(AutoImageProcessor, path_or_ref))
         self.max_tokens = min(MAX_TOKENS, self.model.config.text_config.max_position_embeddings)

@@ -11,6 +11,13 @@ from PIL import Image
 from safetensors import SafetensorError
 
 from ddt.data.refs import resolve
+from ddt.weights import check_safetensors, why_not_loaded
+
+
+def load_model(loader: Any, path_or_ref: str, **kwargs: Any) -> Any:
+    """`load` of a class that has weights: from safetensors alone."""
+    check_safetensors(f"model {path_or_ref!r}", resolve(path_or_ref))
+    return load(loader, path_or_ref, use_safetensors=True, **kwargs)
 
 
 def load(loader: Any, path_or_ref: str, **kwargs: Any) -> Any:
@@ -18,8 +25,7 @@ def load(loader: Any, path_or_ref: str, **kwargs: Any) -> Any:
     try:
         return loader.from_pretrained(resolve(path_or_ref), trust_remote_code=False, **kwargs)
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"model {path_or_ref!r} can't be loaded: {reason}") from None
+        raise ValueError(f"model {path_or_ref!r} can't be loaded: {why_not_loaded(error)}") from None
 
 
 def pick_device(device: str | None) -> torch.device:

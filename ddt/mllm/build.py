@@ -20,6 +20,7 @@ from transformers import (
 from ddt.mllm.config import LanguageModelConfig
 from ddt.mllm.new_rows import NewRows
 from ddt.mllm.vocabulary import Vocabulary, embedding_rows, extend_embeddings
+from ddt.weights import check_safetensors, why_not_loaded
 
 MODEL_TYPES = ("llama", "gemma2")
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
@@ -39,7 +40,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"text tokenizer {path}: can't be loaded ({_first_line(error)})") from None
+        raise ValueError(f"text tokenizer {path}: can't be loaded ({why_not_loaded(error)})") from None
 
 
 def check_text_tokenizer(
@@ -134,20 +135,25 @@ def load_model(
             dtype=dtype,
             attn_implementation=attention_kind(device, config),
             trust_remote_code=False,
+            use_safetensors=True,
         )
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:  # cut, or of other sizes
-        raise ValueError(f"language model {path}: can't be loaded ({_first_line(error)})") from None
+        raise ValueError(f"language model {path}: can't be loaded ({why_not_loaded(error)})") from None
     return model.to(torch.device(device))  # type: ignore[arg-type]
 
 
 def load_config(path: str | Path) -> PreTrainedConfig:
-    """The config of a Llama- or Gemma-2-class checkpoint; ValueError for another class or for none."""
+    """The config of a Llama- or Gemma-2-class checkpoint.
+
+    ValueError for another class or for none, and where a folder's weights are not safetensors.
+    """
+    check_safetensors(f"language model {path}", path)
     try:
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         if config.model_type not in MODEL_TYPES:
             raise ValueError(f"its type is {config.model_type!r}; supported: {', '.join(MODEL_TYPES)}")
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"language model {path}: can't be loaded ({_first_line(error)})") from None
+        raise ValueError(f"language model {path}: can't be loaded ({why_not_loaded(error)})") from None
     return config
 
 
@@ -173,7 +179,3 @@ def check_row_length(config: PreTrainedConfig, row_length: int) -> None:
     for name, limit in limits.items():
         if limit is not None and row_length > limit:
             raise ValueError(f"row_length = {row_length}: expected at most the model's {name} = {limit}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

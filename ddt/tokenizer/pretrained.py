@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+from ddt.weights import check_safetensors, why_not_loaded
 
 NAMED = 3  # weights that don't fit, of possibly hundreds
 
@@ -22,6 +25,7 @@ def load_part(key: str, name: str, kind: str, subfolder: str) -> Any:
     config, options = _find_config(wanted, place, name, subfolder)
     if config.get("_class_name") != kind:
         raise ValueError(f"{place}: holds {config.get('_class_name')}, expected {kind}")
+    check_safetensors(place, Path(name) / options.get("subfolder", ""))
     logging = diffusers.utils.logging
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # it would list all weights that don't fit
@@ -31,7 +35,7 @@ def load_part(key: str, name: str, kind: str, subfolder: str) -> Any:
             ignore_mismatched_sizes=True, **options,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{place}: cannot be loaded as {kind} ({_first_line(error)})") from None
+        raise ValueError(f"{place}: cannot be loaded as {kind} ({why_not_loaded(error)})") from None
     finally:
         logging.set_verbosity(verbosity)
     faults = list(_faults(info))
@@ -50,7 +54,7 @@ def _find_config(
         try:
             return wanted.load_config(name, **options), options
         except OSError as error:
-            reasons.append(_first_line(error))
+            reasons.append(why_not_loaded(error))
     raise ValueError(f"{place}: cannot be loaded as {wanted.__name__} ({reasons[0]})")
 
 
@@ -60,7 +64,3 @@ def _faults(info: Mapping[str, Any]) -> Iterator[str]:
     for weight, stored, expected in sorted(info["mismatched_keys"]):
         yield f"{weight} has shape {list(stored)}, expected {list(expected)}"
     yield from info["error_msgs"]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

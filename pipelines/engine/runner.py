@@ -14,10 +14,11 @@ from typing import Any
 
 from ddt.clean import one_line
 from ddt.config import to_dict
-from ddt.data.refs import check_reference
+from ddt.data.refs import check_reference, resolve
 from ddt.manifest import Commit, Manifest, commits, fingerprint
 from ddt.params import Params
 from ddt.store import Store, StoreError, open_store
+from ddt.weights import check_safetensors
 from pipelines.engine.graph import INPUTS, STAGES
 from pipelines.reports.overhead import overhead, overhead_seconds
 from pipelines.reports.report import Report
@@ -136,12 +137,14 @@ def stage_context(name: str, params: Params) -> StageContext:
 
 
 def check_models(stage: str, params: Params) -> None:
-    """ValueError where a checkpoint that the stage starts from is a folder that is not there."""
+    """ValueError where a checkpoint that the stage starts from is not there, or is not safetensors."""
     section = getattr(params, stage)
     for field in ("model", "init", "text_tokenizer"):
         reference = getattr(section, field, None)
         if isinstance(reference, str):
             check_reference(f"{stage}.{field}", reference)
+            if field != "text_tokenizer":
+                check_safetensors(f"{stage}.{field} = {reference}", resolve(reference))
 
 
 def _store(params: Params) -> Store:

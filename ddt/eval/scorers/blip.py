@@ -10,7 +10,7 @@ from PIL import Image
 from transformers import AutoTokenizer, BlipForQuestionAnswering
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
-from ddt.data.pretrained import load, pick_device, pick_dtype
+from ddt.data.pretrained import load, load_model, pick_device, pick_dtype
 
 SIDE_PX = 480  # the official checkpoint's; another side's position embeddings are interpolated
 YES, NO = "yes", "no"
@@ -29,7 +29,7 @@ class BlipVQA:
     def __init__(self, path_or_ref: str, device: str | None = None, batch_size: int = 16) -> None:
         """`path_or_ref`: a folder or hub id. ValueError where it can't be loaded."""
         self.device, self.batch_size = pick_device(device), batch_size
-        self.model = load(BlipForQuestionAnswering, path_or_ref, dtype=pick_dtype(self.device))
+        self.model = load_model(BlipForQuestionAnswering, path_or_ref, dtype=pick_dtype(self.device))
         self.model = self.model.to(self.device).eval()
         self.tokenizer = load(AutoTokenizer, path_or_ref)
         square = {"height": SIDE_PX, "width": SIDE_PX}

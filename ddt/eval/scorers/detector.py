@@ -15,7 +15,7 @@ from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProce
 from transformers.models.owlv2.modeling_owlv2 import Owlv2ForObjectDetection
 from transformers.models.owlv2.processing_owlv2 import Owlv2Processor
 
-from ddt.data.pretrained import load, pick_device
+from ddt.data.pretrained import load, load_model, pick_device
 
 # COCO's names that GenEval's prompts write differently.
 GENEVAL_NAMES = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}
@@ -51,7 +51,7 @@ class Mask2Former:
 
     def __init__(self, path_or_ref: str, device: torch.device) -> None:
         self.device = device
-        self.model = load(Mask2FormerForUniversalSegmentation, path_or_ref).to(device).eval()
+        self.model = load_model(Mask2FormerForUniversalSegmentation, path_or_ref).to(device).eval()
         self.processor = load(Mask2FormerImageProcessorPil, path_or_ref)
         labels = self.model.config.id2label
         self.names = {int(index): GENEVAL_NAMES.get(name, name) for index, name in labels.items()}
@@ -77,7 +77,7 @@ class OpenVocabulary:
 
     def __init__(self, path_or_ref: str, device: torch.device) -> None:
         self.device = device
-        self.model = load(Owlv2ForObjectDetection, path_or_ref).to(device).eval()
+        self.model = load_model(Owlv2ForObjectDetection, path_or_ref).to(device).eval()
         self.processor = Owlv2Processor(
             image_processor=load(Owlv2ImageProcessorPil, path_or_ref),
             tokenizer=load(AutoTokenizer, path_or_ref),

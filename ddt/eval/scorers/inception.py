@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -166,7 +167,7 @@ class Inception:
             missing, unknown = self.model.load_state_dict(
                 {name: value for name, value in weights.items() if name not in counters}, strict=False
             )
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"{path}: can't be read as Inception weights ({error})") from None
         wrong = [*(name for name in missing if "num_batches" not in name), *unknown]
         if wrong:

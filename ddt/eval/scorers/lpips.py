@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -36,7 +37,7 @@ class LPIPS:
                 {k.removeprefix("features."): v for k, v in weights.items() if k.startswith("features.")}
             )
             self.heads = [heads[f"lin{layer}.model.1.weight"].float().numpy() for layer in range(len(TAPS))]
-        except (OSError, KeyError, RuntimeError) as error:
+        except (OSError, KeyError, RuntimeError, SafetensorError) as error:
             raise ValueError(f"{folder}: can't be read as LPIPS weights ({error})") from None
         self.features = self.features.to(self.device).eval()
 

@@ -114,6 +114,18 @@ def test_an_empty_source_is_named(
     assert "ingest.source: no .tar or .parquet file" in line
 
 
+def test_a_model_that_would_be_unpickled_is_named_before_any_work(
+    tmp_path: Path, places: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clip").mkdir()
+    for name in ("config.json", "pytorch_model.bin"):
+        (tmp_path / "clip" / name).touch()
+    line = mistake(capsys, "score", *places, "--set", f"score.model={tmp_path}/clip")
+    assert line.startswith(
+        f"ddt: score.model = {tmp_path}/clip: holds pytorch_model.bin, no safetensors; nothing is unpickled"
+    )
+
+
 def test_a_store_that_cannot_be_written_is_named(
     tmp_path: Path, places: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
