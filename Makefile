@@ -26,10 +26,11 @@ test: install  ## the tests, the end-to-end run on the smoke profile included
 test-all: install  ## the tests and the long proofs
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
 
-check: install  ## lint, format, types
+check: install  ## lint, format, types, imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest --noconftest tests/test_imports.py
 
 format: install  ## apply the formatter
 	$(BIN)/ruff check --fix .

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from ddt.eval.benchmark import Score
 from ddt.manifest import Commit, Manifest, unit_id, write_unit
 from ddt.sections.quality import PromoteParams
-from pipelines.engine.runner import StageContext, StageError, StageResult, report_path
+from pipelines.engine.runner import StageContext, StageError, StageResult
 from pipelines.engine.units import digest_of
 from pipelines.reports.overhead import overhead
 from pipelines.reports.report import Report
+from pipelines.reports.workspace import report_path
 from pipelines.services import tracking
 from pipelines.services.models import model_key
 

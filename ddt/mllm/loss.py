@@ -1,4 +1,4 @@
-"""Next-token cross-entropy over both modalities.
+"""Next-token cross-entropy over both modalities (paper section 4, Eq. 2).
 
 N learned tokens, D width, R rows, L tokens in a row.
 """

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ddt.manifest import Manifest
 from ddt.params import Params
 from pipelines.engine.graph import INPUTS, STAGES
-from pipelines.engine.runner import is_finished, manifest_path, stage_context
+from pipelines.engine.runner import is_finished, stage_context
+from pipelines.reports.workspace import manifest_path
 from pipelines.services.models import find_model
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from ddt.eval.report.evaluation import Evaluation, write_html, write_json
 from ddt.manifest import Manifest
 from ddt.params import Params
 from pipelines import evaluate
-from pipelines.engine.runner import manifest_path, report_path, stage_context, writable_folder
+from pipelines.engine.runner import stage_context, writable_folder
 from pipelines.reports.report import Report
+from pipelines.reports.workspace import manifest_path, report_path
 from pipelines.services import tracking
 
 KEYS = ("benchmark", "scores", "coverage", "settings", "data", "examples")

@@ -8,7 +8,7 @@ from ddt.manifest import Manifest, verify
 from ddt.params import Params
 from ddt.store import open_store
 from pipelines.engine.graph import STAGES
-from pipelines.engine.runner import manifest_path
+from pipelines.reports.workspace import manifest_path
 
 
 def run(params: Params) -> None:

@@ -22,6 +22,7 @@ from ddt.weights import check_safetensors
 from pipelines.engine.graph import INPUTS, STAGES
 from pipelines.reports.overhead import overhead, overhead_seconds
 from pipelines.reports.report import Report
+from pipelines.reports.workspace import manifest_path, metrics_path, report_path
 from pipelines.services import tracking
 
 
@@ -62,21 +63,6 @@ class StageResult:
 
     commits: Sequence[Commit]
     report: Report
-
-
-def manifest_path(workspace: Path, stage: str) -> Path:
-    """Where a stage's manifest lies in the workspace; DVC tracks this file."""
-    return workspace / "manifests" / f"{stage}.json"
-
-
-def report_path(workspace: Path, stage: str) -> Path:
-    """Where a stage's report lies in the workspace."""
-    return workspace / "reports" / f"{stage}.json"
-
-
-def metrics_path(workspace: Path, stage: str) -> Path:
-    """Where a stage's metrics lie in the workspace, as `dvc metrics` reads them."""
-    return workspace / "metrics" / f"{stage}.json"
 
 
 def run_stage(name: str, params: Params, parent_run: str | None = None) -> Report:

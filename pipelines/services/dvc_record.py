@@ -9,8 +9,7 @@ from pathlib import Path
 import yaml
 
 from ddt.params import Params
-from pipelines.engine.graph import STAGES
-from pipelines.engine.runner import manifest_path
+from pipelines.reports.workspace import manifest_path
 
 
 def record(root: Path, params: Params) -> bool:
@@ -22,7 +21,7 @@ def record(root: Path, params: Params) -> bool:
     if not (root / ".dvc").is_dir() or not pipeline.is_file():
         return False
     stages = yaml.safe_load(pipeline.read_text())["stages"]
-    paths = {str(manifest_path(Path(params.paths.workspace), stage)) for stage in STAGES}
+    paths = {str(manifest_path(Path(params.paths.workspace), stage)) for stage in stages}
     outs = {
         str(out) if isinstance(out, str) else next(iter(out)) for s in stages.values() for out in s["outs"]
     }

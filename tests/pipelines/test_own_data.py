@@ -31,7 +31,8 @@ from pipelines import finetune, ingest, pretrain, tokenize_images
 from pipelines.commands.cli import main
 from pipelines.commands.preflight import check_own_data
 from pipelines.engine.language_model import token_shards
-from pipelines.engine.runner import StageContext, StageError, is_finished, manifest_path, report_path
+from pipelines.engine.runner import StageContext, StageError, is_finished
+from pipelines.reports.workspace import manifest_path, report_path
 from pipelines.services.models import publish_model
 from tests.data.test_instruction_readers import png, said
 from tests.mllm.mllm_tiny import make_tokenizer

@@ -20,11 +20,12 @@ from ddt.tokenizer import DDTTokenizer, Renderer
 from pipelines.commands import train_renderer
 from pipelines.commands.cli import main
 from pipelines.commands.train_renderer import RendererJob
-from pipelines.engine.runner import StageContext, manifest_path
+from pipelines.engine.runner import StageContext
 from pipelines.engine.training import Job
 from pipelines.reports import samples
 from pipelines.reports.report import Report
 from pipelines.reports.samples import row_of, samples_prefix
+from pipelines.reports.workspace import manifest_path
 from pipelines.train_tokenizer import (
     TokenizerJob,
     _picture,

@@ -19,7 +19,8 @@ from ddt.params import load_params
 from ddt.store import open_store
 from pipelines.commands.cli import main
 from pipelines.commands.use import parse_prefixes, write
-from pipelines.engine.runner import is_finished, manifest_path, stage_context
+from pipelines.engine.runner import is_finished, stage_context
+from pipelines.reports.workspace import manifest_path
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -19,7 +19,8 @@ from pipelines import evaluate
 from pipelines.commands import report as report_command
 from pipelines.commands.cli import main
 from pipelines.engine.graph import INPUTS
-from pipelines.engine.runner import manifest_path, report_path, stage_context
+from pipelines.engine.runner import stage_context
+from pipelines.reports.workspace import manifest_path, report_path
 from pipelines.services import tracking
 from pipelines.services.models import publish_model
 from tests.mllm.mllm_tiny import TINY
