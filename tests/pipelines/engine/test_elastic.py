@@ -19,8 +19,8 @@ from pipelines.engine.training import Job, group_sizes, run_job, run_training
 from pipelines.pretrain import PretrainJob
 from pipelines.services.models import publish_model
 from pipelines.train_tokenizer import TokenizerJob
+from tests.pipelines.engine.two_nodes import lose_and_add_a_node
 from tests.pipelines.ray_support import END, GROWN_AT, LOST_AT, RESOURCES, elastic_job
-from tests.pipelines.two_nodes import lose_and_add_a_node
 from tests.processes import run_processes
 from tests.train.test_fit import SPIKES, Data, Net, loss_fn
 
