@@ -7,20 +7,18 @@ are kept as they came.
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image
 
 from ddt.clean import KEY_CHARS, clean_text, one_line
 
 REJECT_REASONS = (
     "corrupt_archive",  # a tar or Parquet file, or the part of it after a break, that cannot be read
     "missing_image",  # captions or metadata without an image
-    "unsupported_format",  # an image, but not of a format in IMAGE_FORMATS
+    "unsupported_format",  # an image, but not of a format that ddt.data.decode reads
     "corrupt_image",  # bytes that do not decode to the end
     "too_small",  # a side shorter than the configured number of pixels
     "too_large",  # more pixels, or more bytes, than configured; never decoded
@@ -28,12 +26,6 @@ REJECT_REASONS = (
     "unread_caption",  # no loss: a sample kept without a caption, since its own is in no form that is known
     "not_downloaded",  # no loss: a row that says itself that its image could not be fetched
 )
-
-# Formats whose decoders are plain and bounded. Left out: those that run programs or other files (EPS, WMF).
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
-
-# Pillow itself refuses an image of more pixels than this, so that a larger limit could not be kept.
-MAX_PIXELS_LIMIT = 2 * 89_478_485
 
 RECORD_SCHEMA = pa.schema(
     [
@@ -59,7 +51,9 @@ REJECT_SCHEMA = pa.schema(
     ]
 )
 
-ROWS_PER_BATCH = 256  # of a shard's file: a reader holds one batch of encoded images, not the shard
+# Of a shard's file: its writer and its readers hold one batch of encoded images, not the shard.
+ROWS_PER_BATCH = 256
+BYTES_PER_BATCH = 64 << 20
 
 
 class Reject(Exception):
@@ -107,76 +101,37 @@ def sample_id(image: bytes, caption: str) -> str:
     return digest.hexdigest()
 
 
-_OTHER_FORMATS = (
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"8BPS", "PSD"),
-    (b"%!PS", "EPS"),
-    (b"%PDF", "PDF"),
-    (b"\0\0\1\0", "ICO"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"\xff\x0a", "JPEG XL"),
-    (b"<svg", "SVG"),
-    (b"<?xml", "SVG"),
-)
-
-
-def _other_format(data: bytes) -> str:
-    """The name of a known format outside IMAGE_FORMATS that the bytes begin like, or ''."""
-    if data[4:8] == b"ftyp":
-        return "AVIF or HEIC"
-    return next((name for magic, name in _OTHER_FORMATS if data.startswith(magic)), "")
-
-
-def check_image(data: bytes, max_pixels: int, min_side: int) -> tuple[int, int, str]:
-    """(width, height, format) of an encoded image that decodes to its end; raises Reject.
-
-    The size is taken from the header first: an image of more than `max_pixels` is never decoded.
-    """
-    if not 0 < max_pixels <= MAX_PIXELS_LIMIT:
-        raise ValueError(f"max_pixels {max_pixels}: want 1 to {MAX_PIXELS_LIMIT}")
-    if other := _other_format(data):
-        raise Reject("unsupported_format", f"{other}; read are {', '.join(IMAGE_FORMATS)}")
-    try:
-        image = Image.open(io.BytesIO(data), formats=IMAGE_FORMATS)
-    except Image.DecompressionBombError as error:
-        raise Reject("too_large", f"more than {MAX_PIXELS_LIMIT} pixels") from error
-    except Exception as error:  # decoders raise anything on hostile bytes: OSError, SyntaxError, struct.error
-        raise Reject("corrupt_image", _one_line(error)) from error
-    width, height = image.size
-    if width * height > max_pixels:
-        raise Reject("too_large", f"{width} x {height} pixels, at most {max_pixels}")
-    if min(width, height) < min_side:
-        raise Reject("too_small", f"{width} x {height} pixels, sides at least {min_side}")
-    try:
-        image.load()
-    except Exception as error:  # as above
-        raise Reject("corrupt_image", _one_line(error)) from error
-    return width, height, str(image.format)
-
-
-def _one_line(error: Exception) -> str:
-    text = str(error).split(" <_io")[0]  # Pillow names the buffer's address, which differs in every run
-    return " ".join(text.split()) or type(error).__name__
-
-
 def write_shard(path: str | Path, rows: Iterable[dict[str, Any]], schema: pa.Schema) -> int:
     """Writes rows as an uncompressed Arrow IPC file, a batch at a time; returns how many there were.
 
     The bytes depend on the rows and the schema alone: a shard's sha256 identifies its content.
     """
     count = 0
-    batch: list[dict[str, Any]] = []
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        for row in rows:
-            batch.append(row)
-            count += 1
-            if len(batch) == ROWS_PER_BATCH:
-                writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
-                batch = []
-        if batch:
+        for batch in _batches(rows):
             writer.write_batch(pa.RecordBatch.from_pylist(batch, schema=schema))
+            count += len(batch)
     return count
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += sum(_bytes_in(value) for value in row.values())
+        if len(batch) == ROWS_PER_BATCH or size >= BYTES_PER_BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _bytes_in(value: Any) -> int:
+    """Of an encoded image, or of a list of them."""
+    if isinstance(value, list):
+        return sum(map(_bytes_in, value))
+    return len(value) if isinstance(value, bytes) else 0
 
 
 def read_shard(path: str | Path, columns: list[str] | None = None) -> pa.Table:

@@ -61,7 +61,10 @@ def show_summary(summary: dict[str, Any]) -> None:
         ["store", summary["store"]],
         ["manifests and reports", summary["workspace"]],
         ["MLflow", f"{summary['tracking']}, run {summary['mlflow_run']}"],
-        ["DVC", summary["dvc"]],
+        [
+            "DVC",
+            "recorded in dvc.lock" if summary["dvc"] else "not recorded; manifests are with the MLflow run",
+        ],
     ]
     pages = [
         [title, (workspace / path).resolve().as_uri()]

@@ -26,7 +26,10 @@ from pipelines.reports.pictures import paper_plot
 from pipelines.reports.report import Report
 from pipelines.services.models import model_folder, model_key
 
-MODULES = ("ddt.eval", "ddt.mllm", "ddt.tokenizer", "ddt.baselines", "ddt.scenes", "pipelines.evaluate")
+MODULES = (
+    "ddt.eval", "ddt.mllm", "ddt.tokenizer", "ddt.baselines", "ddt.scenes", "ddt.data.decode",
+    "ddt.data.metadata", "pipelines.evaluate",
+)  # fmt: skip
 ROW_SCHEMA = pa.schema(
     [
         *[

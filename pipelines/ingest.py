@@ -43,7 +43,16 @@ CRAWL = tuple(
     f"ddt.scenes.{m}"
     for m in ("world", "words", "sample", "render", "photo", "text", "questions", "edits", "crawl")
 )
-MODULES = ("ddt.clean", "ddt.records", "ddt.data.readers", "ddt.data.schemas", *CRAWL, "pipelines.ingest")
+MODULES = (
+    "ddt.clean",
+    "ddt.records",
+    "ddt.data.decode",
+    "ddt.data.metadata",
+    "ddt.data.readers",
+    "ddt.data.schemas",
+    *CRAWL,
+    "pipelines.ingest",
+)
 SCENES = "scenes"
 SCHEMAS = {
     "pairs": RECORD_SCHEMA,

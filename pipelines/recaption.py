@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from ddt.data.refs import model_digest
 from ddt.data.schemas import CAPTION_SCHEMA
@@ -18,7 +15,13 @@ from pipelines.engine.units import Output, UnitWorker, run_units
 from pipelines.reports.pictures import captioned_grid
 from pipelines.reports.report import Report
 
-MODULES = ("ddt.data.captioner", "pipelines.recaption")
+MODULES = (
+    "ddt.data.captioner",
+    "ddt.data.decode",
+    "ddt.data.metadata",
+    "ddt.data.pretrained",
+    "pipelines.recaption",
+)
 
 
 def models(section: RecaptionParams) -> dict[str, str]:
@@ -38,8 +41,9 @@ class RecaptionWorker(UnitWorker):
     def process(self, unit: dict[str, Any], folder: Path) -> Output:
         table = read_shard(self.store.fetch(unit["records"]), ["sample_id", "image"])
         rows = []
-        for batch in table.to_batches(max_chunksize=self.params.batch_size):
-            images = [Image.open(io.BytesIO(data)).convert("RGB") for data in batch["image"].to_pylist()]
+        for start in range(0, len(table), self.params.batch_size):
+            batch = table.slice(start, self.params.batch_size)
+            images = [self.captioner.read(data.as_py()) for data in batch["image"]]
             captions = self.captioner.caption(images)
             ids = batch["sample_id"].to_pylist()
             rows += [{"sample_id": i, "long_caption": c} for i, c in zip(ids, captions, strict=True)]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
+from ddt.data.decode import decode_rgb
 from ddt.data.dedup import descriptor
 from ddt.data.refs import model_digest
 from ddt.data.schemas import SCORE_SCHEMA
@@ -22,7 +21,14 @@ from pipelines.engine.units import Output, UnitWorker, digest_of, run_units
 from pipelines.reports.pictures import score_histogram
 from pipelines.reports.report import Report
 
-MODULES = ("ddt.data.clip_score", "ddt.data.dedup", "ddt.data.decode", "pipelines.score")
+MODULES = (
+    "ddt.data.clip_score",
+    "ddt.data.decode",
+    "ddt.data.dedup",
+    "ddt.data.metadata",
+    "ddt.data.pretrained",
+    "pipelines.score",
+)
 
 
 def models(section: ScoreParams) -> dict[str, str]:
@@ -46,8 +52,8 @@ class ScoreWorker(UnitWorker):
             raise ValueError(f"{unit['captions']} does not hold the captions of {unit['records']}")
         rows = []
         merged = records.append_column("long_caption", captions["long_caption"])
-        for batch in merged.to_batches(max_chunksize=self.params.batch_size):
-            rows += self._score(batch.to_pylist())
+        for start in range(0, len(merged), self.params.batch_size):
+            rows += self._score(merged.slice(start, self.params.batch_size))
         path = folder / "scores.arrow"
         write_shard(path, rows, SCORE_SCHEMA)
         native = np.array([row["native_score"] for row in rows])
@@ -60,20 +66,19 @@ class ScoreWorker(UnitWorker):
         }
         return Output(path=path, rows=len(rows), stats=stats)
 
-    def _score(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        images = [Image.open(io.BytesIO(row["image"])).convert("RGB") for row in rows]
-        native, generated = self.scorer.scores(
-            images, [row["caption"] for row in rows], [row["long_caption"] for row in rows]
-        )
+    def _score(self, batch: pa.Table) -> list[dict[str, Any]]:
+        image_input = self.scorer.image_input
+        images, looks = [], []
+        for encoded in batch["image"]:  # one picture at a time at its full size
+            data = encoded.as_py()
+            picture = decode_rgb(data, image_input.side_px)
+            images.append(image_input.fit(picture))
+            looks.append({"image_sha256": hashlib.sha256(data).digest(), "descriptor": descriptor(picture)})
+        texts = batch.select(["sample_id", "caption", "long_caption"]).to_pydict()
+        native, generated = self.scorer.scores(images, texts["caption"], texts["long_caption"])
         return [
-            {
-                "sample_id": row["sample_id"],
-                "native_score": float(a),
-                "generated_score": float(b),
-                "image_sha256": hashlib.sha256(row["image"]).digest(),
-                "descriptor": descriptor(image),
-            }
-            for row, image, a, b in zip(rows, images, native, generated, strict=True)
+            {"sample_id": name, "native_score": float(a), "generated_score": float(b), **look}
+            for name, a, b, look in zip(texts["sample_id"], native, generated, looks, strict=True)
         ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from ddt.data.decode import decode_image
 from ddt.data.tokens import TokenMeta, TokenShard, write_shard
@@ -28,6 +29,7 @@ from pipelines.services.models import model_key
 MODULES = (
     "ddt.data.tokens",
     "ddt.data.decode",
+    "ddt.data.metadata",
     "ddt.tokenizer",
     "ddt.baselines",
     "pipelines.tokenize_images",
@@ -76,41 +78,43 @@ class TokenizeWorker(UnitWorker):
         pairs = read_shard(self.store.fetch(unit["pairs"])).to_pydict()
         records = read_shard(self.store.fetch(unit["records"]), ["sample_id", "image"])
         place = {name: i for i, name in enumerate(records["sample_id"].to_pylist())}
-        images = records["image"].take([place[name] for name in pairs["sample_id"]]).to_pylist()
+        images = [records["image"][place[name]] for name in pairs["sample_id"]]
         return {k: pairs[k] for k in ("sample_id", "short", "long")} | {"codes": self._encode(images)}
 
     def _held_out(self, unit: dict[str, Any]) -> dict[str, Any]:
-        rows = read_shard(self.store.fetch(unit["records"]), ["sample_id", "image", "caption"]).to_pydict()
+        records = read_shard(self.store.fetch(unit["records"]), ["sample_id", "image", "caption"])
+        rows = records.drop_columns("image").to_pydict()
         texts = {"short": rows["caption"], "long": [None] * len(rows["caption"])}
-        return {"sample_id": rows["sample_id"], **texts, "codes": self._encode(rows["image"])}
+        return {"sample_id": rows["sample_id"], **texts, "codes": self._encode(list(records["image"]))}
 
     def _instructions(self, unit: dict[str, Any]) -> dict[str, Any]:
-        rows = read_shard(self.store.fetch(unit["records"])).to_pydict()
-        with_target = [i for i, target in enumerate(rows["target"]) if target is not None]
-        targets: list[Any] = [None] * len(rows["target"])
-        encoded = self._encode([rows["target"][i] for i in with_target])
+        records = read_shard(self.store.fetch(unit["records"]))
+        with_target = [i for i, target in enumerate(records["target"]) if target.is_valid]
+        targets: list[Any] = [None] * len(records)
+        encoded = self._encode([records["target"][i] for i in with_target])
         for i, codes in zip(with_target, encoded, strict=True):
             targets[i] = codes
-        columns = {k: rows[k] for k in ("sample_id", "kind", "instruction", "answer")}
-        return columns | {"codes": self._encode(rows["image"]), "target_codes": targets}
+        columns = records.select(["sample_id", "kind", "instruction", "answer"]).to_pydict()
+        return columns | {"codes": self._encode(list(records["image"])), "target_codes": targets}
 
     def _conversations(self, unit: dict[str, Any]) -> dict[str, Any]:
-        rows = read_shard(self.store.fetch(unit["records"])).to_pydict()
-        codes_nT = self._encode([image for images in rows["images"] for image in images])
-        ends = np.cumsum([len(images) for images in rows["images"]])
+        records = read_shard(self.store.fetch(unit["records"]))
+        shown = [list(images.values) for images in records["images"]]
+        codes_nT = self._encode([image for images in shown for image in images])
+        ends = np.cumsum([len(images) for images in shown])
         codes = np.split(codes_nT, ends[:-1])
-        return {"sample_id": rows["sample_id"], "turns": rows["turns"], "codes": codes}
+        return records.select(["sample_id", "turns"]).to_pydict() | {"codes": codes}
 
-    def _encode(self, images: Sequence[bytes]) -> np.ndarray:
-        """uint8 images as stored, to int64 codes [n, T]."""
+    def _encode(self, images: Sequence[pa.BinaryScalar]) -> np.ndarray:
+        """Encoded images, of which one at a time is in memory at its full size, to int64 codes [n, T]."""
         import torch
 
         codes = [np.zeros((0, self.meta.num_tokens), np.int64)]
         device = next(self.tokenizer.parameters()).device
         for start in range(0, len(images), self.batch_size):
             decoded = [
-                decode_image(data, self.tokenizer.config.image_size)
-                for data in images[start : start + self.batch_size]
+                decode_image(image.as_py(), self.tokenizer.config.image_size)
+                for image in images[start : start + self.batch_size]
             ]
             images_BHWC = torch.from_numpy(np.stack(decoded)).to(device)
             images_BCHW = images_BHWC.permute(0, 3, 1, 2).float() / 127.5 - 1

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from ddt.data.images import ImageDataset
 
 MODULES = (
-    "ddt.tokenizer", "ddt.baselines", "ddt.train", "ddt.data.images", "ddt.data.decode", "ddt.data.order",
-    "pipelines.train_tokenizer",
+    "ddt.tokenizer", "ddt.baselines", "ddt.train", "ddt.data.images", "ddt.data.decode", "ddt.data.metadata",
+    "ddt.data.order", "pipelines.train_tokenizer",
 )  # fmt: skip
 MEASURED = 64  # training images whose PSNR goes on the model card
 PER_TOKEN = {"position_perplexity": "perplexity", "visible_share": "share of time visible"}

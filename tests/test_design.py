@@ -113,6 +113,18 @@ def test_one_module_starts_ray() -> None:
     assert starters == {"pipelines/engine/cluster.py"}
 
 
+def test_one_module_opens_pictures() -> None:
+    """Every stage, card and command sees what training sees: nobody decodes by another way."""
+    openers = re.compile(r"Image\.open\(|ImageFile\(|exif_transpose|getexif|\.convert\(\"RGB\"\)|cv2|imageio")
+    users = {
+        path.relative_to(ROOT).as_posix()
+        for folder in ("ddt", "pipelines", "flows")
+        for path in modules(folder)
+        if openers.search(path.read_text())
+    }
+    assert users == {"ddt/data/decode.py", "ddt/scenes/photo.py"}  # a scene is no picture from outside
+
+
 def test_nothing_unpickles_or_trusts_remote_code() -> None:
     for folder in ("ddt", "pipelines", "flows"):
         for path in modules(folder):

@@ -11,8 +11,9 @@ from typing import Any, Literal, Protocol
 
 import torch
 from PIL import Image
-from transformers import AutoProcessor, LlavaForConditionalGeneration
+from transformers import AutoImageProcessor, AutoProcessor, LlavaForConditionalGeneration
 
+from ddt.data.decode import to_rgb
 from ddt.data.pretrained import ImageInput, load, load_model, pick_device
 from ddt.data.refs import resolve
 from ddt.train.precision import has_bf16
@@ -24,7 +25,9 @@ TEMPLATE = "USER: <image>\n{prompt} ASSISTANT:"  # LLaVA-1.5 and ShareGPT-4V
 
 
 class CaptionEngine(Protocol):
-    """Greedy captions of one batch of images."""
+    """Greedy captions of one batch of images, as `image_input` reads them."""
+
+    image_input: ImageInput
 
     def generate(self, images: Sequence[Image.Image], prompt: str, max_new_tokens: int) -> list[str]: ...
 
@@ -50,11 +53,15 @@ class Captioner:
         self.batch_size = batch_size
         self.engine = _open(engine, path_or_ref, pick_device(device))
 
+    def read(self, data: bytes) -> Image.Image:
+        """An encoded picture as small as the model takes it; ValueError as `decode_rgb`."""
+        return self.engine.image_input.read(data)
+
     def caption(self, images: Sequence[Image.Image]) -> list[str]:
         """Captions in the order of the images, stripped, on one line each."""
         captions: list[str] = []
         for start in range(0, len(images), self.batch_size):
-            batch = [image.convert("RGB") for image in images[start : start + self.batch_size]]
+            batch = [to_rgb(image) for image in images[start : start + self.batch_size]]
             captions += self.engine.generate(batch, self.prompt, self.max_new_tokens)
         return [" ".join(caption.split()) for caption in captions]
 
@@ -98,6 +105,7 @@ class VllmEngine:
 
         model = resolve(path_or_ref)
         check_safetensors(f"model {path_or_ref!r}", model)
+        self.image_input = ImageInput(load(AutoImageProcessor, path_or_ref))
         self.llm: Any = LLM(
             model=model, trust_remote_code=False, load_format="safetensors", limit_mm_per_prompt={"image": 1}
         )

@@ -135,14 +135,18 @@ class ImageDataset:
     def _decode(self, rows: np.ndarray) -> list[np.ndarray]:
         encoded = [self._encoded(int(row)) for row in rows]
         if self._threads < 2 or len(encoded) < INLINE_DECODES:
-            return [decode_image(data, self.image_side_px) for data in encoded]
+            return [self._decode_one(image) for image in encoded]
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._threads, "decode")  # Pillow decodes outside the GIL
-        return list(self._pool.map(lambda data: decode_image(data, self.image_side_px), encoded))
+        return list(self._pool.map(self._decode_one, encoded))
 
-    def _encoded(self, row: int) -> bytes:
+    def _decode_one(self, image: pa.BinaryScalar) -> np.ndarray:
+        return decode_image(image.as_py(), self.image_side_px)
+
+    def _encoded(self, row: int) -> pa.BinaryScalar:
+        """A view of the shard's file: what is not being decoded takes no memory."""
         shard = int(np.searchsorted(self._starts, row, side="right") - 1)
-        return self._images(shard)[row - int(self._starts[shard])].as_py()
+        return self._images(shard)[row - int(self._starts[shard])]
 
     def _images(self, shard: int) -> pa.ChunkedArray:
         """A shard's image column, memory-mapped; the last few shards stay open."""

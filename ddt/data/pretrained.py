@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors import SafetensorError
 
+from ddt.data.decode import decode_rgb, to_rgb
 from ddt.data.refs import resolve
 from ddt.weights import check_safetensors, why_not_loaded
 
@@ -18,6 +19,9 @@ def load_model(loader: Any, path_or_ref: str, **kwargs: Any) -> Any:
     """`load` of a class that has weights: from safetensors alone."""
     check_safetensors(f"model {path_or_ref!r}", resolve(path_or_ref))
     return load(loader, path_or_ref, use_safetensors=True, **kwargs)
+
+
+LONGEST_PX = 1344  # of a picture for a processor of another kind: more than its tiles take
 
 
 def load(loader: Any, path_or_ref: str, **kwargs: Any) -> Any:
@@ -43,10 +47,17 @@ class ImageInput:
 
     Images that already have the crop's size skip the per-image path of the processor: resize and crop do
     nothing to them, so rescaling and normalising the stacked batch gives the same numbers (a test compares).
+
+    Encoded pictures are brought to that size one by one as they are decoded (`read`), so that a batch of them
+    is small whatever their size. What the processor would do is done in another way: its centre crop is cut
+    out before it is resized, and a large JPEG is decoded at a half, a quarter or an eighth. The numbers are
+    the same up to resampling. For a processor that tiles or pads, pictures are only shrunk, whole.
     """
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
+        self._resized_to = _resized_to(processor)
+        self.side_px = max(self._resized_to) if self._resized_to else LONGEST_PX // 2
         mean = np.asarray(processor.image_mean, dtype=np.float32)
         std = np.asarray(processor.image_std, dtype=np.float32)
         scale = np.float32(processor.rescale_factor)
@@ -54,12 +65,28 @@ class ImageInput:
 
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """float32[B, C, H, W]"""
-        rgb = [image if image.mode == "RGB" else image.convert("RGB") for image in images]
+        rgb = [to_rgb(image) for image in images]
         if all(self._fits(image) for image in rgb):
             pixels_BHWC = np.stack([np.asarray(image) for image in rgb])
             pixels_BHWC = pixels_BHWC * self._scale + self._shift
             return torch.from_numpy(pixels_BHWC).permute(0, 3, 1, 2).contiguous()
         return self.processor(images=rgb, return_tensors="pt")["pixel_values"].float()
+
+    def read(self, data: bytes) -> Image.Image:
+        """An encoded picture at the size that the processor resizes to. ValueError as `decode_rgb`."""
+        return self.fit(decode_rgb(data, self.side_px))
+
+    def fit(self, image: Image.Image) -> Image.Image:
+        """The same of a decoded picture, of `side_px` or more."""
+        if self._resized_to is None:
+            longest = (LONGEST_PX, LONGEST_PX)
+            return image if max(image.size) <= LONGEST_PX else ImageOps.contain(image, longest)
+        if image.size == self._resized_to:
+            return image
+        resample = Image.Resampling(self.processor.resample)
+        if self.processor.size.get("shortest_edge"):
+            return ImageOps.fit(image, self._resized_to, resample)
+        return image.resize(self._resized_to, resample)
 
     def _fits(self, image: Image.Image) -> bool:
         size, crop = self.processor.size, self.processor.crop_size
@@ -68,3 +95,19 @@ class ImageInput:
         )
         edge = size.get("shortest_edge")
         return image.size == wanted and (edge is None or edge == min(image.size))
+
+
+def _resized_to(processor: Any) -> tuple[int, int] | None:
+    """The one (width, height) that it resizes every picture to, of a centre square or of the whole picture.
+
+    None where there is no such size: it pads, or cuts tiles, or keeps the shape.
+    """
+    size, crop = processor.size, processor.crop_size
+    edge, width, height = (size.get(name) for name in ("shortest_edge", "width", "height"))
+    if getattr(processor, "do_pad", False) or getattr(processor, "image_grid_pinpoints", None):
+        return None
+    if width and height:
+        return width, height
+    if edge and processor.do_center_crop and max(crop["width"], crop["height"]) <= edge:
+        return edge, edge
+    return None

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
+from ddt.data.decode import decode_image
 from ddt.eval.benchmark import UNSEEN_SHARE, Benchmark, Case, make_case
 from ddt.eval.report.pictures import png_bytes, rgb_array
-from ddt.mllm.pictures import to_images, to_pixels
 from ddt.scenes.photo import photograph
 from ddt.scenes.sample import sample_scene
 from ddt.scenes.world import EVALUATION_PARTS
@@ -34,21 +32,16 @@ class HeldOutPictures(Benchmark):
 
     def cases(self) -> list[Case]:
         if self.photos is not None:
-            fitted = [self._fitted(photo) for photo in self.photos[: self.num_cases]]
+            squares = [decode_image(photo, self.image_size) for photo in self.photos[: self.num_cases]]
+            encoded = [base64.b64encode(png_bytes(square)).decode() for square in squares]
             return [
-                make_case(
-                    self.name, i, "photo", "", "", base64.b64encode(png_bytes(image)).decode(), self.seed
-                )
-                for i, image in enumerate(fitted)
+                make_case(self.name, i, "photo", "", "", data, self.seed) for i, data in enumerate(encoded)
             ]
         cases = []
         for index in range(self.num_cases):
             unseen = self.rng(index).random() < UNSEEN_SHARE
             cases.append(make_case(self.name, index, "scene", "", "", index, self.seed, unseen))
         return cases
-
-    def _fitted(self, photo: bytes) -> Image.Image:
-        return to_images(to_pixels([Image.open(io.BytesIO(photo))], self.image_size))[0]
 
     def picture(self, case: Case) -> np.ndarray:
         """uint8 [H, W, 3] of a case."""

@@ -6,18 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
+
+from ddt.data.decode import fitted, to_rgb
 
 
 def to_pixels(images: Sequence[Image.Image], side_px: int) -> Tensor:
     """float32 [B, 3, side, side]: the centre square of each image, resized."""
-    size = (side_px, side_px)
-    arrays = []
-    for image in images:
-        rgb = image.convert("RGB")
-        fitted = rgb if rgb.size == size else ImageOps.fit(rgb, size, Image.Resampling.BICUBIC)
-        arrays.append(np.asarray(fitted))
+    arrays = [np.asarray(fitted(to_rgb(image), side_px)) for image in images]
     pixels_BHWC = torch.from_numpy(np.stack(arrays))
     return pixels_BHWC.permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
 

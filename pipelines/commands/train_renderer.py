@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 NAME = "train_renderer"
 MODULES = (
-    "ddt.tokenizer", "ddt.train", "ddt.data.images", "ddt.data.decode", "ddt.data.order",
-    "pipelines.commands.train_renderer",
+    "ddt.tokenizer", "ddt.train", "ddt.data.images", "ddt.data.decode", "ddt.data.metadata",
+    "ddt.data.order", "pipelines.commands.train_renderer",
 )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ class RendererJob(Job):
         self.publish(save, fit.steps)
 
 
-def run(params: Params, tokenizer: str | None, output: str) -> None:
+def run(params: Params, tokenizer: str, output: str) -> None:
     """Train a renderer for a tokenizer's folder or registry reference, or find it trained; write its folder.
 
     Raises ValueError where the output exists, or what it is made from does not.

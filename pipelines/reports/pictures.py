@@ -9,27 +9,30 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ddt.data.decode import decode_rgb
 from ddt.eval.report.compare import Line
 from ddt.eval.report.paper import Table
-from ddt.eval.report.pictures import grid
+from ddt.eval.report.pictures import CELL_PX, grid
 
 BINS = 60
 
 
-def decode(data: bytes) -> Image.Image:
-    """Encoded bytes as an RGB image."""
-    return Image.open(io.BytesIO(data)).convert("RGB")
+def thumbnail(data: bytes) -> Image.Image:
+    """An encoded picture, shrunk to what a contact sheet shows of it."""
+    picture = decode_rgb(data, CELL_PX)
+    picture.thumbnail((CELL_PX, CELL_PX), Image.Resampling.LANCZOS)
+    return picture
 
 
 def record_grid(rows: Sequence[Mapping[str, Any]]) -> Image.Image:
     """Contact sheet of records: `image` bytes over `caption`, with an optional `note` before it."""
     titles = [" | ".join(str(row[k]) for k in ("note", "caption") if row.get(k)) for row in rows]
-    return grid([decode(row["image"]) for row in rows], titles)
+    return grid([thumbnail(row["image"]) for row in rows], titles)
 
 
 def captioned_grid(images: Sequence[bytes], captions: Sequence[str]) -> Image.Image:
     """Contact sheet of encoded images with their captions."""
-    return grid([decode(data) for data in images], list(captions), columns=4)
+    return grid([thumbnail(data) for data in images], list(captions), columns=4)
 
 
 def figure_image(figure: Any) -> Image.Image:
@@ -39,7 +42,7 @@ def figure_image(figure: Any) -> Image.Image:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight")
     plt.close(figure)
-    return Image.open(buffer).convert("RGB")
+    return decode_rgb(buffer.getvalue())
 
 
 def axes(width: float = 7, height: float = 3, rows: int = 1) -> tuple[Any, Any]:

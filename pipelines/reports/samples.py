@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from ddt.data.decode import decode_image
+from ddt.data.decode import decode_image, decode_rgb
 from ddt.eval.report.pictures import png_bytes
 from ddt.manifest import shard_prefix
 from ddt.records import read_shard
 from ddt.store import Store
-from pipelines.reports.pictures import decode, usage_plot
+from pipelines.reports.pictures import usage_plot
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,7 +111,7 @@ def samples_grid(store: Store, prefix: str, images_BCHW: Tensor) -> tuple[Image.
     keys = store.list(prefix)
     if not keys:
         return None
-    rows = [row_of(images_BCHW[:PICTURED]), *(decode(store.get_bytes(key)) for key in keys)]
+    rows = [row_of(images_BCHW[:PICTURED]), *(decode_rgb(store.get_bytes(key)) for key in keys)]
     canvas = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)))
     for number, row in enumerate(rows):
         canvas.paste(row, (0, sum(above.height for above in rows[:number])))

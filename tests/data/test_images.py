@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ddt.data.decode import decode_image, read_image
 from ddt.data.images import ImageDataset, to_float
 from ddt.records import RECORD_SCHEMA, write_shard
 
@@ -117,60 +116,6 @@ def test_decoded_images_are_cached(shards, tmp_path):
     data._tables.clear()
     data._fetch = lambda key: pytest.fail(f"{key} is read again")
     assert sorted(numbers(data.batch(1, 50))) == sorted(numbers(want))
-
-
-def encode(image, image_format, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, image_format, **options)
-    return buffer.getvalue()
-
-
-def test_decode_resizes_the_shorter_side_and_crops_the_centre():
-    pixels = np.zeros((40, 100, 3), np.uint8)
-    pixels[:, 30:70] = (0, 255, 0)  # the centre square is green, the sides are black
-    out = decode_image(encode(Image.fromarray(pixels), "PNG"), 20)
-    assert out.shape == (20, 20, 3) and out.dtype == np.uint8
-    assert (out[:, 2:-2] == (0, 255, 0)).all(), "the filter mixes in what lies just outside the crop"
-    assert out[..., 1].min() > 200
-
-
-def test_decode_leaves_images_of_the_right_size_alone():
-    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    assert np.array_equal(decode_image(encode(Image.fromarray(pixels), "PNG"), 32), pixels)
-
-
-def test_decode_of_large_jpegs_is_close_to_the_plain_way():
-    ramp = np.linspace(0, 255, 1024).astype(np.uint8)
-    pixels = np.stack(
-        [np.tile(ramp, (1024, 1)), np.tile(ramp[:, None], (1, 1024)), np.full((1024, 1024), 90)], -1
-    )
-    data = encode(Image.fromarray(pixels.astype(np.uint8)), "JPEG", quality=95)
-    plain = np.asarray(Image.open(io.BytesIO(data)).resize((64, 64), Image.Resampling.BICUBIC))
-    assert np.abs(decode_image(data, 64).astype(int) - plain).max() <= 4
-
-
-def test_modes_become_rgb():
-    clear = Image.new("RGBA", (8, 8), (10, 20, 30, 0))
-    assert (decode_image(encode(clear, "PNG"), 8) == 255).all(), "transparent is white"
-    palette = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8), "L").convert("P")
-    shown = decode_image(encode(palette, "PNG", transparency=3), 8)
-    assert (shown[0, 3] == 255).all() and (shown[0, 4] == 4).all()
-    grey16 = Image.fromarray(np.full((8, 8), 0x8000, np.uint16))
-    assert (decode_image(encode(grey16, "PNG"), 8) == 128).all()
-    assert decode_image(encode(Image.new("L", (8, 8), 77), "JPEG"), 8).shape == (8, 8, 3)
-    cmyk = decode_image(encode(Image.new("CMYK", (8, 8), (0, 0, 0, 0)), "JPEG"), 8)
-    assert (cmyk > 250).all()
-
-
-def test_orientation_is_applied(tmp_path):
-    pixels = np.zeros((8, 8, 3), np.uint8)
-    pixels[:4] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 3  # turned by 180 degrees
-    data = encode(Image.fromarray(pixels), "PNG", exif=exif)
-    (tmp_path / "phone.png").write_bytes(data)
-    for out in (decode_image(data, 8), np.asarray(read_image(tmp_path / "phone.png"))):
-        assert out[:4].max() == 0 and out[4:].min() == 255
 
 
 def test_to_float_range():

@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ddt.data.readers.sample import MAX_IMAGE_BYTES
-from ddt.records import Reject, canonical_caption, check_image, sample_id
+from ddt.data.decode import MAX_IMAGE_BYTES, check_image
+from ddt.records import Reject, canonical_caption, sample_id
 
 IMAGE = "<image>"
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}

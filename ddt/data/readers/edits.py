@@ -9,9 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ddt.data.decode import MAX_IMAGE_BYTES, check_image
 from ddt.data.readers.parquet import ROWS_PER_READ
-from ddt.data.readers.sample import MAX_IMAGE_BYTES
-from ddt.records import Reject, canonical_caption, check_image, sample_id
+from ddt.records import Reject, canonical_caption, sample_id
 
 SOURCE_COLUMNS = ("original_image", "source_img", "source_image", "input_image", "source")
 TARGET_COLUMNS = ("edited_image", "target_img", "target_image", "output_image", "target")

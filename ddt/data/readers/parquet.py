@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ddt.data.readers.sample import MAX_IMAGE_BYTES, RawSample
+from ddt.data.decode import MAX_IMAGE_BYTES
+from ddt.data.readers.sample import RawSample
 from ddt.records import Reject
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-MAX_IMAGE_BYTES = 256 << 20  # an encoded image larger than this is not read at all
-
 
 @dataclass(frozen=True)
 class RawSample:

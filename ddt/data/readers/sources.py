@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ddt.clean import one_line
+from ddt.data.decode import check_image
 from ddt.data.readers.parquet import read_parquet
 from ddt.data.readers.sample import RawSample
 from ddt.data.readers.tar import read_tar
-from ddt.records import Reject, canonical_caption, check_image, sample_id
+from ddt.records import Reject, canonical_caption, sample_id
 from ddt.store import StoreError, open_store, remembered_digest
 
 KINDS = {".tar": "tar", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}

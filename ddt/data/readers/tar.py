@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ddt.clean import clean_text, decode_text, one_line, parse_json
+from ddt.data.decode import MAX_IMAGE_BYTES
 from ddt.data.readers.captions import find_caption
-from ddt.data.readers.sample import MAX_IMAGE_BYTES, RawSample
+from ddt.data.readers.sample import RawSample
 from ddt.records import Reject
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp")

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ddt.data.decode import to_rgb
+
 WINDOW = 11
 SIGMA = 1.5
 C1, C2 = 0.01**2, 0.03**2  # Wang et al. for a data range of 1
@@ -87,7 +89,7 @@ def image_l1(generated: Any, target: Any) -> float:
 
 
 def _pil(image: Any) -> Image.Image:
-    return (image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))).convert("RGB")
+    return to_rgb(image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image)))
 
 
 def lpips_from_features(

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
+from ddt.data.decode import read_image
 from ddt.eval.benchmark import NOT_SEEN, Row, Score
 from ddt.eval.report.compare import Line, beside_the_paper, result_remarks, to_json
 from ddt.eval.report.page import to_html
@@ -105,8 +104,8 @@ def _thumbnail(path: str | None) -> bytes:
     if path is None:
         return b""
     try:
-        image = Image.open(path).convert("RGB")
-    except (OSError, UnidentifiedImageError):
+        image = read_image(path, THUMBNAIL_PX)
+    except ValueError:
         return b""
     image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
     return png_bytes(image)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ddt.data.decode import decode_rgb, to_rgb
+
 CELL_PX = 128  # small pictures are enlarged to this, so that 32 px can be seen on a card
 TEXT_PX = 12
 MAX_TEXT_LINES = 3
@@ -56,7 +58,7 @@ def grid(
 
 
 def _fit(image: Image.Image | np.ndarray, cell_px: int) -> Image.Image:
-    picture = (image if isinstance(image, Image.Image) else Image.fromarray(image)).convert("RGB")
+    picture = to_rgb(image if isinstance(image, Image.Image) else Image.fromarray(image))
     scale = cell_px / max(picture.size)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     return picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS)
@@ -81,5 +83,4 @@ def png_bytes(image: Image.Image | np.ndarray) -> bytes:
 
 def rgb_array(image: bytes | Image.Image) -> np.ndarray:
     """Encoded bytes or a PIL image as uint8 HWC."""
-    picture = image if isinstance(image, Image.Image) else Image.open(io.BytesIO(image))
-    return np.asarray(picture.convert("RGB"))
+    return np.asarray(to_rgb(image) if isinstance(image, Image.Image) else decode_rgb(image))

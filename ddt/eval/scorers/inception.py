@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ddt.data.decode import to_rgb
 from ddt.data.pretrained import pick_device
 
 WEIGHTS = "inception.safetensors"
@@ -184,6 +185,6 @@ class Inception:
 
     def _pixels(self, images: Sequence[Image.Image]) -> Iterator[Tensor]:
         for image in images:
-            array = np.asarray(image.convert("RGB"), dtype=np.float32) / 255
+            array = np.asarray(to_rgb(image), dtype=np.float32) / 255
             x_BCHW = torch.from_numpy(array).permute(2, 0, 1)[None]
             yield 2 * F.interpolate(x_BCHW, (SIDE_PX, SIDE_PX), mode="bilinear", align_corners=False) - 1

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from ddt.data.decode import to_rgb
 from ddt.data.pretrained import pick_device
 from ddt.eval.metrics import lpips_from_features
 
@@ -46,7 +47,7 @@ class LPIPS:
 
     @torch.inference_mode()
     def _layers(self, image: Image.Image) -> list[np.ndarray]:
-        pixels_HWC = torch.from_numpy(np.asarray(image.convert("RGB"), dtype=np.float32) / 127.5 - 1)
+        pixels_HWC = torch.from_numpy(np.asarray(to_rgb(image), dtype=np.float32) / 127.5 - 1)
         x_CHW = ((pixels_HWC - torch.tensor(SHIFT)) / torch.tensor(SCALE)).permute(2, 0, 1)
         x_BCHW: Tensor = x_CHW[None].to(self.device)
         layers = []

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
+from ddt.data.decode import decode_rgb
 from ddt.scenes.render import render
 from ddt.scenes.sample import sample_scene
 from ddt.scenes.world import Scene
@@ -36,7 +37,7 @@ def picture(rng: np.random.Generator, scene: Scene) -> np.ndarray:
     if jpeg:
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=int(rng.integers(75, 97)))
-        image = Image.open(buffer)
+        image = decode_rgb(buffer.getvalue())
     if resized:
         image = image.resize((SIDE_PX, SIDE_PX), Image.Resampling.BICUBIC)
     if blur:

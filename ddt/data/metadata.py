@@ -1,0 +1,89 @@
+"""What is written in a picture's file beside the picture: left away, but for the side that is up.
+
+Cameras and web sites write EXIF, colour profiles and texts that a strict reader stumbles over, in pictures
+that every viewer shows. A decoder that is given the picture alone has nothing to stumble over.
+"""
+
+from __future__ import annotations
+
+import struct
+
+EXIF_HEADER = b"Exif\0\0"
+ORIENTATION, SHORT = 0x0112, 3
+BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
+
+# Of JPEG: the marker before the compressed data, those without a length, and the segments that say nothing of
+# the picture (APP1 to APP13, APP15 and comments; JFIF's APP0 and Adobe's APP14 say what the colours are).
+SCAN, EXIF_SEGMENT = 0xDA, 0xE1
+WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
+BESIDE = {*range(0xE1, 0xEE), 0xEF, 0xFE}
+SHORTEST = {0xE0: 16, 0xEE: 14}  # of a JFIF and an Adobe segment, its length included; a cut one says nothing
+
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+PNG_PICTURE = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+PNG_EXIF = b"eXIf"
+
+
+def bare_jpeg(data: bytes) -> tuple[bytes, bytes]:
+    """The file without the segments beside the picture, and its EXIF (b'' where there is none).
+
+    Where the segments can't be followed any further the rest stays as it is: the decoder judges it.
+    """
+    kept, exif, start = [data[:2]], b"", 2
+    while start + 4 <= len(data) and data[start] == 0xFF:
+        marker = data[start + 1]
+        if marker == 0xFF:  # padding
+            start += 1
+            continue
+        if marker == SCAN:
+            break
+        size = 0 if marker in WITHOUT_LENGTH else int.from_bytes(data[start + 2 : start + 4])
+        end = start + 2 + size
+        if end > len(data) or (size < 2 and marker not in WITHOUT_LENGTH):
+            break
+        if marker == EXIF_SEGMENT and not exif and data.startswith(EXIF_HEADER, start + 4):
+            exif = data[start + 4 : end]
+        if marker not in BESIDE and size >= SHORTEST.get(marker, 0):
+            kept.append(data[start:end])
+        start = end
+    return b"".join((*kept, data[start:])), exif
+
+
+def bare_png(data: bytes) -> tuple[bytes, bytes]:
+    """The same for PNG. Of an animated one its still picture stays, which is the first frame of most."""
+    kept, exif, start = [data[:8]], b"", 8
+    while start + 12 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, start)
+        end = start + 12 + size
+        if end > len(data):
+            break
+        if kind in PNG_PICTURE:
+            kept.append(data[start:end])
+        elif kind == PNG_EXIF and not exif:
+            exif = data[start + 8 : end - 4]
+        elif kind[:1].isupper() or not kind.isalpha():  # critical, or no chunk: the decoder judges it
+            break
+        start = end
+    return b"".join((*kept, data[start:])), exif
+
+
+def orientation(exif: bytes) -> int:
+    """EXIF's orientation, 1 to 8; 1 (as stored) where there is none that can be read.
+
+    Read by hand: what else EXIF holds, and whether it is well formed, is of no importance.
+    """
+    while exif.startswith(EXIF_HEADER):
+        exif = exif[len(EXIF_HEADER) :]
+    order = BYTE_ORDERS.get(exif[:4])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", exif, 4)
+        (entries,) = struct.unpack_from(f"{order}H", exif, start)
+        for entry in range(entries):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", exif, start + 2 + 12 * entry)
+            if (tag, kind) == (ORIENTATION, SHORT):
+                return value if 1 <= value <= 8 else 1
+    except struct.error:  # it ends earlier
+        pass
+    return 1
