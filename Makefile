@@ -1,16 +1,33 @@
 # `make run` and `make test` make what they need first. Nothing outside this folder is touched.
-PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: install run test test-all check format ui clean help
+# The first Python that fits; `make PYTHON=/path/to/python` names another.
+FITS := import sys; sys.exit((sys.version_info.major, sys.version_info.minor) not in ((3, 11), (3, 12)))
+VENVS := import ensurepip, venv
+PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
+    if $$name -c '$(FITS)' && $$name -c '$(VENVS)'; then echo $$name; exit; fi; done 2>/dev/null; \
+    for name in python3.11 python3.12 python3; do \
+    if $$name -c '$(FITS)'; then echo $$name; exit; fi; done 2>/dev/null)
+INSTALL := install Python 3.11 or 3.12 with its venv module (Debian, Ubuntu: python3.11 python3.11-venv; \
+macOS: brew install python@3.11), or name one: make PYTHON=/path/to/python
+
+.PHONY: python install run test test-all check format ui clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
+python:  ## the Python that .venv is made with
+	@python='$(PYTHON)'; told() { echo "make: $$1; $(INSTALL)" >&2; exit 1; }; \
+	test -n "$$python" || told "no Python 3.11 or 3.12 found"; \
+	"$$python" -c '$(FITS)' 2>/dev/null || told "$$python is no Python 3.11 or 3.12"; \
+	"$$python" -c '$(VENVS)' 2>/dev/null || told "$$python has no venv module"; \
+	echo "$$python"
+
 $(VENV)/.installed: pyproject.toml constraints.txt
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(MAKE) --silent python
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt "torch==2.13.0"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
 	touch $@

@@ -61,10 +61,7 @@ def show_summary(summary: dict[str, Any]) -> None:
         ["store", summary["store"]],
         ["manifests and reports", summary["workspace"]],
         ["MLflow", f"{summary['tracking']}, run {summary['mlflow_run']}"],
-        [
-            "DVC",
-            "recorded in dvc.lock" if summary["dvc"] else "not recorded; manifests are with the MLflow run",
-        ],
+        ["DVC", summary["dvc"]],
     ]
     pages = [
         [title, (workspace / path).resolve().as_uri()]

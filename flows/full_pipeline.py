@@ -15,7 +15,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)  # paths in params.yaml, and Metaflow's own .metaflow, are relative to the repository
-os.environ.setdefault("METAFLOW_USER", os.environ.get("USER") or "ddt")  # Metaflow stops where there is none
+
+from pipelines.engine.surroundings import prepare  # noqa: E402
+
+try:
+    prepare()  # before Metaflow is imported, which looks around then
+except (ValueError, OSError) as error:
+    print(f"full_pipeline: {error}", file=sys.stderr)
+    sys.exit(2)
 
 from metaflow import Config, FlowSpec, Parameter, card, retry, step  # noqa: E402
 

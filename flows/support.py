@@ -21,15 +21,15 @@ from ddt.params import Params, load_params, overlay
 from ddt.sections.run import Resources
 from flows.cards import show_report
 from pipelines.commands.preflight import check_own_data
-from pipelines.engine.cluster import begin_shared, local_cpus
+from pipelines.engine.cluster import begin_shared, local_cpus, require_cluster
 from pipelines.engine.failures import is_mistake
 from pipelines.engine.graph import STAGES, beside, longest_chain
 from pipelines.engine.language_checks import check_language_model
-from pipelines.engine.runner import check_models, run_stage
+from pipelines.engine.runner import check_models, require_places, run_stage
 from pipelines.engine.training import group_sizes
 from pipelines.reports.report import Report
 from pipelines.services import tracking
-from pipelines.services.dvc_record import record
+from pipelines.services.dvc_record import record, why_not_recorded
 from pipelines.train_tokenizer import TokenizerJob, check_codebook
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -85,9 +85,14 @@ def check_command_line(arguments: Sequence[str]) -> None:
         tracking.require_place(params.tracking.uri)
         for stage in STAGES:
             check_models(stage, params)
-    except ValueError as error:
-        print(shortened(f"full_pipeline: {error}"), file=sys.stderr)
+        require_places(params)
+        require_cluster()
+    except (ValueError, OSError) as error:
+        print(shortened(tracking.shown(f"full_pipeline: {error}")), file=sys.stderr)
         sys.exit(2)
+    left_out = why_not_recorded(ROOT, params)
+    if left_out is not None:
+        print(f"full_pipeline: the run will not be recorded in DVC: {left_out}", file=sys.stderr)
 
 
 def _split(argument: str) -> list[str]:
@@ -102,7 +107,7 @@ def one_line() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         kind = Mistake if is_mistake(error) else StepFailed
-        raise kind(shortened(error)) from None
+        raise kind(shortened(tracking.shown(str(error)))) from None
 
 
 def read_settings(conf: Mapping[str, Any], profile: str, overrides: str) -> dict[str, Any]:
@@ -162,18 +167,20 @@ def finish_run(flow: Any) -> dict[str, Any]:
     seconds = time.time() - flow.started
     work = longest_chain({name: r.work_seconds for name, r in reports.items() if not r.skipped})
     workspace = Path(params.paths.workspace)
-    recorded = record(ROOT, params)
+    left_out = record(ROOT, params)
+    if left_out is not None:
+        print(f"Not recorded in DVC: {left_out}; the manifests are with the MLflow run")
     manifests = sorted((workspace / "manifests").glob("*.json"))
-    lock = [ROOT / "dvc.lock"] if recorded else []
+    lock = [ROOT / "dvc.lock"] if left_out is None else []
     summary = {
         "run": f"{current.flow_name}/{current.run_id}",
         "seconds": seconds,
         "work_seconds": work,
         "overhead_seconds": seconds - work,
         "cores": params.resources.cpus or os.cpu_count(),
-        "dvc": recorded,
+        "dvc": "recorded in dvc.lock" if left_out is None else f"not recorded: {left_out}",
         "mlflow_run": flow.mlflow_run,
-        "tracking": params.tracking.uri,
+        "tracking": tracking.shown(params.tracking.uri),
         "workspace": str(workspace.resolve()),
         "store": params.paths.store,
         "reports": flow.reports,

@@ -42,11 +42,13 @@ class Check:
         return [self.metric, self.rule, limit, value, interval, "yes" if self.passed else "NO"]
 
     def reason(self) -> str:
-        """In one clause, for tags and notes."""
+        """Why it failed, in one clause, for tags and notes."""
         metric, rule, limit, value, interval, _ = self.row()
-        return (
-            f"{metric}: {rule} {limit}".rstrip() + f", it is {value}" + (f" ({interval})" if interval else "")
-        )
+        if self.score is None or self.limit is None:
+            return f"{metric}: {rule} {limit}".rstrip() + f", it is {value}"
+        bound = self.score.low if self.score.higher_is_better else self.score.high
+        short = f"{abs(bound - self.limit):.2g} short"
+        return f"{metric}: {rule}, {limit}: it is {value} ({interval}), {short}"
 
 
 CHECK_HEADER = ["metric", "rule", "limit", "value", "95 % interval", "passed"]
@@ -57,19 +59,19 @@ def run(ctx: StageContext) -> StageResult:
     params: PromoteParams = ctx.section
     stored = Report.load(report_path(ctx.workspace, "evaluate")).scores
     scores = {name: Score(**score) for name, score in stored.items()}
-    refuse_wrong_side(params, scores)
+    refuse_unfit(params, scores)
     with overhead("mlflow"):
-        candidate, champion = _register(ctx, scores)
+        tokenizer, candidate, champion = _register(ctx, scores)
     checks = decide(params, scores, champion_scores(candidate, champion))
     promoted = all(check.passed for check in checks)
     reasons = [check.reason() for check in checks if not check.passed]
     verdict = "promoted" if promoted else "refused"
     with overhead("mlflow"):
         tags = {"verdict": verdict, "verdict_reasons": "; ".join(reasons) or "every check passed"}
-        if promoted:
-            tracking.set_champion(ctx.params.tracking, candidate, tags)
-        else:
-            tracking.tag_version(ctx.params.tracking, candidate, tags)
+        tracking.tag_version(ctx.params.tracking, candidate, tags)
+        if promoted:  # the champion's tokenizer is its registered model's champion
+            for version in (tokenizer, candidate):
+                tracking.set_champion(ctx.params.tracking, version)
     report = Report("promote")
     report.metrics = {"promote/promoted": float(promoted), "promote/checks": len(checks)}
     before = f"the champion was version {champion.number}" if champion else "there was no champion"
@@ -82,8 +84,8 @@ def run(ctx: StageContext) -> StageResult:
     return StageResult([_commit(ctx, candidate, verdict, checks)], report)
 
 
-def refuse_wrong_side(params: PromoteParams, scores: Mapping[str, Score]) -> None:
-    """StageError where a metric has a threshold on the side on which it can't be too far."""
+def refuse_unfit(params: PromoteParams, scores: Mapping[str, Score]) -> None:
+    """StageError for a threshold on the side where it can't be too far, or above a floor not measured."""
     for key, given, higher_is_better in (
         ("min_metric", params.min_metric, True),
         ("max_metric", params.max_metric, False),
@@ -92,6 +94,9 @@ def refuse_wrong_side(params: PromoteParams, scores: Mapping[str, Score]) -> Non
             if metric in scores and scores[metric].higher_is_better != higher_is_better:
                 better, right = ("higher", "min_metric") if not higher_is_better else ("lower", "max_metric")
                 raise StageError(f"promote.{key}.{metric}: {better} is better there; expected it in {right}")
+    for metric in params.min_above_floor:
+        if metric in scores and scores[metric].floor is None:
+            raise StageError(f"promote.min_above_floor.{metric}: it has no floor; expected it in min_metric")
 
 
 def decide(
@@ -99,11 +104,14 @@ def decide(
 ) -> list[Check]:
     """Every threshold, and every allowed drop against the champion where there is one.
 
-    What decides is the worse bound of the interval: the level that the evaluation makes certain. For the drop
-    it is compared with the same bound of the champion, so a noisier evaluation passes no more easily, and the
-    same model passes always. A metric the evaluation does not have fails its check.
+    What decides is the worse bound of the interval: the level that the evaluation makes certain. So a metric
+    whose interval reaches down to its floor is refused. For the drop it is compared with the champion's same
+    bound: a noisier evaluation passes no more easily, and the same model passes always. A metric the
+    evaluation does not have fails its check.
     """
     checks = []
+    for metric, margin in sorted(params.min_above_floor.items()):
+        checks.append(_floor_check(metric, scores.get(metric), margin))
     for metric, limit in sorted(params.min_metric.items()):
         checks.append(_check(metric, "lower bound at least", scores.get(metric), limit))
     for metric, limit in sorted(params.max_metric.items()):
@@ -111,6 +119,18 @@ def decide(
     for metric, drop in sorted(params.max_drop.items() if champion is not None else ()):
         checks.append(_drop_check(metric, scores.get(metric), (champion or {}).get(metric), drop))
     return checks
+
+
+def _floor_check(metric: str, score: Score | None, margin: float) -> Check:
+    """Strict: an interval that touches the floor does not tell the two apart."""
+    if score is None or score.floor is None:
+        return Check(metric, f"lower bound over {margin:g} above the floor", score, None, False)
+    floor = f"the floor of {score.floor:.4f} ({score.floor_is})"
+    if score.higher_is_better:
+        limit, rule = score.floor + margin, f"lower bound over {margin:g} above {floor}"
+        return Check(metric, rule, score, limit, score.low > limit)
+    limit, rule = score.floor - margin, f"upper bound over {margin:g} below {floor}"
+    return Check(metric, rule, score, limit, score.high < limit)
 
 
 def _drop_check(metric: str, score: Score | None, before: Score | None, drop: float) -> Check:
@@ -159,20 +179,24 @@ def _tagged(version: tracking.Version, name: str, text: str) -> Score:
 
 def _register(
     ctx: StageContext, scores: Mapping[str, Score]
-) -> tuple[tracking.Version, tracking.Version | None]:
+) -> tuple[tracking.Version, tracking.Version, tracking.Version | None]:
+    """The tokenizer, the candidate, and the champion there was."""
     where = ctx.params.tracking
-    champion = tracking.version_by_alias(where, where.model_name, tracking.CHAMPION)
+    champion = tracking.find_version(where, where.model_name, tracking.CHAMPION)
     # What a later candidate is compared with; a version registered before may have been evaluated again.
     measured = {f"{METRIC_TAG}{n}": json.dumps([s.value, s.low, s.high]) for n, s in scores.items()}
-    for name, stage in ((where.tokenizer_name, "train_tokenizer"), (where.model_name, "finetune")):
-        manifest: Manifest = ctx.inputs[stage]
-        source = f"{ctx.store.root_uri}/{model_key(manifest)}"
-        tags = {"stage": stage, "manifest": manifest.digest, "fingerprint": manifest.fingerprint}
-        tags |= measured if stage == "finetune" else {}
-        version = tracking.register(where, name, source, manifest.digest, None, tags)
-    changed = {tag: text for tag, text in measured.items() if version.tags.get(tag) != text}
-    tracking.tag_version(where, version, changed)
-    return version, champion
+    tokenizer = _register_model(ctx, where.tokenizer_name, "train_tokenizer", {})
+    candidate = _register_model(ctx, where.model_name, "finetune", measured)
+    changed = {tag: text for tag, text in measured.items() if candidate.tags.get(tag) != text}
+    tracking.tag_version(where, candidate, changed)
+    return tokenizer, candidate, champion
+
+
+def _register_model(ctx: StageContext, name: str, stage: str, measured: dict[str, str]) -> tracking.Version:
+    manifest: Manifest = ctx.inputs[stage]
+    source = f"{ctx.store.root_uri}/{model_key(manifest)}"
+    tags = {"stage": stage, "manifest": manifest.digest, "fingerprint": manifest.fingerprint, **measured}
+    return tracking.register(ctx.params.tracking, name, source, manifest.digest, None, tags)
 
 
 def _commit(ctx: StageContext, candidate: tracking.Version, verdict: str, checks: list[Check]) -> Commit:

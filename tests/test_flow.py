@@ -94,9 +94,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Flow:
 
 def test_the_run_leaves_a_registered_model_and_a_verdict(whole: Flow) -> None:
     params = load_params(ROOT / "params.yaml", "smoke", whole.overrides)
-    candidate = tracking.version_by_alias(params.tracking, "ddt-llama", tracking.CANDIDATE)
+    candidate = tracking.find_version(params.tracking, "ddt-llama", tracking.CANDIDATE)
     assert candidate is not None and candidate.tags["verdict"] in ("promoted", "refused")
-    assert tracking.version_by_alias(params.tracking, "ddt-tokenizer", tracking.CANDIDATE) is not None
+    assert tracking.find_version(params.tracking, "ddt-tokenizer", tracking.CANDIDATE) is not None
     report = json.loads((whole.folder / "workspace" / "reports" / "promote.json").read_text())
     assert candidate.tags["verdict"] in report["notes"][0]
     client = tracking.client(params.tracking)

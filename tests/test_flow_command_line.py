@@ -24,7 +24,13 @@ ROOT = Path(__file__).resolve().parent.parent
         (["run", "--set", "select.kep=1"], "select.kep: unknown key"),
         (["run", "--set=select.keep=1 select.kep=1"], "select.kep: unknown key"),
         (["run", "--profile=smoke", "--set=select.keep=many"], "select.keep = 'many': expected a whole"),
-        (["run", "--set=tracking.uri=http://127.0.0.1:9"], "tracking.uri = http://127.0.0.1:9: Connection"),
+        (
+            ["run", "--set=tracking.uri=http://ann:s3cret@127.0.0.1:9"],
+            "tracking.uri = http://ann:***@127.0.0.1:9: Connection",
+        ),
+        (["run", "--set=tracking.experiment=''"], "tracking.experiment = '': expected 1 to 500 printable"),
+        (["run", "--set=paths.workspace=/proc/none"], "paths.workspace = /proc/none: can't be written to"),
+        (["run", "--set=paths.workspace={tmp} paths.store=/proc/none"], "paths.store: /proc/none: no folder"),
         (["run", "--set=score.model=./clip"], "score.model = ./clip: no such folder; expected one, a hub id"),
         (
             ["run", "--set", "select.keep=9", "--set=select.seed=1"],
@@ -35,17 +41,43 @@ ROOT = Path(__file__).resolve().parent.parent
         (["--config", "conf", "/no/params.yaml", "run"], "/no/params.yaml: cannot be read"),
     ],
 )
-def test_one_line(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     with pytest.raises(SystemExit) as ended:
-        check_command_line(arguments)
+        check_command_line([argument.replace("{tmp}", str(tmp_path)) for argument in arguments])
     assert ended.value.code == 2
     [line] = capsys.readouterr().err.strip().splitlines()
     assert line.startswith(f"full_pipeline: {message}")
 
 
-@pytest.mark.parametrize("arguments", [["run", "--set=tracking.uri=sqlite:///{}/a.db"], ["resume"], ["show"]])
-def test_what_is_right_goes_on(arguments: list[str], tmp_path: Path) -> None:
-    check_command_line([argument.format(tmp_path) for argument in arguments])
+def inside(folder: Path) -> list[str]:
+    """Arguments of a run that keeps everything in `folder`."""
+    keys = (
+        f"paths.store={folder}/store",
+        f"paths.workspace={folder}",
+        f"tracking.uri=sqlite:///{folder}/a.db",
+    )
+    return ["run", "--set", " ".join(keys)]
+
+
+def test_what_is_right_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (inside(tmp_path), ["resume"], ["show"]):
+        check_command_line(arguments)
+    # The run is not dvc.yaml's, and that is known before it.
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("full_pipeline: the run will not be recorded in DVC: dvc.yaml is for another work")
+
+
+def test_a_cluster_that_is_gone_is_told_before_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    with pytest.raises(SystemExit) as ended:
+        check_command_line(inside(tmp_path))
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("full_pipeline: RAY_ADDRESS = 127.0.0.1:9: no cluster there (Connection refused)")
 
 
 def test_what_a_stage_says_in_words_is_printed(

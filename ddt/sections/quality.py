@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from ddt.config import Count, Range
+from ddt.config import ConfigError, Count, Range
+
+Finite = Annotated[float, Range(-sys.float_info.max, sys.float_info.max)]
+Margin = Annotated[float, Range(0, sys.float_info.max)]
 
 # Known here, without what computes them, so that a wrong name is told before a run and not at its end.
 BenchmarkName = Literal[
@@ -39,10 +44,22 @@ class EvaluateParams:
 class PromoteParams:
     """A candidate becomes champion if every check holds for the worse bound of the metric's 95 % interval.
 
-    That is the lower bound, which must reach `min_metric`, or, where lower is better, the upper one, which
-    `max_metric` limits. `max_drop`: by how much it may be worse than the same bound of the champion.
+    That is the lower bound, or, where lower is better, the upper one. It must be better by `min_above_floor`
+    than the floor measured with the metric (VQA: the answers without the picture), reach `min_metric` or stay
+    within `max_metric`, and be worse by at most `max_drop` than the same bound of the champion.
     """
 
-    min_metric: dict[str, float]
-    max_metric: dict[str, float]
-    max_drop: dict[str, Annotated[float, Range(0)]]
+    min_above_floor: dict[str, Margin]
+    min_metric: dict[str, Finite]
+    max_metric: dict[str, Finite]
+    max_drop: dict[str, Margin]
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            for metric in getattr(self, field.name):
+                benchmark, slash, name = metric.partition("/")
+                if benchmark not in get_args(BenchmarkName) or not (slash and name):
+                    raise ConfigError(
+                        f"promote.{field.name}.{metric}: expected a metric as vqa/accuracy, of one of "
+                        f"{', '.join(get_args(BenchmarkName))}"
+                    )

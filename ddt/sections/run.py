@@ -6,7 +6,10 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated
 
-from ddt.config import Count, Range
+from ddt.config import ConfigError, Count, Range
+
+EXPERIMENT_CHARS, MODEL_CHARS = 500, 255  # MLflow's longest experiment, and name in the registry's tables
+NOT_IN_MODELS = "/:@'\""  # of the registry's references and searches
 
 
 @dataclass(frozen=True)
@@ -70,9 +73,33 @@ class Resources:
 
 @dataclass(frozen=True)
 class Tracking:
-    """The MLflow server or database and the experiment's name."""
+    """The MLflow server or database, the experiment's name and those of the registered models."""
 
     uri: str
     experiment: str
     tokenizer_name: str
     model_name: str
+
+    def __post_init__(self) -> None:
+        if not self.uri.strip():
+            raise ConfigError(f"tracking.uri = {self.uri!r}: expected a database or server")
+        _check_name("tracking.experiment", self.experiment, EXPERIMENT_CHARS)
+        for key in ("tokenizer_name", "model_name"):
+            name = getattr(self, key)
+            _check_name(f"tracking.{key}", name, MODEL_CHARS)
+            if set(name) & set(NOT_IN_MODELS) or name.startswith("."):
+                refused = " ".join(NOT_IN_MODELS)
+                raise ConfigError(f"tracking.{key} = {name!r}: expected none of {refused}, and no dot first")
+        if self.tokenizer_name == self.model_name:
+            raise ConfigError(
+                f"tracking.tokenizer_name = {self.tokenizer_name!r}: expected another name than model_name"
+            )
+
+
+def _check_name(key: str, name: str, most: int) -> None:
+    """ConfigError for a name that MLflow refuses, or that would not be found again."""
+    if not name or name != name.strip() or not name.isprintable() or len(name) > most:
+        shown = name if len(name) <= most else f"{name[:20]}..."
+        raise ConfigError(
+            f"{key} = {shown!r}: expected 1 to {most} printable characters, no space at the ends"
+        )

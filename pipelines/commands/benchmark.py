@@ -22,7 +22,8 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--outputs", required=True, help="folder of outputs, in the official layout")
     command.add_argument("--images", help="folder of its images, where it asks about or edits some")
     command.add_argument(
-        "--model", help="folder, hub id or registry: it first makes what is missing in --outputs"
+        "--model",
+        help="folder, hub id or models:/NAME of the registry: it first makes what is missing in --outputs",
     )
     command.add_argument("--batch-size", type=int, default=32, help="of generation (default: 32)")
     command.add_argument("--no-score", action="store_true", help="only generate")

@@ -16,9 +16,14 @@ from pathlib import Path
 from ddt.clean import one_line
 from ddt.params import Params, load_params
 from pipelines.engine.graph import INPUTS, STAGES
+from pipelines.engine.surroundings import prepare
+from pipelines.services.tracking import shown
 
 DEFAULT_PARAMS = "params.yaml"
-DEFAULT_MODEL = "models:/ddt-llama@champion"
+MODEL_HELP = (
+    "folder, hub id or models:/NAME, /NAME@ALIAS or /NAME/VERSION of the registry (default: its champion, or "
+    "its candidate where there is no champion yet)"
+)
 EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
 
 STAGE_HELP = {
@@ -44,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     _take_any_text()
     arguments = build_parser().parse_args(argv)
     try:
+        prepare()
         arguments.run(arguments)
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept, run the same command to go on", file=sys.stderr)
@@ -53,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         if os.environ.get("DDT_DEBUG"):
             raise
-        print(one_line(f"ddt: {error}"), file=sys.stderr)
+        print(one_line(shown(f"ddt: {error}")), file=sys.stderr)
         sys.exit(EXIT_MISTAKE)
 
 
@@ -85,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     ui = _command(commands, "ui", "open MLflow's pages in a browser on this machine", _ui)
     ui.add_argument("--port", type=int, default=5000)
     trace = _command(commands, "trace", "what a model was made from, back to the source shards", _trace)
-    trace.add_argument("model", nargs="?", default=DEFAULT_MODEL, help=f"folder or {DEFAULT_MODEL}")
+    trace.add_argument("model", nargs="?", help=MODEL_HELP)
     _command(commands, "verify", "read again all that the stages made; names what has changed", _verify)
     return parser
 
@@ -124,9 +130,7 @@ def _add_uses(commands: argparse._SubParsersAction) -> None:
     def use(name: str, text: str, run: object = _use) -> argparse.ArgumentParser:
         command = _command(commands, name, text, run)
         command.set_defaults(use=name)
-        command.add_argument(
-            "--model", default=DEFAULT_MODEL, help=f"folder, hub id or registry (default: {DEFAULT_MODEL})"
-        )
+        command.add_argument("--model", help=MODEL_HELP)
         return command
 
     def drawing(command: argparse.ArgumentParser) -> None:
@@ -236,7 +240,7 @@ def _use(arguments: argparse.Namespace) -> None:
 
 def _params_of_use(arguments: argparse.Namespace) -> Params | None:
     """Settings say where the registry is; the model of a folder or hub id needs none."""
-    from_registry = arguments.model.startswith("models:")
+    from_registry = arguments.model is None or arguments.model.startswith("models:")
     if from_registry or arguments.params != DEFAULT_PARAMS or Path(DEFAULT_PARAMS).is_file():
         return _params(arguments)
     return None

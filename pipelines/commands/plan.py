@@ -168,7 +168,7 @@ def _row_share(params: Params) -> float:
     return (params.train_tokenizer.model.num_tokens + 64) / params.pretrain.row_length
 
 
-def print_trace(params: Params, reference: str) -> None:
+def print_trace(params: Params, reference: str | None) -> None:
     """The manifests a model goes back to, from the model to the source shards."""
     folder = find_model(reference, params)
     made_from = folder / "made_from.json"

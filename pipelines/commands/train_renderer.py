@@ -63,7 +63,7 @@ class RendererJob(Job):
         self.publish(save, fit.steps)
 
 
-def run(params: Params, tokenizer: str, output: str) -> None:
+def run(params: Params, tokenizer: str | None, output: str) -> None:
     """Train a renderer for a tokenizer's folder or registry reference, or find it trained; write its folder.
 
     Raises ValueError where the output exists, or what it is made from does not.

@@ -270,12 +270,12 @@ def parse_slices(text: str, num_tokens: int) -> list[tuple[int, int]]:
     return slices
 
 
-def tokenizer_folder(params: Params | None, reference: str) -> Path:
+def tokenizer_folder(params: Params | None, reference: str | None) -> Path:
     """Where the image tokenizer of a folder or registry reference is: there, or inside a language model."""
     return image_tokenizer_folder(find_model(reference, params))
 
 
-def load_tokenizer(params: Params | None, reference: str) -> ImageTokenizer:
+def load_tokenizer(params: Params | None, reference: str | None) -> ImageTokenizer:
     """The image tokenizer of a folder, hub id or registry reference, on the GPU where there is one."""
     from ddt.baselines.kinds import load_image_tokenizer
     from ddt.data.pretrained import pick_device
@@ -307,7 +307,7 @@ def parse_prefixes(text: str, num_tokens: int) -> list[int]:
     return lengths
 
 
-def load(params: Params | None, reference: str) -> DDTLlama:
+def load(params: Params | None, reference: str | None) -> DDTLlama:
     """The model of a folder or registry reference, on the GPU where there is one."""
     folder = find_model(reference, params)
     from ddt.data.pretrained import pick_device

@@ -13,6 +13,8 @@ import json
 import logging
 import math
 import os
+import re
+import socket
 import sys
 import time
 import traceback
@@ -27,6 +29,10 @@ from pipelines.engine.shared_cluster import REPOSITORY, ClusterError, leave_with
 from pipelines.reports.overhead import count, overhead
 
 OWNER_VARIABLE = "DDT_RAY_OWNER"
+HOST_AND_PORT = re.compile(r"(?:ray://)?\[?([^\[\]/]+)\]?:(\d+)/?")  # others Ray judges at once
+ANSWER_SECONDS = 10  # within which a cluster must say anything at all
+# A client's preface and empty settings; a server's settings begin with a frame of this type (RFC 9113).
+HTTP2_PREFACE, HTTP2_SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0", 4
 MAX_BLOCKS = 1000  # a block is what Ray Data retries as a whole and reports as done
 
 # Of a cluster of our own: nobody takes this machine away, and no dashboard shows Ray's metrics.
@@ -80,6 +86,35 @@ def connect(resources: Resources, owner_pid: int | None = None) -> Iterator[None
                 stop()
 
 
+def require_cluster() -> None:
+    """ClusterError where no Ray answers at `RAY_ADDRESS`: Ray itself would try for minutes, then abort."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    place = HOST_AND_PORT.fullmatch(address)
+    if place is None:
+        return
+    try:
+        speaks = _speaks_grpc(place[1], int(place[2]))
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    else:
+        reason = "" if speaks else "what answers is no Ray"
+    if reason:
+        raise ClusterError(
+            f"RAY_ADDRESS = {address}: no cluster there ({reason}); start it, or unset RAY_ADDRESS, and one "
+            "starts on this machine"
+        )
+
+
+def _speaks_grpc(host: str, port: int) -> bool:
+    """Whether a gRPC server answers, as Ray's control store is one."""
+    with socket.create_connection((host, port), ANSWER_SECONDS) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") != "0":
+            return True
+        connection.sendall(HTTP2_PREFACE)
+        frame = connection.recv(9)
+    return len(frame) > 3 and frame[3] == HTTP2_SETTINGS
+
+
 def begin_shared(resources: Resources, owner_pid: int) -> None:
     """Begins to start the owner's shared cluster without waiting, so that it is up when a step connects."""
     if is_own_cluster():
@@ -90,6 +125,7 @@ def begin_shared(resources: Resources, owner_pid: int) -> None:
 def _attach_or_start(resources: Resources, owner_pid: int) -> None:
     import ray
 
+    require_cluster()
     address = os.environ.get("RAY_ADDRESS", "")
     try:
         if not address and not owner_pid:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +16,11 @@ from ddt.config import to_dict
 from ddt.data.refs import check_reference, resolve
 from ddt.manifest import Commit, Manifest, commits, fingerprint
 from ddt.params import Params
-from ddt.store import Store, StoreError, open_store
+from ddt.store import FolderStore, Store, StoreError, open_store
 from ddt.weights import check_safetensors
+from pipelines.engine.cluster import require_cluster
 from pipelines.engine.graph import INPUTS, STAGES
+from pipelines.engine.surroundings import why_unwritable
 from pipelines.reports.overhead import overhead, overhead_seconds
 from pipelines.reports.report import Report
 from pipelines.reports.workspace import manifest_path, metrics_path, report_path
@@ -79,7 +80,9 @@ def run_stage(name: str, params: Params, parent_run: str | None = None) -> Repor
         report = Report.load(report_path(ctx.workspace, name))
         report.skipped = True
         return report
-    tracking.require_place(params.tracking.uri)  # what can't be logged is better known before the work
+    require_cluster()  # what can't be done or logged is better known before the work
+    if parent_run is None:
+        tracking.require_experiment(params.tracking)
     result = module.run(ctx)
     manifest = Manifest(
         stage=name,
@@ -107,7 +110,7 @@ def stage_context(name: str, params: Params) -> StageContext:
     """The context of a stage: inputs loaded, fingerprint computed. Raises StageError for a missing input."""
     module = importlib.import_module(f"pipelines.{name}")
     check_models(name, params)
-    workspace = writable_folder(params.paths.workspace, "paths.workspace")
+    workspace, store = require_places(params)
     inputs = {stage: load_input(workspace, stage, name) for stage in INPUTS[name]}
     section = getattr(params, name)
     digests = {stage: manifest.digest for stage, manifest in inputs.items()}
@@ -115,7 +118,7 @@ def stage_context(name: str, params: Params) -> StageContext:
         name=name,
         params=params,
         section=section,
-        store=_store(params),
+        store=store,
         workspace=workspace,
         fingerprint=fingerprint(to_dict(section), digests | _models(module, section), module.MODULES),
         inputs=inputs,
@@ -133,22 +136,24 @@ def check_models(stage: str, params: Params) -> None:
                 check_safetensors(f"{stage}.{field} = {reference}", resolve(reference))
 
 
-def _store(params: Params) -> Store:
+def require_places(params: Params) -> tuple[Path, Store]:
+    """Workspace and store, both seen to take files. Raises StageError naming the one that does not."""
+    workspace = writable_folder(params.paths.workspace, "paths.workspace")
     try:
-        return open_store(params.paths.store)
+        store = open_store(params.paths.store)
     except StoreError as error:
         raise StageError(f"paths.store: {error}") from None
+    if isinstance(store, FolderStore):
+        writable_folder(store.root_uri, "paths.store")
+    return workspace, store
 
 
 def writable_folder(path: str, key: str) -> Path:
     """`path` as a folder that can be written to, made if need be. Raises StageError naming `key`."""
     folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise StageError(f"{key} = {path}: can't be written to ({error.strerror})") from None
+    reason = why_unwritable(folder)
+    if reason is not None:
+        raise StageError(f"{key} = {path}: can't be written to ({reason})")
     return folder
 
 

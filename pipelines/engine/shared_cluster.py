@@ -13,10 +13,11 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
+
+from pipelines.engine.surroundings import private_folder
 
 HOLDER = "pipelines.engine.cluster_holder"
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -89,11 +90,8 @@ def is_alive(pid: int) -> bool:
 
 def rendezvous(owner_pid: int) -> Path:
     """The owner's folder, private to this user: the lock, the address and the log of its holder."""
-    folder = Path(tempfile.gettempdir()) / f"ddt-ray-{os.getuid()}" / str(owner_pid)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.parent.stat().st_uid != os.getuid():
-        raise ClusterError(f"{folder.parent} belongs to another user")
-    folder.parent.chmod(0o700)
+    folder = private_folder("ddt-ray") / str(owner_pid)
+    folder.mkdir(mode=0o700, exist_ok=True)
     return folder
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import yaml
@@ -12,23 +14,43 @@ from ddt.params import Params
 from pipelines.reports.workspace import manifest_path
 
 
-def record(root: Path, params: Params) -> bool:
-    """`dvc commit` where `root` is a DVC workspace whose stages are this run's; True if it was recorded.
+def why_not_recorded(root: Path, params: Params) -> str | None:
+    """None where `root` is a DVC workspace whose stages are this run's; else the reason for people.
 
-    A run under a profile keeps its files elsewhere than dvc.yaml says; its manifests go to MLflow instead.
+    A run under a profile keeps its files elsewhere than dvc.yaml says. Its manifests are with the MLflow run.
     """
     pipeline = root / "dvc.yaml"
     if not (root / ".dvc").is_dir() or not pipeline.is_file():
-        return False
+        return f"{root} is no DVC workspace"
+    if importlib.util.find_spec("dvc") is None:
+        return "dvc is not installed"
+    if not (_without_git(root) or any((folder / ".git").exists() for folder in (root, *root.parents))):
+        return f"{root} is in no git repository, which DVC needs (git init)"
     stages = yaml.safe_load(pipeline.read_text())["stages"]
     paths = {str(manifest_path(Path(params.paths.workspace), stage)) for stage in stages}
     outs = {
         str(out) if isinstance(out, str) else next(iter(out)) for s in stages.values() for out in s["outs"]
     }
     if paths != outs:
-        return False
+        return f"dvc.yaml is for another workspace than {params.paths.workspace}"
+    return None
+
+
+def _without_git(root: Path) -> bool:
+    """Whether the workspace was made by `dvc init --no-scm`."""
+    settings = ConfigParser(strict=False, interpolation=None)
+    settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"])
+    return settings.getboolean("core", "no_scm", fallback=False)
+
+
+def record(root: Path, params: Params) -> str | None:
+    """`dvc commit` of what lies in the workspace; None where it was recorded, else why not.
+
+    A run is not lost with its record: DVC's own failure is told as well.
+    """
+    reason = why_not_recorded(root, params)
+    if reason is not None:
+        return reason
     command = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OSError(f"dvc commit failed: {' '.join(done.stderr.split())[-300:]}")
-    return True
+    return f"dvc commit failed: {' '.join(done.stderr.split())[-200:]}" if done.returncode else None

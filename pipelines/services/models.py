@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
+from ddt.clean import one_line
 from ddt.hub import local_folder
 from ddt.manifest import Commit, Manifest, commit, shard_prefix
 from ddt.params import Params
+from ddt.sections.run import Tracking
 from ddt.store import MARKER, Store, folder_digest, open_store, require_complete
 from pipelines.services import tracking
+
+REFERENCE = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))?")
 
 
 def publish_model(
@@ -39,27 +45,51 @@ def image_tokenizer_folder(folder: Path) -> Path:
     return inner if inner.is_dir() else folder
 
 
-def find_model(reference: str, params: Params | None) -> Path:
-    """Local folder of a model: a folder, a hub id, models:/<name>@<alias> or models:/<name>/<version>.
+def find_model(reference: str | None, params: Params | None) -> Path:
+    """Local folder of a model: a folder, a hub id, or a reference of the registry, whose place `params` say.
 
-    `params` say where the registry is. Raises ValueError in one line where there is no such model.
+    models:/<name>@<alias> and models:/<name>/<version> are that version and no other. models:/<name> is its
+    champion, or where there is none its candidate, which is told on stderr; None stands for the language
+    model's. Raises ValueError in one line where there is no such model.
     """
-    if not reference.startswith("models:"):
+    if reference is not None and not reference.startswith("models:"):
         return require_complete(local_folder(reference))
-    name, separator, which = _split_reference(reference)
-    if not (reference.startswith("models:/") and name and which):
-        raise ValueError(f"{reference}: expected models:/<name>@<alias> or models:/<name>/<version>")
     assert params is not None  # who takes references of the registry reads them
-    version = tracking.version_by_alias(params.tracking, name, which)
-    if version is None:
-        kind = "alias" if separator == "@" else "version"
-        raise ValueError(f"{reference}: no such {kind} in {params.tracking.uri}; has the pipeline been run?")
+    version = _registered(reference or f"models:/{params.tracking.model_name}", params.tracking)
     root, marker, prefix = version.source.partition("/shards/")
     return open_store(root.removeprefix("file://")).fetch_tree(f"shards/{prefix}" if marker else prefix)
 
 
-def _split_reference(reference: str) -> tuple[str, str, str]:
-    rest = reference.removeprefix("models:/")
-    separator = "@" if "@" in rest else "/"
-    name, _, which = rest.partition(separator)
-    return name, separator, which
+def _registered(reference: str, where: Tracking) -> tracking.Version:
+    found = REFERENCE.fullmatch(reference)
+    if found is None:
+        raise ValueError(
+            f"{reference}: expected models:/<name>, models:/<name>@<alias> or models:/<name>/<version>"
+        )
+    name, alias, number = found.groups()
+    if alias is None and number is None:
+        return _champion_or_candidate(name, where)
+    version = tracking.find_version(where, name, alias or number)
+    if version is None:
+        kind = "alias" if alias else "version"
+        raise ValueError(
+            f"{reference}: no such {kind} in {tracking.shown(where.uri)}; has the pipeline been run?"
+        )
+    return version
+
+
+def _champion_or_candidate(name: str, where: Tracking) -> tracking.Version:
+    champion = tracking.find_version(where, name, tracking.CHAMPION)
+    if champion is not None:
+        return champion
+    candidate = tracking.find_version(where, name, tracking.CANDIDATE)
+    if candidate is None:
+        raise ValueError(
+            f"{name}: neither champion nor candidate in {tracking.shown(where.uri)}; run "
+            "`python flows/full_pipeline.py run` to make one, or name a folder by --model"
+        )
+    reasons = candidate.tags.get("verdict_reasons")
+    why = "it was not promoted" + (f": {reasons}" if reasons else "")
+    told = f"{name} version {candidate.number} is taken, the candidate: there is no champion yet, {why}"
+    print(one_line(told), file=sys.stderr)
+    return candidate

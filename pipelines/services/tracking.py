@@ -17,12 +17,15 @@ import sys
 import time
 from dataclasses import dataclass
 from functools import cache
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
+from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from ddt.sections.run import Tracking
+from pipelines.engine.surroundings import why_unwritable
 from pipelines.reports.report import Report
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -32,7 +35,12 @@ _NOT_IN_NAMES = re.compile(r"[^\w\-./ :]")  # MLflow refuses these in a metric's
 MAX_BATCH = 1000  # metrics that MLflow takes at once
 DIGEST_CHARS = 32  # MLflow allows 36 characters for a dataset digest; the full one goes into a tag
 CHAMPION, CANDIDATE = "champion", "candidate"
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter of an alias
 SQLITE, SQLITE_MAGIC = "sqlite:///", b"SQLite format 3\0"
+# What stands before a password in a URI, and the password: up to the last @, or the value of an option.
+SECRET = re.compile(
+    r"(://[^:/@\s]*:|[?&](?:password|passwd|pwd|token|secret)=)((?<=:)\S+(?=@)|(?<==)[^&\s]+)", re.IGNORECASE
+)
 ANSWER_SECONDS = 10  # within which a server must say anything at all
 
 
@@ -64,8 +72,21 @@ def client(tracking: Tracking) -> Any:
         made = mlflow.MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
         made.get_experiment_by_name(tracking.experiment)
     except (MlflowException, SQLAlchemyError) as error:
-        raise ValueError(f"tracking.uri = {tracking.uri}: {str(error).strip().splitlines()[0]}") from error
+        raise _unusable(tracking.uri, error) from error
     return made
+
+
+def shown(text: str) -> str:
+    """A URI, or a message with one in it, as people may see it: without its password."""
+    return SECRET.sub(r"\1***", text)
+
+
+def _unusable(uri: str, reason: Exception | str) -> ValueError:
+    """The error that names `tracking.uri`; what MLflow says may hold the whole of it."""
+    text = str(reason).strip().splitlines()[0]
+    for _, secret in SECRET.findall(uri):
+        text = text.replace(secret, "***")
+    return ValueError(f"tracking.uri = {shown(uri)}: {text}")
 
 
 @cache
@@ -77,20 +98,26 @@ def require_place(uri: str) -> None:
     """
     try:
         if uri.startswith(SQLITE):
-            path = Path(uri.removeprefix(SQLITE)).expanduser().resolve()
+            path = _database(uri)
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and _beginning(path) not in (b"", SQLITE_MAGIC):
-                raise ValueError(f"tracking.uri = {uri}: the file is no SQLite database")
+                raise _unusable(uri, "the file is no SQLite database")
         elif uri.startswith(("http://", "https://")):
-            urlopen(uri, timeout=ANSWER_SECONDS).close()
+            parts = urlsplit(uri)
+            server = parts.netloc.rpartition("@")[2]  # without user and password, which urlopen does not take
+            urlopen(parts._replace(netloc=server).geturl(), timeout=ANSWER_SECONDS).close()
     except HTTPError as answer:  # it may ask for a password, or have no page there
         answer.close()
+    except HTTPException as error:
+        raise _unusable(uri, "no address of a web server") from error
     except OSError as error:
         cause = getattr(error, "reason", error)  # urllib wraps it
         where = f" ({error.filename})" if error.filename else ""
-        raise ValueError(
-            f"tracking.uri = {uri}: {getattr(cause, 'strerror', None) or cause}{where}"
-        ) from error
+        raise _unusable(uri, f"{getattr(cause, 'strerror', None) or cause}{where}") from error
+
+
+def _database(uri: str) -> Path:
+    return Path(uri.removeprefix(SQLITE)).expanduser().resolve()
 
 
 def _beginning(path: Path) -> bytes:
@@ -98,14 +125,35 @@ def _beginning(path: Path) -> bytes:
         return file.read(len(SQLITE_MAGIC))
 
 
+def require_experiment(tracking: Tracking) -> None:
+    """ValueError naming the key where a run could not be logged."""
+    if tracking.uri.startswith(SQLITE):
+        require_place(tracking.uri)
+        database = _database(tracking.uri)
+        reason = why_unwritable(database.parent)
+        if reason is not None:
+            raise _unusable(tracking.uri, f"{reason} ({database.parent})")
+        if not database.exists():  # nothing to ask, and making it takes seconds
+            return
+    experiment_id(tracking, client(tracking))
+
+
 def experiment_id(tracking: Tracking, mlflow_client: Any) -> str:
-    """The experiment's id, made on first use with its artifacts beside a local database."""
+    """The experiment's id, made on first use with its artifacts beside a local database.
+
+    Raises ValueError where it was deleted: MLflow keeps the name, and takes no run in it.
+    """
     found = mlflow_client.get_experiment_by_name(tracking.experiment)
+    if found is not None and found.lifecycle_stage == "deleted":
+        raise ValueError(
+            f"tracking.experiment = {tracking.experiment}: it was deleted in MLflow; restore it "
+            f"(mlflow experiments restore -x {found.experiment_id}), or set tracking.experiment to another"
+        )
     if found is not None:
         return found.experiment_id
     location = None
     if tracking.uri.startswith(SQLITE):
-        location = (Path(tracking.uri.removeprefix(SQLITE)).resolve().parent / "mlartifacts").as_uri()
+        location = (_database(tracking.uri).parent / "mlartifacts").as_uri()
     return mlflow_client.create_experiment(tracking.experiment, artifact_location=location)
 
 
@@ -186,27 +234,26 @@ def register(
     return Version(name, str(made.version), source, tags | {"digest": digest})
 
 
-def version_by_alias(tracking: Tracking, name: str, alias: str) -> Version | None:
-    """The version behind an alias (or a version number), or None. Aliases are missing from searches."""
+def find_version(tracking: Tracking, name: str, which: str) -> Version | None:
+    """The version behind an alias or a version number, or None. Aliases are missing from searches."""
     from mlflow.exceptions import MlflowException
 
     mlflow_client = client(tracking)
     try:
-        if alias.isdigit():
-            found = mlflow_client.get_model_version(name, alias)
+        if which.isdigit():
+            found = mlflow_client.get_model_version(name, which)
         else:
-            found = mlflow_client.get_model_version_by_alias(name, alias)
-    except MlflowException:
+            found = mlflow_client.get_model_version_by_alias(name, which)
+    except MlflowException as error:
+        if error.error_code not in NOT_THERE:
+            raise _unusable(tracking.uri, error) from error
         return None
     return Version(name, str(found.version), found.source, dict(found.tags))
 
 
-def set_champion(tracking: Tracking, version: Version, tags: dict[str, str]) -> None:
-    """Move the alias `champion` to `version` and write why as tags."""
-    mlflow_client = client(tracking)
-    for key, value in tags.items():
-        mlflow_client.set_model_version_tag(version.name, version.number, key, value)
-    mlflow_client.set_registered_model_alias(version.name, CHAMPION, version.number)
+def set_champion(tracking: Tracking, version: Version) -> None:
+    """Move the alias `champion` to `version`."""
+    client(tracking).set_registered_model_alias(version.name, CHAMPION, version.number)
 
 
 def tag_version(tracking: Tracking, version: Version, tags: dict[str, str]) -> None:
@@ -228,7 +275,8 @@ def serve(tracking: Tracking, port: int) -> None:
     client(tracking)  # makes the database where there is none
     print(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)", file=sys.stderr)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    subprocess.run([*command, "--backend-store-uri", tracking.uri], check=False)
+    place = {"MLFLOW_BACKEND_STORE_URI": tracking.uri}  # a command line is for all to see
+    subprocess.run(command, env=os.environ | place, check=False)
 
 
 def _source(workspace: Path, name: str) -> str:

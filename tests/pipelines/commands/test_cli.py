@@ -68,8 +68,12 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         ),
         (["caption", "/no/such.png"], "/no/such.png: no such file"),
         (["generate", "x", "-o", "x.png", "--model", "models:/ddt-llama@champion"], "no such alias"),
-        (["generate", "x", "-o", "x.png", "--model", "models:/ddt-llama"], "expected models:/<name>@<alias>"),
-        (["generate", "x", "-o", "x.png", "--model", "models:a@b"], "expected models:/<name>@<alias>"),
+        (["generate", "x", "-o", "x.png"], "ddt-llama: neither champion nor candidate in sqlite:"),
+        (["trace", "models:/other"], "other: neither champion nor candidate in sqlite:"),
+        (
+            ["generate", "x", "-o", "x.png", "--model", "models:a@b"],
+            "expected models:/<name>, models:/<name>@",
+        ),
         (["generate", "x", "-o", "x.png", "--scale", "100000"], "--scale 100000: expected 1 to 64"),
         (["generate", "x", "-o", "x.png", "--seed", "-1"], "--seed -1: expected 0 to 4294967295"),
         (["reconstruct", "a.png", "-o", "x.png", "--scale", "0"], "--scale 0: expected 1 to 64"),
@@ -81,9 +85,14 @@ def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["verify"], "workspace: no manifests in it; has the pipeline been run?"),
         (["plan", "--tflops", "0"], "--tflops 0: expected a number > 0"),
         (
-            ["ingest", "--set", "tracking.uri=http://127.0.0.1:9"],
-            "tracking.uri = http://127.0.0.1:9: Connection refused",
+            ["ingest", "--set", "tracking.uri=http://ann:s3cret@127.0.0.1:9"],
+            "tracking.uri = http://ann:***@127.0.0.1:9: Connection refused",
         ),
+        (
+            ["ingest", "--set", "tracking=http://ann:s3cret@host"],
+            "tracking = 'http://ann:***@host': expected a",
+        ),
+        (["ingest", "--set", "tracking.model_name=a/b"], "tracking.model_name = 'a/b': expected none of /"),
     ],
 )
 def test_one_line(
@@ -105,6 +114,15 @@ def test_verify_reads_all_that_was_made_again(
     assert mistake(capsys, "verify", *places) == (
         "ddt: 1 shards or models are missing or have changed; delete these, run again"
     )
+
+
+def test_a_cluster_that_is_gone_is_named_before_the_work(
+    tmp_path: Path, places: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    line = mistake(capsys, "ingest", *places)
+    assert line.startswith("ddt: RAY_ADDRESS = 127.0.0.1:9: no cluster there (Connection refused); start it")
+    assert not (tmp_path / "store" / "raw").exists() and not (tmp_path / "store" / "units").exists()
 
 
 def test_an_empty_source_is_named(

@@ -1,0 +1,75 @@
+"""When a run is left out of DVC, and why. DVC itself runs in the flow's test alone."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from ddt.params import load_params
+from pipelines.services import dvc_record
+from pipelines.services.dvc_record import record, why_not_recorded
+
+ROOT = Path(__file__).resolve().parents[3]
+PARAMS = load_params(ROOT / "params.yaml")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """The project as an archive: no .git above it (pytest's folders are in none)."""
+    (tmp_path / ".dvc").mkdir()
+    shutil.copy(ROOT / ".dvc" / "config", tmp_path / ".dvc" / "config")
+    shutil.copy(ROOT / "dvc.yaml", tmp_path / "dvc.yaml")
+    return tmp_path
+
+
+def test_without_git(project: Path) -> None:
+    told = f"{project} is in no git repository, which DVC needs (git init)"
+    assert why_not_recorded(project, PARAMS) == record(project, PARAMS) == told
+    (project / ".dvc" / "config.local").write_text(
+        "[core]\n    no_scm = true\n['remote \"x\"']\n    url = %s\n"
+    )
+    assert why_not_recorded(project, PARAMS) is None  # made by dvc init --no-scm
+
+
+def test_with_git_in_or_above_it(project: Path) -> None:
+    (project / ".git").write_text("gitdir: elsewhere")  # as in a worktree
+    assert why_not_recorded(project, PARAMS) is None
+    (project / "part").mkdir()
+    for name in (".dvc", "dvc.yaml"):
+        shutil.move(project / name, project / "part" / name)
+    assert why_not_recorded(project / "part", PARAMS) is None
+    assert why_not_recorded(project, PARAMS) == f"{project} is no DVC workspace"
+
+
+def test_another_workspace(project: Path) -> None:
+    (project / ".git").mkdir()
+    smoke = load_params(ROOT / "params.yaml", "smoke")
+    assert why_not_recorded(project, smoke) == "dvc.yaml is for another workspace than data/smoke/workspace"
+
+
+def test_without_dvc(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ".git").mkdir()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert why_not_recorded(project, PARAMS) == "dvc is not installed"
+
+
+def test_a_commit_that_fails_is_told_and_ends_no_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (project / ".git").mkdir()
+    answers = [
+        SimpleNamespace(returncode=0, stderr=""),
+        SimpleNamespace(returncode=255, stderr="ERROR:\n locked\n"),
+    ]
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> SimpleNamespace:
+        commands.append(command)
+        return answers.pop(0)
+
+    monkeypatch.setattr(dvc_record, "subprocess", SimpleNamespace(run=run))
+    assert record(project, PARAMS) is None
+    assert record(project, PARAMS) == "dvc commit failed: ERROR: locked"
+    assert [command[1:4] for command in commands] == [["-m", "dvc", "commit"]] * 2

@@ -1,0 +1,90 @@
+"""What a reference of the registry stands for: the champion, or the candidate where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ddt.clean import MESSAGE_CHARS
+from ddt.params import Params
+from ddt.store import FolderStore, mark_complete
+from pipelines.services import tracking
+from pipelines.services.models import find_model
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a model of each digest a, b, c."""
+    folder = tmp_path_factory.mktemp("registry")
+    store = FolderStore(folder / "store")
+    for digest in "abc":
+        (folder / digest).mkdir()
+        (folder / digest / "name").write_text(digest)
+        mark_complete(folder / digest)
+        store.put_tree(f"shards/finetune/{digest}-model", folder / digest)
+    return folder
+
+
+def register(params: Params, place: Path, name: str, digest: str) -> tracking.Version:
+    source = f"{place}/store/shards/finetune/{digest}-model"
+    return tracking.register(params.tracking, name, source, digest, None, {})
+
+
+def found(reference: str | None, params: Params) -> str:
+    return (find_model(reference, params) / "name").read_text()
+
+
+def test_the_champion_else_the_candidate(
+    params: Params, place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for reference in (None, "models:/ddt-llama"):
+        with pytest.raises(
+            ValueError, match=r"^ddt-llama: neither champion nor candidate in sqlite:.*; run `py"
+        ):
+            find_model(reference, params)
+
+    first = register(params, place, "ddt-llama", "a")
+    assert found(None, params) == "a"
+    told = "ddt-llama version 1 is taken, the candidate: there is no champion yet, it was not promoted"
+    assert capsys.readouterr().err == f"{told}\n"
+    tracking.tag_version(params.tracking, first, {"verdict_reasons": "vqa/accuracy: too low, " * 30})
+    assert found("models:/ddt-llama", params) == "a"
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{told}: vqa/accuracy: too low") and len(line) <= MESSAGE_CHARS
+    with pytest.raises(ValueError, match="^models:/ddt-llama@champion: no such alias in sqlite:"):
+        find_model("models:/ddt-llama@champion", params)
+
+    tracking.set_champion(params.tracking, first)
+    register(params, place, "ddt-llama", "b")  # newer, and refused
+    assert found(None, params) == found("models:/ddt-llama", params) == "a"
+    assert found("models:/ddt-llama@candidate", params) == found("models:/ddt-llama/2", params) == "b"
+    assert capsys.readouterr().err == ""
+    with pytest.raises(ValueError, match="^models:/ddt-llama/3: no such version in sqlite:"):
+        find_model("models:/ddt-llama/3", params)
+
+    register(params, place, "ddt-tokenizer", "c")  # the same rule for each name
+    assert found("models:/ddt-tokenizer", params) == "c"
+    assert "ddt-tokenizer version 1 is taken, the candidate" in capsys.readouterr().err
+
+
+def test_a_registry_that_fails_is_no_registry_without_a_champion(
+    params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    def broken(self: object, name: str, alias: str) -> None:
+        raise MlflowException("the server is too busy")
+
+    monkeypatch.setattr(MlflowClient, "get_model_version_by_alias", broken)
+    with pytest.raises(ValueError, match="tracking.uri = sqlite:.*: the server is too busy"):
+        find_model(None, params)
+
+
+@pytest.mark.parametrize("reference", ["models:a@b", "models:/", "models:/a/champion", "models:/a@b@c"])
+def test_other_forms_are_refused(reference: str, params: Params) -> None:
+    with pytest.raises(
+        ValueError, match=f"{reference}: expected models:/<name>, models:/<name>@<alias> or mod"
+    ):
+        find_model(reference, params)
