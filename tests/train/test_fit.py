@@ -19,6 +19,7 @@ from ddt.train.config import FitConfig
 from ddt.train.fit import LossSpikes, NonFiniteLoss, fit
 from ddt.train.schedule import learning_rate
 from ddt.train.state import model_tensors
+from tests.float64 import float64
 
 CONFIG = FitConfig(
     steps=8,
@@ -110,6 +111,7 @@ def test_loss_falls_and_hooks_get_averages():
     assert result.consumed_samples == 40 * 8 and result.metrics == seen[-1][1]
 
 
+@float64()
 def test_equals_plain_adamw():
     config = dataclasses.replace(CONFIG, steps=10)
     model, reference = Net(), Net()
@@ -130,7 +132,7 @@ def test_equals_plain_adamw():
         nn.utils.clip_grad_norm_(reference.parameters(), 1.0)
         optimizer.step()
     for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
 def test_a_loss_finishes_each_step_once_after_its_micro_batches():
@@ -153,6 +155,7 @@ def test_a_loss_finishes_each_step_once_after_its_micro_batches():
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 4])
+@float64()
 def test_accumulated_gradients_equal_one_batch(micro_batch):
     models = []
     for micro in (None, micro_batch):
@@ -161,7 +164,7 @@ def test_accumulated_gradients_equal_one_batch(micro_batch):
         fit(model, plain_loss, Data(), dataclasses.replace(CONFIG, micro_batch=micro), progress=False)
         models.append(model)
     for ours, theirs in zip(*(m.parameters() for m in models), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
 def test_learning_rate_warms_up_and_decays():
