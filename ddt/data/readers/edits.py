@@ -19,7 +19,7 @@ INSTRUCTION_COLUMNS = ("edit_prompt", "instruction", "edit_instruction", "edit")
 
 
 def read_edits(path: str | Path, max_pixels: int, min_side_px: int) -> Iterator[dict[str, Any] | Reject]:
-    """Rows of INSTRUCT_SCHEMA of kind "edit" and Rejects, in the file's order, a few in memory at a time.
+    """Rows of EDIT_SCHEMA and Rejects, in the file's order, a few in memory at a time.
 
     Raises ValueError where the columns of a triple are not found by their usual names.
     """
@@ -72,11 +72,9 @@ def _row(values: list[Any], max_pixels: int, min_side_px: int) -> dict[str, Any]
     text = canonical_caption(instruction)
     return {
         "sample_id": sample_id(source + target, text),
-        "kind": "edit",
         "image": source,
         "instruction": text,
         "target": target,
-        "answer": None,
     }
 
 
