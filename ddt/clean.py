@@ -10,18 +10,21 @@ import codecs
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import Any
 
 MESSAGE_CHARS = 300  # of what is told in one line
 KEY_CHARS = 120  # of the name of a sample in it
+TOO_DEEP = "JSON that is nested too deep"
 
 # The longer marks first: that of UTF-16 begins that of UTF-32.
-_MARKS = (
+_MARKS: tuple[tuple[bytes, str], ...] = (
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+WIDE_MARKS = tuple(mark for mark, _ in _MARKS)  # of encodings in which a line does not end with one byte
 _LINE_END = re.compile("\r\n|[\r\n\v\f\x1c-\x1f\x85\u2028\u2029]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Control characters but tab and line feed, the byte order mark, and what one read the wrong way round is.
@@ -29,6 +32,8 @@ _DROPPED = re.compile("[\0-\x08\x0e-\x1b\x7f-\x9f\ufeff\ufffe\uffff]")
 # What moves the cursor, ends a line or turns the direction of writing on a terminal.
 _UNPRINTABLE = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 _NOT_WINDOWS_1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]|[\x80-\xff]{4}")
+_SPACE = re.compile(r"[ \t\n\r]*")
+_BRACKETS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
 _LONG_NUMBER = 400  # digits; Python refuses to read whole numbers of some thousand, and floats end at 308
 
 
@@ -96,15 +101,65 @@ def parse_json(text: str | bytes) -> Any:
     number of hundreds of digits is a float.
     """
     try:
-        return json.loads(decode_text(text) if isinstance(text, bytes) else text, parse_int=_whole_number)
+        return _DECODER.decode(decode_text(text) if isinstance(text, bytes) else text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON at line {error.lineno}, column {error.colno} ({error.msg})") from None
+        raise _not_json(error) from None
     except RecursionError:
-        raise ValueError("JSON that is nested too deep") from None
+        raise ValueError(TOO_DEEP) from None
+
+
+def parse_list(text: str) -> Iterator[tuple[str, Any]]:
+    """(text, value) of each item of a JSON list, read as `parse_json` reads.
+
+    The value of an item that is nested too deep is a ValueError. Raises one where the text is no list, and,
+    after the items before it, where it breaks off.
+    """
+    at = _skip_space(text, 0)
+    if text[at : at + 1] != "[":
+        raise ValueError("not a JSON list")
+    at = _skip_space(text, at + 1)
+    while text[at : at + 1] != "]":
+        start = at
+        try:
+            value, at = _DECODER.raw_decode(text, at)
+        except json.JSONDecodeError as error:
+            raise _not_json(error) from None
+        except RecursionError:
+            value, at = ValueError(TOO_DEEP), _end_of_nested(text, at)
+        yield text[start:at], value
+        at = _skip_space(text, at)
+        if text[at : at + 1] == ",":
+            at = _skip_space(text, at + 1)
+        elif text[at : at + 1] != "]":
+            raise _not_json(json.JSONDecodeError("Expecting ',' or ']'", text, at))
+
+
+def _not_json(error: json.JSONDecodeError) -> ValueError:
+    line = f"line {error.lineno}, " if error.lineno > 1 else ""
+    return ValueError(f"not JSON at {line}column {error.colno} ({error.msg})")
+
+
+def _skip_space(text: str, at: int) -> int:
+    found = _SPACE.match(text, at)
+    assert found is not None
+    return found.end()
+
+
+def _end_of_nested(text: str, at: int) -> int:
+    """Where the list or object that begins at `at` ends, by its brackets; ValueError where it does not."""
+    depth = 0
+    for found in _BRACKETS.finditer(text, at):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+        if not depth:
+            return found.end()
+    raise _not_json(json.JSONDecodeError("Unterminated list or object", text, len(text)))
 
 
 def _whole_number(digits: str) -> float:
     return int(digits) if len(digits) < _LONG_NUMBER else float(digits)
+
+
+_DECODER = json.JSONDecoder(parse_int=_whole_number)
 
 
 def one_line(text: object, most: int = MESSAGE_CHARS) -> str:

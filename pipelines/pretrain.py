@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ MODULES = (
     "ddt.mllm",
     "ddt.train",
     "ddt.data.tokens",
+    "ddt.clean",
     "ddt.data.text",
     "ddt.data.order",
     "pipelines.pretrain",
@@ -36,7 +38,10 @@ def models(section: PretrainParams) -> dict[str, str]:
 
     found = {"text_tokenizer": model_digest(section.text_tokenizer)}
     found |= {"init": model_digest(section.init)} if section.init else {}
-    return found | {f"text_source/{path.name}": remembered_digest(path) for path in text_files(section)}
+    files = text_files(section)
+    folder = Path(os.path.commonpath([path.parent for path in files])) if files else Path()
+    texts = {path.relative_to(folder).as_posix(): remembered_digest(path) for path in files}
+    return found | {f"text_source/{name}": digest for name, digest in texts.items()}
 
 
 class PretrainJob(LanguageModelJob):
@@ -127,12 +132,10 @@ def text_files(params: PretrainParams) -> list[Path]:
     """The JSON-lines files of `text_source`, none for scenes; ValueError where there is nothing to read."""
     if params.text_source in (None, SCENES):
         return []
+    from ddt.data.readers.files import find_files
+
     source = Path(str(params.text_source))
-    files = sorted(source.glob("*.jsonl")) if source.is_dir() else [source]
-    if not files or not files[0].is_file():
-        what = "no .jsonl file in it" if source.is_dir() else "no such file or folder"
-        raise ValueError(f"pretrain.text_source = {source}: {what}")
-    return files
+    return [source] if source.is_file() else find_files(str(source), "pretrain.text_source", (".jsonl",))
 
 
 def run(ctx: StageContext) -> StageResult:

@@ -5,12 +5,20 @@ The paper mixes 10 % of it into pre-training so that the language model stays on
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
+from ddt.clean import WIDE_MARKS, clean_text, one_line, parse_json
+
+logger = logging.getLogger(__name__)
+
+MAX_BAD_SHARE = 0.2  # of a file's lines
+FIRST_LINES = 8
 
 
 class TextSource(Protocol):
@@ -37,8 +45,9 @@ class DrawnText:
 class JsonLines:
     """The field `text` of JSON-lines files (Wikipedia, Pile), found by byte offset, read one at a time.
 
-    Raises ValueError naming file and record where one is not an object with such a text: all are looked at
-    when the files are opened, since a training that met it later would have to begin again with other files.
+    All lines are looked at when the files are opened. One that is not an object with such a text is left out
+    with a warning. Raises ValueError naming file and line where more than MAX_BAD_SHARE of a file's are, or
+    nothing is left: a training that met it later would have to begin again with other files.
     """
 
     def __init__(self, paths: Sequence[Path | str], field: str = "text") -> None:
@@ -54,44 +63,60 @@ class JsonLines:
 
     def __getitem__(self, index: int) -> str:
         file = int(np.searchsorted(self._starts, index, side="right")) - 1
-        path = self._paths[file]
-        with path.open("rb") as lines:
+        with self._paths[file].open("rb") as lines:
             lines.seek(int(self._offsets[index]))
-            line = lines.readline()
-        return _text_of(line, self._field, path, index - int(self._starts[file]) + 1)
+            return _text_of(lines.readline(), self._field)
 
 
-def check_first_record(path: Path, field: str = "text") -> None:
-    """ValueError where a file can't be read or its first record has no such text: tells a wrong file fast."""
-    try:
-        with path.open("rb") as lines:
-            first = next((line for line in lines if line.strip()), None)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    if first is not None:
-        _text_of(first, field, path, 1)
+def check_first_records(path: Path, field: str = "text") -> None:
+    """ValueError where a file can't be read or its first lines hold no such text: tells a wrong file fast."""
+    first = ""
+    for number, _, line in islice(_lines(path), FIRST_LINES):
+        try:
+            _text_of(line, field)
+            return
+        except ValueError as error:
+            first = first or f"{path}: line {number}: {error}"
+    if first:
+        raise ValueError(first)
 
 
-def _text_of(line: bytes, field: str, path: Path, number: int) -> str:
-    try:
-        text = json.loads(line)[field]
-    except (ValueError, KeyError, TypeError):
-        text = None
-    if not isinstance(text, str):
-        raise ValueError(f"{path}: record {number} is not a JSON object with a text {field!r}")
-    return text
+def _text_of(line: bytes, field: str) -> str:
+    """The text of a line, cleaned; ValueError where it holds none."""
+    record = parse_json(line)
+    text = record.get(field) if isinstance(record, dict) else None
+    if not isinstance(text, str) or not (cleaned := clean_text(text)):
+        raise ValueError(f"not a JSON object with a text {field!r}")
+    return cleaned
 
 
 def _line_offsets(path: Path, field: str) -> np.ndarray:
-    """Byte offsets of the lines that are not blank."""
-    offsets, position = [], 0
+    """Byte offsets of the lines that hold a text."""
+    offsets, bad, first = [], 0, ""
+    for number, offset, line in _lines(path):
+        try:
+            _text_of(line, field)
+            offsets.append(offset)
+        except ValueError as error:
+            bad, first = bad + 1, first or f"line {number}: {error}"
+    if bad:
+        told = one_line(f"{path}: {bad} of {bad + len(offsets)} lines hold no text, the first: {first}")
+        if bad > MAX_BAD_SHARE * (bad + len(offsets)):
+            raise ValueError(told)
+        logger.warning("%s; left out", told)
+    return np.asarray(offsets, dtype=np.int64)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """(number from 1, byte offset, line) of the lines that are not blank."""
+    position = 0
     try:
         with path.open("rb") as lines:
-            for line in lines:
+            for number, line in enumerate(lines, start=1):
+                if not position and line.startswith(WIDE_MARKS):
+                    raise ValueError(f"{path}: UTF-16 or UTF-32, expected JSON lines in UTF-8")
                 if line.strip():
-                    offsets.append(position)
-                    _text_of(line, field, path, len(offsets))
+                    yield number, position, line
                 position += len(line)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror})") from None
-    return np.asarray(offsets, dtype=np.int64)

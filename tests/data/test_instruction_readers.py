@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ddt.data.readers import read_conversations, read_edits
-from ddt.data.schemas import CONVERSATION_SCHEMA, EDIT_SCHEMA
+from ddt.data.schemas import CONVERSATION_SCHEMA, INSTRUCT_SCHEMA
 from ddt.records import Reject, read_shard, write_shard
 
 LIMITS = {"max_pixels": 10_000, "min_side_px": 8}
@@ -118,12 +118,12 @@ def test_files_that_hold_no_conversations_are_named(tmp_path):
     (tmp_path / "a.json").write_text('{"conversations": []}')
     with pytest.raises(ValueError, match="a.json: expected a list of conversations, got dict"):
         list(read_conversations(tmp_path / "a.json", tmp_path, **LIMITS))
-    (tmp_path / "b.json").write_text("[1, ")
+    (tmp_path / "b.json").write_text("[{")
     with pytest.raises(ValueError, match="b.json: not JSON"):
         list(read_conversations(tmp_path / "b.json", tmp_path, **LIMITS))
-    (tmp_path / "c.jsonl").write_text('{"a": 1}\n{')
-    with pytest.raises(ValueError, match="c.jsonl: line 2 is not JSON"):
-        list(read_conversations(tmp_path / "c.jsonl", tmp_path, **LIMITS))
+    (tmp_path / "c.json").write_text('{\n "a": 1')
+    with pytest.raises(ValueError, match="c.json: expected a list of conversations, got not JSON at line 2"):
+        list(read_conversations(tmp_path / "c.json", tmp_path, **LIMITS))
 
 
 LAYOUTS = {
@@ -148,11 +148,11 @@ def test_edits_as_published(tmp_path, layout):
     path = tmp_path / f"{layout}.parquet"
     pq.write_table(pa.table(columns), path)
     row, *rejects = read_edits(path, **LIMITS)
-    assert row["instruction"] == "make it blue"
+    assert (row["kind"], row["instruction"], row["answer"]) == ("edit", "make it blue", None)
     assert (row["image"], row["target"]) == (png("red"), png("blue"))
     assert [r.reason for r in rejects] == ["bad_record", "missing_image", "corrupt_image"]
     assert [r.key for r in rejects] == ["row 1", "row 2", "row 3"]
-    write_shard(tmp_path / "rows", [row], EDIT_SCHEMA)
+    write_shard(tmp_path / "rows", [row], INSTRUCT_SCHEMA)
 
 
 def test_a_parquet_without_triples_is_named(tmp_path):

@@ -151,7 +151,7 @@ def test_captions_of_the_json_under_usual_names(tmp_path, meta, caption):
             b'{"beschreibung": "ein Bild", "width": 3}',
             "no caption under a usual name .*: beschreibung, width",
         ),
-        (b"{broken", r"\.json: not JSON at line 1"),
+        (b"{broken", r"\.json: not JSON at column 2"),
         (b"[" * 100_000, r"\.json: JSON that is nested too deep"),
         (b'["a"]', r"\.json: expected an object"),
     ],
@@ -167,6 +167,13 @@ def test_a_caption_that_is_not_understood_is_told_and_its_sample_kept(tmp_path, 
 def test_metadata_without_a_caption_say_so_and_nothing_is_told(tmp_path, meta):
     captions, bad = read(tmp_path, [("a.jpg", image()), ("a.json", json.dumps(meta).encode())])
     assert captions == {"a": ""} and bad == []
+
+
+def test_metadata_are_not_looked_into_without_end(tmp_path):
+    deep = 400
+    meta = ('{"meta": ' * deep + '{"caption": ' + "[" * deep + '"x"' + "]" * deep + "}" + "}" * deep).encode()
+    members = [("a.jpg", image()), ("a.json", meta), ("b.jpg", image(1)), ("b.json", meta[deep * 9 : -deep])]
+    assert read(tmp_path, members)[0] == {"a": "", "b": ""}
 
 
 def test_the_text_file_comes_before_the_json_unless_it_is_blank(tmp_path):

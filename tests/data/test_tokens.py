@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ddt.data.text import DrawnText, JsonLines, check_first_record
+from ddt.data.text import DrawnText, JsonLines, check_first_records
 from ddt.data.tokens import TokenDataset, TokenMeta, TokenShard, write_shard
 
 META = TokenMeta("d" * 64, num_tokens=3, codebook_size=500, token_order="V_1..V_T")
@@ -25,12 +25,14 @@ def pairs(start: int, rows: int) -> dict:
     }
 
 
-def edits() -> dict:
+def instructions() -> dict:
     return {
-        "sample_id": ["a", "b"],
-        "instruction": ["make it red", "add a ring"],
-        "codes": np.array([[1, 2, 3], [4, 5, 6]]),
-        "target_codes": [[7, 8, 9], [10, 11, 12]],
+        "sample_id": ["a", "b", "c"],
+        "kind": ["qa", "edit", "qa"],
+        "instruction": ["How many?", "make it red", "What colour?"],
+        "answer": ["two", None, "blue"],
+        "codes": np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]]),
+        "target_codes": [None, [10, 11, 12], None],
     }
 
 
@@ -68,28 +70,19 @@ def test_a_code_takes_two_bytes_on_the_disk(tmp_path):
     assert (tmp_path / "s").stat().st_size < 1.02 * 2 * codes.size
 
 
-def test_edits_have_codes_of_both_pictures(tmp_path):
-    write_shard(tmp_path / "s", edits(), META, "edits")
+def test_instructions_keep_what_is_absent(tmp_path):
+    write_shard(tmp_path / "s", instructions(), META, "instruct")
     data = TokenDataset([tmp_path / "s"])
-    assert data.shards[0].kind == "edits" and data.text("instruction", 1) == "add a ring"
-    assert data.codes(1).tolist() == [4, 5, 6] and data.codes(1, "target_codes").tolist() == [10, 11, 12]
-
-
-def test_questions_stay_with_their_picture_across_shards(tmp_path):
-    asked = [[{"question": f"how many in {n}?", "answer": str(n)}] * (n % 3) for n in range(7)]
-    for number, rows in enumerate((slice(0, 4), slice(4, 7))):
-        columns = pairs(rows.start, rows.stop - rows.start) | {"questions": asked[rows]}
-        write_shard(tmp_path / f"{number}", columns, META, "pairs")
-    write_shard(tmp_path / "none", pairs(7, 2), META, "pairs")
-    data = TokenDataset([tmp_path / name for name in ("0", "1", "none")])
-    assert [data.questions(n) for n in range(9)] == [*asked, [], []]
-    assert data.asked.tolist() == [1, 2, 4, 5]
+    assert {kind: rows.tolist() for kind, rows in data.rows_by_kind.items()} == {"edit": [1], "qa": [0, 2]}
+    assert data.text("answer", 0) == "two" and data.text("answer", 1) is None
+    assert data.codes(1, "target_codes").tolist() == [10, 11, 12]
+    assert data.codes(2).tolist() == [7, 8, 9]
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path):
     digests = set()
     for name in ("a", "b"):
-        write_shard(tmp_path / name, edits(), META, "edits")
+        write_shard(tmp_path / name, instructions(), META, "instruct")
         digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
     assert len(digests) == 1
 
@@ -118,7 +111,7 @@ def test_a_code_beyond_the_codebook_is_refused_when_the_shard_is_opened(tmp_path
     damage(tmp_path / "s", [2, 1, 499], [2, 1, 600])
     with pytest.raises(ValueError, match="/s: holds code 600, expected codes from 0 to 499"):
         TokenDataset([tmp_path / "good", tmp_path / "s"])
-    write_shard(tmp_path / "edits", edits(), META, "edits")
+    write_shard(tmp_path / "edits", instructions(), META, "instruct")
     damage(tmp_path / "edits", [10, 11, 12], [10, 500, 12])
     with pytest.raises(ValueError, match="/edits: holds code 500, expected"):
         TokenDataset([tmp_path / "edits"])
@@ -128,6 +121,13 @@ def test_a_code_beyond_the_codebook_is_refused_when_the_shard_is_opened(tmp_path
     damage(tmp_path / "chats", [4, 5, 6], [4, 5, 65535])
     with pytest.raises(ValueError, match="/chats: holds code 65535, expected"):
         TokenDataset([tmp_path / "chats"])
+
+
+def test_what_lies_under_an_absent_target_is_not_a_code(tmp_path):
+    path = tmp_path / "s"
+    write_shard(path, instructions(), META, "instruct")
+    damage(path, [0, 0, 0, 10, 11, 12], [900, 900, 900, 10, 11, 12])
+    assert TokenDataset([path]).codes(1, "target_codes").tolist() == [10, 11, 12]
 
 
 def test_metadata_that_say_something_else_are_refused(tmp_path):
@@ -163,18 +163,47 @@ def test_json_lines_are_found_by_index(tmp_path):
     assert [texts[i] for i in range(3)] == ["one", "zwei äöü", "three"] and len(texts) == 3
 
 
-@pytest.mark.parametrize("bad", ['{"title": "no text"}', '{"text": 7}', '{"text": "cut', "[1]", "7"])
-def test_a_record_without_text_is_named_before_any_is_used(tmp_path, bad):
-    (tmp_path / "a.jsonl").write_text(f'{{"text": "one"}}\n\n{bad}\n')
-    with pytest.raises(ValueError, match="a.jsonl: record 2 is not a JSON object with a text 'text'$"):
-        JsonLines([tmp_path / "a.jsonl"])
-    check_first_record(tmp_path / "a.jsonl")
-    (tmp_path / "b.jsonl").write_text(bad)
-    with pytest.raises(ValueError, match="b.jsonl: record 1 is not"):
-        check_first_record(tmp_path / "b.jsonl")
-    for read in (check_first_record, lambda path: JsonLines([path])):
+NO_TEXT = [
+    b'{"title": "no text"}', b'{"text": 7}', b'{"text": null}', 
+    b'{"text": "cut', b"[1]", b"7", b'{"text": " "}',
+    b'{"text": "\\ud83d"}', b"[" * 100_000, b'{"text": "\x81\x8d\x8f\x90"}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad", NO_TEXT)
+def test_a_line_without_text_is_left_out_and_many_are_told_before_any_is_used(tmp_path, bad, caplog):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"".join(b'{"text": "%d"}\n' % i for i in range(4)) + b"\n" + bad + b'\n{"text": "4"}\n')
+    texts = JsonLines([path])
+    assert [texts[i] for i in range(len(texts))] == ["0", "1", "2", "3", "4"]
+    assert "a.jsonl: 1 of 6 lines hold no text, the first: line 6: " in caplog.text
+    assert len(caplog.messages[0]) < 320 and "\n" not in caplog.messages[0]
+    path.write_bytes(b'{"text": "one"}\n\n' + bad)
+    with pytest.raises(ValueError, match="a.jsonl: 1 of 2 lines hold no text, the first: line 3: "):
+        JsonLines([path])
+
+
+def test_a_file_of_something_else_is_told_by_its_first_lines(tmp_path):
+    for bad in NO_TEXT:
+        (tmp_path / "b.jsonl").write_bytes(bad)
+        with pytest.raises(ValueError, match="b.jsonl: line 1: "):
+            check_first_records(tmp_path / "b.jsonl")
+        (tmp_path / "b.jsonl").write_bytes(bad + b'\n{"text": "good"}')
+        check_first_records(tmp_path / "b.jsonl")
+    (tmp_path / "b.jsonl").write_text('{"text": "wide"}', encoding="utf-16")
+    for read in (check_first_records, lambda path: JsonLines([path])):
+        with pytest.raises(ValueError, match="b.jsonl: UTF-16 or UTF-32, expected JSON lines in UTF-8"):
+            read(tmp_path / "b.jsonl")
         with pytest.raises(ValueError, match="missing.jsonl: cannot be read"):
             read(tmp_path / "missing.jsonl")
+
+
+def test_text_alone_is_cleaned(tmp_path):
+    lines = [b'\xef\xbb\xbf{"text": "mark"}', b'{"text": "caf\xe9"}', b'{"text": "half \\ud83d \\u0000 NUL"}',
+             b'{"text": "a\\u2028b", "n": NaN, "text": "last\\u2028of two"}']  # fmt: skip
+    (tmp_path / "a.jsonl").write_bytes(b"\n".join(lines))
+    texts = JsonLines([tmp_path / "a.jsonl"])
+    assert [texts[i] for i in range(4)] == ["mark", "café", "half   NUL", "last\nof two"]
 
 
 def test_drawn_text_is_a_function_of_its_index():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ddt.clean import clean_text, decode_text
@@ -17,9 +17,10 @@ CAPTION_NAMES = (
 CONTAINERS = ("json", "meta", "metadata", "info", "data", "annotation", "annotations")
 EMPTY: tuple[Any, ...] = (None, "", b"", [], {})
 NAMES_TOLD = 6
+LEVELS = 4  # of lists and objects in each other that are looked into
 
 
-def find_caption(meta: Mapping[str, Any]) -> tuple[str, str]:
+def find_caption(meta: Mapping[str, Any], levels: int = LEVELS) -> tuple[str, str]:
     """(caption, doubt) of metadata: the first usual name that holds a text, else '' and why there is none.
 
     A list of captions gives its first that is not empty. The doubt is '' where the metadata have a caption's
@@ -32,8 +33,8 @@ def find_caption(meta: Mapping[str, Any]) -> tuple[str, str]:
             return text, ""
     for name in CONTAINERS:
         inner = by_name.get(name)
-        if isinstance(inner, Mapping):
-            text, doubt = find_caption(inner)
+        if isinstance(inner, Mapping) and levels:
+            text, doubt = find_caption(inner, levels - 1)
             if text or not doubt:
                 return text, doubt
     odd = next((name for name in known if by_name[name] not in EMPTY and not _is_blank(by_name[name])), None)
@@ -45,7 +46,7 @@ def find_caption(meta: Mapping[str, Any]) -> tuple[str, str]:
     return "", f"no caption under a usual name (caption, text, title ...); there are: {there}"
 
 
-def first_text(value: Any) -> str:
+def first_text(value: Any, levels: int = LEVELS) -> str:
     """The text that `value` is or begins with, cleaned; '' where it holds none. Raises Reject as above."""
     if isinstance(value, bytes):
         try:
@@ -54,12 +55,13 @@ def first_text(value: Any) -> str:
             raise Reject("bad_record", error) from None
     if isinstance(value, str):
         return clean_text(value)
-    if isinstance(value, list | tuple):
-        return next((text for item in value if (text := first_text(item))), "")
-    if isinstance(value, Mapping):  # COCO: [{"raw": "a cat", "tokens": [...]}]
+    inner: Iterable[Any] = ()
+    if isinstance(value, list):
+        inner = value
+    elif isinstance(value, Mapping):  # COCO: [{"raw": "a cat", "tokens": [...]}]
         by_name = _by_name(value)
-        return next((text for name in CAPTION_NAMES if (text := first_text(by_name.get(name)))), "")
-    return ""
+        inner = (by_name.get(name) for name in CAPTION_NAMES)
+    return next((text for item in inner if levels and (text := first_text(item, levels - 1))), "")
 
 
 def _by_name(meta: Mapping[str, Any]) -> dict[str, Any]:

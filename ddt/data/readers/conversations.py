@@ -1,7 +1,8 @@
 """Conversations about pictures as LLaVA and ShareGPT-4V publish them: a JSON list, or JSON lines.
 
 Each entry has `conversations` (turns of `from` and `value`, or of `role` and `content`) and `image`, one path
-or several; `<image>` in a turn says where a picture stands. An entry without pictures is text alone.
+or several, or data: URIs; `<image>` in a turn says where a picture stands. An entry without pictures is text
+alone.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ddt.data.decode import MAX_IMAGE_BYTES, check_image
+from ddt.clean import clean_text
+from ddt.data.decode import check_image
+from ddt.data.readers.entries import Entry, read_entries
+from ddt.data.readers.pictures import Pictures
 from ddt.records import Reject, canonical_caption, sample_id
 
 IMAGE = "<image>"
@@ -39,11 +43,12 @@ class Part:
 
 def split_conversations(path: str | Path, images: str | Path, entries: int) -> list[Part]:
     """A file in parts of so many `entries`. Raises ValueError as `read_conversations` does."""
-    root, parts, start = Path(images), [], 0
-    for group in _batched(_entries(Path(path)), entries):
-        digest = hashlib.sha256(json.dumps(group, sort_keys=True).encode())
+    pictures, parts, start = Pictures(images), [], 0
+    for group in _batched(read_entries(Path(path)), entries):
+        digest = hashlib.sha256()
         for entry in group:
-            states = [_state(root / str(name)) for name in _image_names(entry)]
+            states = [pictures.state(name) for name in _image_names(entry.value)]
+            digest.update(entry.text.encode("utf-8", "surrogatepass"))
             digest.update(json.dumps(states).encode())
         parts.append(Part(start, start + len(group), digest.hexdigest()))
         start += len(group)
@@ -61,37 +66,26 @@ def read_conversations(
     """Rows of CONVERSATION_SCHEMA and Rejects of entries `start` to `stop`, in the file's order.
 
     Picture paths are below folder `images`. Raises ValueError where the file is neither a JSON list nor JSON
-    lines.
+    lines; a line that is damaged, and all that follows a break in a list, are Rejects.
     """
-    root = Path(images).resolve()
-    for number, entry in islice(enumerate(_entries(Path(path))), start, stop):
-        key = str(entry.get("id", number)) if isinstance(entry, dict) else str(number)
+    pictures, name = Pictures(images), Path(path).name
+    for entry in islice(read_entries(Path(path)), start, stop):
         try:
-            turns = read_turns(entry)
-            pictures = [_read_image(root, name, max_pixels, min_side_px) for name in _image_names(entry)]
-            yield _row(turns, pictures)
+            if isinstance(entry.value, Reject):
+                raise entry.value
+            turns = read_turns(entry.value)
+            found = [pictures.read(image) for image in _image_names(entry.value)]
+            for image in found:
+                check_image(image, max_pixels, min_side_px)
+            yield _row(turns, found)
         except Reject as reject:
-            reject.key, reject.source = key, Path(path).name
-            yield reject
+            yield reject.place(name, _key(entry))
 
 
-def _entries(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8") as file:
-        if path.suffix == ".jsonl":
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    try:
-                        yield json.loads(line)
-                    except ValueError:
-                        raise ValueError(f"{path}: line {number} is not JSON") from None
-            return
-        try:
-            entries = json.load(file)
-        except ValueError as error:
-            raise ValueError(f"{path}: not JSON ({error})") from None
-    if not isinstance(entries, list):
-        raise ValueError(f"{path}: expected a list of conversations, got {type(entries).__name__}")
-    yield from entries
+def _key(entry: Entry) -> str:
+    """Where an entry stands, and what it calls itself."""
+    name = entry.value.get("id") if isinstance(entry.value, dict) else None
+    return f"{entry.place} ({name})" if isinstance(name, str | int | float) else entry.place
 
 
 def read_turns(entry: Any) -> list[Turn]:
@@ -121,43 +115,23 @@ def _turn(turn: Any) -> Turn | None:
     if role == "system":
         return None
     text = turn.get("value") if "value" in turn else turn["content"]
-    if role not in ROLES or not isinstance(text, str):
+    if role not in ROLES:
         raise Reject("bad_record", f"a turn by {role!r}; known: system, {', '.join(ROLES)}")
-    return {"role": ROLES[role], "text": text.strip()}
+    if not isinstance(text, str):
+        raise Reject("bad_record", f"a turn of type {type(text).__name__}, expected a text")
+    return {"role": ROLES[role], "text": clean_text(text)}
 
 
 def _image_names(entry: Any) -> list[Any]:
-    names = entry.get("image") if isinstance(entry, dict) else None
-    return list(names) if isinstance(names, list) else [names] if names else []
+    if not isinstance(entry, dict):
+        return []
+    names = entry.get("image") or entry.get("images")
+    return names if isinstance(names, list) else [names] if names else []
 
 
-def _state(path: Path) -> tuple[int, int] | None:
-    """Size and time of the last change; None where there is no file."""
-    try:
-        found = path.stat()
-    except (OSError, ValueError):  # ValueError: a null byte in the name
-        return None
-    return found.st_size, found.st_mtime_ns
-
-
-def _batched(items: Iterator[Any], size: int) -> Iterator[list[Any]]:
+def _batched(items: Iterator[Entry], size: int) -> Iterator[list[Entry]]:
     while group := list(islice(items, size)):
         yield group
-
-
-def _read_image(root: Path, name: Any, max_pixels: int, min_side_px: int) -> bytes:
-    if not isinstance(name, str) or "\0" in name:
-        raise Reject("bad_record", f"image {name!r}: expected a path")
-    path = (root / name).resolve()
-    if root not in path.parents:
-        raise Reject("bad_record", f"image {name!r} lies outside the folder of images")
-    if not path.is_file():
-        raise Reject("missing_image", f"no file {name!r}")
-    if path.stat().st_size > MAX_IMAGE_BYTES:
-        raise Reject("too_large", f"{name!r}: more than {MAX_IMAGE_BYTES} bytes")
-    data = path.read_bytes()
-    check_image(data, max_pixels, min_side_px)
-    return data
 
 
 def _row(turns: list[Turn], images: list[bytes]) -> dict[str, Any]:

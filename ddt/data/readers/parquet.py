@@ -1,23 +1,37 @@
-"""Parquet files with image bytes in a column, plain or as Hugging Face writes them (bytes and path)."""
+"""Parquet files of image-text pairs: image bytes, plain or as Hugging Face writes them, or paths."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ddt.data.decode import MAX_IMAGE_BYTES
+from ddt.clean import parse_json
+from ddt.data.readers.captions import CAPTION_NAMES, CONTAINERS, first_text
+from ddt.data.readers.columns import (
+    IMAGE_EXPECTED,
+    IMAGE_TYPES,
+    TEXT_EXPECTED,
+    Wanted,
+    bare,
+    holds_image_bytes,
+    holds_text,
+    read_rows,
+)
+from ddt.data.readers.pictures import Pictures
 from ddt.data.readers.sample import RawSample
 from ddt.records import Reject
 
-IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes")
-CAPTION_COLUMNS = ("caption", "text", "txt", "title", "description", "prompt", "label")
+IMAGE_COLUMNS = (
+    "image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "image_path", "file_name", "path",
+)  # fmt: skip
 KEY_COLUMNS = ("key", "__key__", "id", "uid", "image_id")
-ROWS_PER_READ = 64
+DOWNLOADED = "success"  # what img2dataset writes under status; it leaves rows without it
+
+IMAGE = Wanted("image", IMAGE_COLUMNS, IMAGE_TYPES, IMAGE_EXPECTED, "image_column")
 
 
 def read_parquet(
@@ -25,40 +39,38 @@ def read_parquet(
 ) -> Iterator[RawSample | Reject]:
     """Rows in order, a few at a time. Columns that are not named are found by name and type.
 
-    Raises ValueError where the file has no such column. A file, or the rest of one, that cannot be read gives
-    one Reject with reason corrupt_archive. Class labels stored as numbers become their names where the file
-    has them (Hugging Face metadata).
+    Raises ValueError where the file has no such column. What can't be read gives a Reject with reason
+    corrupt_archive. Class labels stored as numbers become their names where the file has them (Hugging Face
+    metadata). Paths of pictures are below the file's folder.
     """
     path = Path(path)
-    row = 0
-    try:
-        file = pq.ParquetFile(path, memory_map=True)
-    except (pa.ArrowException, OSError) as error:
-        yield Reject("corrupt_archive", _one_line(error), key=path.name)
-        return
-    with file:
-        columns = _Columns(path, file.schema_arrow, image_column, caption_column)
+    found: list[_Columns] = []
+
+    def choose(schema: pa.Schema) -> Sequence[str]:
+        found.append(_Columns(path, schema, image_column, caption_column))
+        return found[0].wanted
+
+    pictures = Pictures(path.parent)
+    for item in read_rows(path, choose):
+        if isinstance(item, Reject):
+            yield item
+            continue
+        row, values = item
+        key = found[0].key_of(row, values)
         try:
-            for batch in file.iter_batches(ROWS_PER_READ, columns=columns.wanted):
-                for values in batch.to_pylist():
-                    yield columns.sample(values, row)
-                    row += 1
-        except (pa.ArrowException, OSError) as error:
-            yield Reject("corrupt_archive", f"unreadable after row {row}: {_one_line(error)}", key=path.name)
+            yield found[0].sample(key, values, pictures)
+        except Reject as reject:
+            yield reject.place("", key, found[0].planted_of(values))
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _is_image(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return kind.get_field_index("bytes") >= 0 and _is_image(kind.field("bytes").type)
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+def holds_pictures(path: Path) -> bool:
+    """Whether a Parquet file has a column of image bytes under a usual name; not where it can't be read."""
+    try:
+        schema = pq.read_schema(path)
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
+        return False
+    return any(name.lower() in IMAGE_COLUMNS and holds_image_bytes(schema.field(i).type)
+               for i, name in enumerate(schema.names))  # fmt: skip
 
 
 class _Columns:
@@ -66,70 +78,64 @@ class _Columns:
 
     def __init__(self, path: Path, schema: pa.Schema, image: str | None, caption: str | None) -> None:
         self.labels = _label_names(schema)
+        self.image = IMAGE.find(path, schema, image)
+        self.caption = self._caption(path, schema, caption)
+        by_name = {name.lower(): name for name in reversed(schema.names)}
+        self.key = next((by_name[n] for n in KEY_COLUMNS if n in by_name), None)
+        self.planted, self.status = by_name.get("planted"), by_name.get("status")
+        self.error = by_name.get("error_message")
+        names = (self.image, self.caption, self.key, self.planted, self.status, self.error)
+        self.wanted = [name for name in names if name]
 
-        def is_caption(name: str) -> bool:
-            kind = schema.field(name).type
+    def _caption(self, path: Path, schema: pa.Schema, asked: str | None) -> str:
+        def is_caption(field: pa.Field) -> bool:
             # Numbers are captions only where the user says so: the labels of a set without names.
-            is_number = name == caption and pa.types.is_integer(kind)
-            return _is_text(kind) or name in self.labels or is_number
+            is_number = asked is not None and pa.types.is_integer(bare(field.type))
+            return holds_text(field.type) or field.name in self.labels or is_number
 
-        def is_image(name: str) -> bool:
-            return _is_image(schema.field(name).type)
-
-        self.image = _find(path, schema, "image_column", image, IMAGE_COLUMNS, is_image)
-        self.caption = _find(path, schema, "caption_column", caption, CAPTION_COLUMNS, is_caption)
-        self.key = next((n for n in KEY_COLUMNS if n in schema.names), None)
-        self.planted = "planted" if "planted" in schema.names else None
-        names = (self.image, self.caption, self.key, self.planted)
-        self.wanted = list(dict.fromkeys(n for n in names if n))
-
-    def sample(self, values: dict[str, Any], row: int) -> RawSample | Reject:
-        key = str(values[self.key]) if self.key and values[self.key] is not None else f"row {row}"
-        meta = {"planted": values[self.planted]} if self.planted else {}
-        image = values[self.image]
-        if isinstance(image, dict):
-            image = image["bytes"]
-        if not image:
-            return Reject(
-                "missing_image", f"row {row} has no image bytes", key=key, planted=meta.get("planted")
-            )
-        if len(image) > MAX_IMAGE_BYTES:
-            return Reject("too_large", f"{len(image)} bytes, at most {MAX_IMAGE_BYTES}", key=key)
-        caption = values[self.caption]
-        if caption is None:
-            caption = ""
-        elif self.caption in self.labels and isinstance(caption, int):
-            names = self.labels[self.caption]
-            if not 0 <= caption < len(names):
-                return Reject("bad_record", f"row {row}: no class {caption} in {self.caption}", key=key)
-            caption = names[caption]
-        return RawSample(key, image, str(caption), meta)
-
-
-def _find(
-    path: Path, schema: pa.Schema, option: str, asked: str | None, usual: tuple[str, ...], suits: Any
-) -> str:
-    if asked is not None:
-        if asked in schema.names and suits(asked):
-            return asked
-        state = f"is of type {schema.field(asked).type}" if asked in schema.names else "does not exist"
-        raise ValueError(f"{path}: {option} {asked!r} {state}; columns: {', '.join(schema.names)}")
-    found = next((name for name in usual if name in schema.names and suits(name)), None)
-    if found is None:
-        raise ValueError(
-            f"{path}: set {option}; none of the columns {', '.join(schema.names)} suits by name and type"
+        usual = [name for name in (*CAPTION_NAMES, *CONTAINERS) if name != self.image.lower()]
+        return Wanted("caption", usual, [is_caption], TEXT_EXPECTED, "caption_column").find(
+            path, schema, asked
         )
-    return found
+
+    def key_of(self, row: int, values: dict[str, Any]) -> str:
+        """The row's number, and what the file itself calls it."""
+        name = values[self.key] if self.key else None
+        return f"row {row}" if name is None else f"row {row} ({name})"
+
+    def planted_of(self, values: dict[str, Any]) -> str | None:
+        value = values[self.planted] if self.planted else None
+        return value if isinstance(value, str) else None
+
+    def sample(self, key: str, values: dict[str, Any], pictures: Pictures) -> RawSample:
+        """The row's sample; raises Reject."""
+        status = values[self.status] if self.status else None
+        if isinstance(status, str) and status != DOWNLOADED and not values[self.image]:
+            why = values[self.error] if self.error else None
+            raise Reject("not_downloaded", f"{status}: {why}" if why else status, lost=0)
+        image = pictures.read(values[self.image])
+        meta = {"planted": self.planted_of(values)} if self.planted else {}
+        return RawSample(key, image, self._caption_of(values[self.caption]), meta)
+
+    def _caption_of(self, value: Any) -> str:
+        if not isinstance(value, int):
+            return first_text(value)
+        if self.caption not in self.labels:
+            return str(value)
+        names = self.labels[self.caption]
+        if not 0 <= value < len(names):
+            raise Reject("bad_record", f"no class {value} in {self.caption}")
+        return str(names[value])
 
 
 def _label_names(schema: pa.Schema) -> dict[str, list[str]]:
     """Column -> class names, of the columns that Hugging Face datasets marks as ClassLabel."""
     try:
-        info = json.loads((schema.metadata or {})[b"huggingface"])
+        info = parse_json((schema.metadata or {})[b"huggingface"])
         features = info["info"]["features"].items()
         labels = {
             n: f["names"] for n, f in features if isinstance(f, dict) and f.get("_type") == "ClassLabel"
         }
     except (KeyError, ValueError, TypeError, AttributeError):
         return {}
-    return {name: names for name, names in labels.items() if name in schema.names}
+    return {name: names for name, names in labels.items() if name in schema.names and isinstance(names, list)}

@@ -9,7 +9,10 @@ from typing import Any, Protocol
 
 from ddt.clean import one_line
 from ddt.data.decode import check_image
-from ddt.data.readers.parquet import read_parquet
+from ddt.data.readers.columns import pictures_digest
+from ddt.data.readers.edits import EDIT_IMAGES
+from ddt.data.readers.files import find_files, is_hidden
+from ddt.data.readers.parquet import IMAGE, holds_pictures, read_parquet
 from ddt.data.readers.sample import RawSample
 from ddt.data.readers.tar import read_tar
 from ddt.records import Reject, canonical_caption, sample_id
@@ -42,52 +45,51 @@ class Source:
 
 
 def list_sources(where: str | Path, what: str = "source", suffixes: tuple[str, ...] = PAIRS) -> list[Source]:
-    """All files with these suffixes of a folder (recursively), a single file, a glob or an s3:// prefix.
+    """All files with these suffixes that `find_files` finds, or below an s3:// prefix, sorted by name.
 
-    Sorted by name; files with equal content count once. Raises ValueError, naming `what` (the key that
-    holds `where`), where there is nothing to read.
+    Files with equal content count once. A Parquet file beside a tar of the same name that holds no pictures
+    is the metadata that img2dataset leaves, and no source. Where a Parquet file names its pictures by path,
+    their sizes and times are part of its digest. Raises ValueError, naming `what` (the key that holds
+    `where`), where there is nothing to read.
     """
-    find = _s3_paths if str(where).startswith("s3://") else _local_paths
-    paths = find(str(where), what, suffixes)
+    where = str(where)
+    on_s3 = where.startswith("s3://")
+    found = _s3_files(where, what, suffixes) if on_s3 else {p: p for p in find_files(where, what, suffixes)}
     by_digest: dict[str, Source] = {}
-    for path in paths:
+    for name, path in found.items():
+        kind = KINDS[path.suffix.lower()]
+        if kind == "parquet" and _tar_of(name) in found and not holds_pictures(path):
+            continue
         digest = remembered_digest(path)
-        by_digest.setdefault(digest, Source(path, digest, KINDS[path.suffix]))
+        if kind == "parquet":
+            digest += pictures_digest(path, EDIT_IMAGES if suffixes == EDITS else (IMAGE,))
+        by_digest.setdefault(digest, Source(path, digest, kind))
     return list(by_digest.values())
 
 
-def _local_paths(where: str, what: str, suffixes: tuple[str, ...]) -> list[Path]:
-    place = Path(where).expanduser()
-    if any(c in where for c in "*?["):
-        found: Iterable[Path] = Path(place.anchor or ".").glob(place.relative_to(place.anchor).as_posix())
-    elif place.is_dir():
-        found = place.rglob("*")
-    elif place.is_file():
-        found = [place]
-    else:
-        raise ValueError(f"{what}: {where} does not exist")
-    paths = sorted(p for p in found if p.suffix in suffixes and p.is_file() and not p.name.startswith("."))
-    if not paths:
-        raise ValueError(f"{what}: no {' or '.join(suffixes)} file in {where}")
-    return paths
+def _tar_of(parquet: Path) -> Path:
+    """The tar that img2dataset writes beside a Parquet file of metadata."""
+    return parquet.with_suffix(".tar")
 
 
-def _s3_paths(where: str, what: str, suffixes: tuple[str, ...]) -> list[Path]:
+def _s3_files(where: str, what: str, suffixes: tuple[str, ...]) -> dict[Path, Path]:
+    """Objects below a prefix, as the path of each key and the local copy of it."""
     bucket, _, prefix = where.removeprefix("s3://").partition("/")
     store = open_store(f"s3://{bucket}")
     try:
-        keys = [key for key in store.list(prefix) if Path(key).suffix in suffixes]
+        keys = [key for key in store.list(prefix) if Path(key).suffix.lower() in suffixes]
     except StoreError as error:
         raise ValueError(f"{what}: {error}") from error
+    keys = [key for key in keys if not any(map(is_hidden, Path(key).relative_to(Path(prefix).parent).parts))]
     if not keys:
         raise ValueError(f"{what}: no {' or '.join(suffixes)} object under {where}")
-    return [store.fetch(key) for key in keys]
+    return {Path(key): store.fetch(key) for key in keys}
 
 
 def read_source(path: str | Path, name: str, config: SourceConfig) -> Iterator[dict[str, Any] | Reject]:
     """Checked rows of RECORD_SCHEMA, and Rejects that carry `name` as their source, in the file's order."""
     path = Path(path)
-    if path.suffix == ".parquet":
+    if KINDS[path.suffix.lower()] == "parquet":
         samples = read_parquet(path, config.image_column, config.caption_column)
     else:
         samples = read_tar(path)
@@ -127,7 +129,6 @@ def to_record(sample: RawSample, source: str, config: SourceConfig) -> dict[str,
         "width": width,
         "height": height,
         "format": image_format,
-        "questions": sample.questions,
         "planted": sample.planted,
         "source": one_line(f"{source}/{sample.key}"),
     }
