@@ -27,6 +27,9 @@ REJECT_REASONS = (
     "not_downloaded",  # no loss: a row that says itself that its image could not be fetched
 )
 
+# Something asked about an image that needs no other question, and its answer.
+QUESTION = pa.struct([pa.field(name, pa.string(), nullable=False) for name in ("question", "answer")])
+
 RECORD_SCHEMA = pa.schema(
     [
         pa.field("sample_id", pa.string(), nullable=False),
@@ -35,6 +38,7 @@ RECORD_SCHEMA = pa.schema(
         pa.field("width", pa.int32(), nullable=False),
         pa.field("height", pa.int32(), nullable=False),
         pa.field("format", pa.string(), nullable=False),
+        pa.field("questions", pa.list_(QUESTION), nullable=False),
         pa.field("planted", pa.string()),
         pa.field("source", pa.string(), nullable=False),
     ]

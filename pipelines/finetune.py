@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ddt.sections.language_model import FinetuneParams
 from pipelines.engine.language_checks import check_language_model
 from pipelines.engine.language_model import LanguageModelJob, token_shards
@@ -17,7 +19,6 @@ MODULES = (
     "pipelines.finetune",
     "pipelines.engine.language_model",
 )
-KIND_OF_TASK = {"edit": "edit", "vqa": "qa"}  # what each needs in the instruction shards
 
 
 class FinetuneJob(LanguageModelJob):
@@ -28,7 +29,7 @@ class FinetuneJob(LanguageModelJob):
         params: FinetuneParams,
         model: str,
         pairs: list[str],
-        instructions: list[str],
+        edits: list[str],
         chats: list[str],
         mix: dict[str, float],
     ) -> None:
@@ -41,7 +42,7 @@ class FinetuneJob(LanguageModelJob):
         folder = self.store.fetch_tree(model)
         vocabulary, digest = folder_vocabulary(folder), read_settings(folder)["tokenizer_digest"]
         check_checkpoint(folder, vocabulary, digest)
-        shards = [[self.store.fetch(key) for key in keys] for keys in (pairs, instructions, chats)]
+        shards = [[self.store.fetch(key) for key in keys] for keys in (pairs, edits, chats)]
         found = [TokenDataset(paths, digest, vocabulary.codebook_size) if paths else None for paths in shards]
         assert found[0] is not None  # `select` keeps at least one pair
         trained, loss = self.from_checkpoint(folder, vocabulary, params.z_loss, params.lora, params.fit)
@@ -66,29 +67,28 @@ class FinetuneJob(LanguageModelJob):
         self.publish(whole.save_pretrained, params.fit.steps)
 
 
-def usable_mix(
-    mix: dict[str, float], kinds: set[str], has_chats: bool, has_classes: bool
-) -> tuple[dict[str, float], list[str]]:
-    """`mix` without the tasks that the instruction data's `kinds` lack, and notes on what is not used.
+def usable_mix(mix: dict[str, float], found: Mapping[str, bool]) -> tuple[dict[str, float], list[str]]:
+    """`mix` without the tasks that have no data, and notes on what is not used.
 
-    Raises ValueError where conversations or classes are asked for and there are none, or where no task is
-    left: only edits and questions are in the mix that everyone starts from.
+    `found` says of each task that needs data of its own whether there are any. Raises ValueError where
+    conversations or classes are asked for and there are none, or where no task is left: only edits and
+    questions are in the mix that everyone starts from.
     """
-    if mix.get("chat") and not has_chats:
+    if mix.get("chat") and not found["chat"]:
         raise ValueError(
             f"finetune.mix.chat = {mix['chat']}: there are no conversations; set ingest.conversations"
         )
-    if mix.get("class_to_image") and not has_classes:
+    if mix.get("class_to_image") and not found["class_to_image"]:
         raise ValueError(
             f"finetune.mix.class_to_image = {mix['class_to_image']}: the model has no classes; "
             "set pretrain.class_conditional"
         )
-    left_out = [task for task, kind in KIND_OF_TASK.items() if mix.get(task) and kind not in kinds]
+    left_out = [task for task in ("edit", "vqa") if mix.get(task) and not found[task]]
     usable = {task: weight for task, weight in mix.items() if task not in left_out}
     if not any(usable.values()):
         raise ValueError(f"finetune.mix = {mix}: there are no data for any of its tasks")
     notes = [f"No data in the source for {', '.join(left_out)}: left out of the mix."] if left_out else []
-    if has_chats and not mix.get("chat"):
+    if found["chat"] and not mix.get("chat"):
         notes.append("The conversations are not used: finetune.mix.chat is not set.")
     return usable, notes
 
@@ -97,17 +97,21 @@ def run(ctx: StageContext) -> StageResult:
     """Tune the pre-trained model; tasks without data are left out and the report says so."""
     check_language_model(ctx.params)
     tokens = ctx.inputs["tokenize_images"]
-    kinds = {kind for c in tokens.commits for kind in c.stats["kinds"]}
-    chats = token_shards(tokens, "chat")
-    has_classes = ctx.params.pretrain.class_conditional
-    mix, notes = usable_mix(ctx.section.mix, kinds, bool(chats), has_classes)
+    edits, chats = token_shards(tokens, "edits"), token_shards(tokens, "chat")
+    found = {
+        "edit": bool(edits),
+        "vqa": any(c.stats["asked"] for c in tokens.commits if c.stats["role"] == "pairs"),
+        "chat": bool(chats),
+        "class_to_image": ctx.params.pretrain.class_conditional,
+    }
+    mix, notes = usable_mix(ctx.section.mix, found)
     commit, report = run_training(
         ctx,
         FinetuneJob,
         params=ctx.section,
         model=model_key(ctx.inputs["pretrain"]),
         pairs=token_shards(tokens, "pairs"),
-        instructions=token_shards(tokens, "instruct"),
+        edits=edits,
         chats=chats,
         mix=mix,
     )

@@ -21,7 +21,7 @@ from ddt.data.readers import (
     read_source,
     split_conversations,
 )
-from ddt.data.schemas import CONVERSATION_SCHEMA, INSTRUCT_SCHEMA
+from ddt.data.schemas import CONVERSATION_SCHEMA, EDIT_SCHEMA
 from ddt.manifest import Commit, Manifest, unit_id
 from ddt.records import (
     RECORD_SCHEMA,
@@ -57,7 +57,7 @@ SCENES = "scenes"
 SCHEMAS = {
     "pairs": RECORD_SCHEMA,
     "holdout": RECORD_SCHEMA,
-    "instruct": INSTRUCT_SCHEMA,
+    "edits": EDIT_SCHEMA,
     "chat": CONVERSATION_SCHEMA,
 }
 CONVERSATIONS_PER_UNIT = 4096  # with their pictures a shard of some hundred MB
@@ -92,8 +92,8 @@ class IngestWorker(UnitWorker):
         if unit["role"] == "chat":
             span = {"start": unit["start"], "stop": unit["stop"]}
             return read_conversations(unit["path"], unit["images"], **limits, **span)
-        if unit["role"] == "instruct":
-            return read_edits(unit["path"], **limits) if "path" in unit else self._instruct_rows(unit)
+        if unit["role"] == "edits":
+            return read_edits(unit["path"], **limits) if "path" in unit else self._drawn_edits(unit)
         if unit["role"] == "holdout" and "path" not in unit:
             return check_samples(self._held_out_scenes(unit), unit["name"], self.params)
         return read_source(self._source(unit, folder), unit["name"], self.params)
@@ -110,13 +110,12 @@ class IngestWorker(UnitWorker):
         self.store.put_file(f"raw/{unit['unit']}.tar", path)  # the crawl stays there to be looked at
         return path
 
-    def _instruct_rows(self, unit: dict[str, Any]) -> Iterable[dict[str, Any]]:
-        from ddt.scenes.crawl import instruct_rows
+    def _drawn_edits(self, unit: dict[str, Any]) -> Iterable[dict[str, Any]]:
+        from ddt.scenes.crawl import edit_rows
 
         scenes = self.params.scenes
-        rows = scenes.instruct_rows_per_shard
-        for row in instruct_rows(unit["index"], rows, scenes.seed, scenes.image_side_px):
-            yield row | {"sample_id": sample_id(row["image"], f"{row['instruction']} {row['answer']}")}
+        for row in edit_rows(unit["index"], scenes.edits_per_shard, scenes.seed, scenes.image_side_px):
+            yield row | {"sample_id": sample_id(row["image"] + row["target"], row["instruction"])}
 
     def _held_out_scenes(self, unit: dict[str, Any]) -> Iterable[RawSample]:
         import numpy as np
@@ -176,7 +175,7 @@ def is_current(ctx: StageContext, manifest: Manifest) -> bool:
 
 
 def source_units(params: IngestParams, fingerprint: str) -> list[dict[str, Any]]:
-    """One unit for each source shard: pairs, held-out pairs, instruction data."""
+    """One unit for each source shard: pairs, held-out pairs, edits, conversations."""
     if params.source == SCENES:
         units = _scene_units(params.scenes, fingerprint, params.holdout is None)
     else:
@@ -184,7 +183,7 @@ def source_units(params: IngestParams, fingerprint: str) -> list[dict[str, Any]]
     if params.holdout is not None:
         units += _file_units(params.holdout, "holdout", fingerprint, "ingest.holdout")
     if params.edits is not None:
-        units += _file_units(params.edits, "instruct", fingerprint, "ingest.edits", EDITS)
+        units += _file_units(params.edits, "edits", fingerprint, "ingest.edits", EDITS)
     if params.conversations is not None:
         units += _chat_units(params, params.conversations, fingerprint)
     return units
@@ -192,7 +191,7 @@ def source_units(params: IngestParams, fingerprint: str) -> list[dict[str, Any]]
 
 def _scene_units(scenes: SceneSource, fingerprint: str, holdout: bool) -> list[dict[str, Any]]:
     shards = {"pairs": scenes.shards, "holdout": int(holdout)}
-    shards["instruct"] = scenes.shards if scenes.instruct_rows_per_shard else 0
+    shards["edits"] = scenes.shards if scenes.edits_per_shard else 0
     units = []
     for role, count in shards.items():
         for index in range(count):

@@ -1,4 +1,4 @@
-"""Stage `tokenize_images`: selected and instruction images to T codes each, checked by a gate."""
+"""Stage `tokenize_images`: images of pairs, edits and conversations to T codes each, checked by a gate."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class TokenizeWorker(UnitWorker):
         makers = {
             "pairs": self._pairs,
             "holdout": self._held_out,
-            "instruct": self._instructions,
+            "edits": self._edits,
             "chat": self._conversations,
         }
         columns = makers[unit["role"]](unit)
@@ -67,7 +67,7 @@ class TokenizeWorker(UnitWorker):
         counts = np.bincount(codes.reshape(-1), minlength=self.meta.codebook_size)
         stats = {
             "role": unit["role"],
-            "kinds": sorted(set(columns.get("kind", []))),
+            "asked": sum(map(bool, columns.get("questions", []))),
             "images": len(codes),
             "codes_used": int((counts > 0).sum()),
             "largest_share": float(counts.max() / max(1, counts.sum())),
@@ -76,26 +76,26 @@ class TokenizeWorker(UnitWorker):
 
     def _pairs(self, unit: dict[str, Any]) -> dict[str, Any]:
         pairs = read_shard(self.store.fetch(unit["pairs"])).to_pydict()
-        records = read_shard(self.store.fetch(unit["records"]), ["sample_id", "image"])
+        records = read_shard(self.store.fetch(unit["records"]), ["sample_id", "image", "questions"])
         place = {name: i for i, name in enumerate(records["sample_id"].to_pylist())}
-        images = [records["image"][place[name]] for name in pairs["sample_id"]]
-        return {k: pairs[k] for k in ("sample_id", "short", "long")} | {"codes": self._encode(images)}
+        rows = [place[name] for name in pairs["sample_id"]]
+        columns = {name: pairs[name] for name in ("sample_id", "short", "long")}
+        columns["questions"] = records["questions"].take(rows).to_pylist()
+        return columns | {"codes": self._encode([records["image"][row] for row in rows])}
 
     def _held_out(self, unit: dict[str, Any]) -> dict[str, Any]:
-        records = read_shard(self.store.fetch(unit["records"]), ["sample_id", "image", "caption"])
-        rows = records.drop_columns("image").to_pydict()
-        texts = {"short": rows["caption"], "long": [None] * len(rows["caption"])}
-        return {"sample_id": rows["sample_id"], **texts, "codes": self._encode(list(records["image"]))}
+        records = read_shard(
+            self.store.fetch(unit["records"]), ["sample_id", "image", "caption", "questions"]
+        )
+        columns = records.select(["sample_id", "questions"]).to_pydict()
+        columns |= {"short": records["caption"].to_pylist(), "long": [None] * len(records)}
+        return columns | {"codes": self._encode(list(records["image"]))}
 
-    def _instructions(self, unit: dict[str, Any]) -> dict[str, Any]:
+    def _edits(self, unit: dict[str, Any]) -> dict[str, Any]:
         records = read_shard(self.store.fetch(unit["records"]))
-        with_target = [i for i, target in enumerate(records["target"]) if target.is_valid]
-        targets: list[Any] = [None] * len(records)
-        encoded = self._encode([records["target"][i] for i in with_target])
-        for i, codes in zip(with_target, encoded, strict=True):
-            targets[i] = codes
-        columns = records.select(["sample_id", "kind", "instruction", "answer"]).to_pydict()
-        return columns | {"codes": self._encode(list(records["image"])), "target_codes": targets}
+        columns = records.select(["sample_id", "instruction"]).to_pydict()
+        codes, target_codes = (self._encode(list(records[name])) for name in ("image", "target"))
+        return columns | {"codes": codes, "target_codes": target_codes}
 
     def _conversations(self, unit: dict[str, Any]) -> dict[str, Any]:
         records = read_shard(self.store.fetch(unit["records"]))
@@ -123,7 +123,7 @@ class TokenizeWorker(UnitWorker):
 
 
 def run(ctx: StageContext) -> StageResult:
-    """Tokenize every selected pair, held-out picture, instruction and conversation."""
+    """Tokenize every selected pair, held-out picture, edit and conversation."""
     ingest, select = ctx.inputs["ingest"], ctx.inputs["select"]
     units = []
     for c in select.commits:
@@ -132,7 +132,7 @@ def run(ctx: StageContext) -> StageResult:
             unit = unit_id(digest, ctx.fingerprint)
             units.append({"unit": unit, "role": "pairs", "records": c.stats["records"], "pairs": c.key})
     for c in ingest.commits:
-        if c.stats["role"] in ("holdout", "instruct", "chat") and c.rows:
+        if c.stats["role"] in ("holdout", "edits", "chat") and c.rows:
             unit = unit_id(c.sha256, ctx.fingerprint)
             units.append({"unit": unit, "role": c.stats["role"], "records": c.key})
     tokenizer = model_key(ctx.inputs["train_tokenizer"])
@@ -143,7 +143,8 @@ def run(ctx: StageContext) -> StageResult:
     entropy = entropy_nats(use.counts_K)
     report.metrics = {
         "tokenize/pairs": sum(c.rows for c in made if c.stats["role"] == "pairs"),
-        "tokenize/instructions": sum(c.rows for c in made if c.stats["role"] == "instruct"),
+        "tokenize/pairs_with_questions": sum(c.stats["asked"] for c in made if c.stats["role"] == "pairs"),
+        "tokenize/edits": sum(c.rows for c in made if c.stats["role"] == "edits"),
         "tokenize/conversations": sum(c.rows for c in made if c.stats["role"] == "chat"),
         "tokenize/bytes": sum(c.bytes for c in made),
         "tokenize/codes_used": float((use.counts_K > 0).mean()),

@@ -9,18 +9,13 @@ def _required(*fields: tuple[str, pa.DataType]) -> list[pa.Field]:
     return [pa.field(name, kind, nullable=False) for name, kind in fields]
 
 
-# What an instruction is about: an edit has a target image and no answer, a question has an answer.
-INSTRUCT_SCHEMA = pa.schema(
-    [
-        *_required(
-            ("sample_id", pa.string()),
-            ("kind", pa.string()),
-            ("image", pa.binary()),
-            ("instruction", pa.string()),
-        ),
-        pa.field("target", pa.binary()),
-        pa.field("answer", pa.string()),
-    ]
+EDIT_SCHEMA = pa.schema(
+    _required(
+        ("sample_id", pa.string()),
+        ("image", pa.binary()),
+        ("instruction", pa.string()),
+        ("target", pa.binary()),
+    )
 )
 TURN = pa.struct(_required(("role", pa.string()), ("text", pa.string())))
 # A conversation: `<image>` in a turn's text stands for the next of the images.

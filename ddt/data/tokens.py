@@ -17,8 +17,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ddt.data.schemas import TURN
+from ddt.records import QUESTION
 
 MAX_CODEBOOK = 1 << 16  # codes are uint16
 
@@ -50,26 +52,17 @@ class TokenMeta:
 
 
 def pair_schema(num_tokens: int) -> pa.Schema:
-    """Columns of a shard of image-text pairs: short native caption, long generated one, codes."""
+    """Columns of a shard of image-text pairs: short native caption, long generated one, questions, codes."""
     codes = pa.list_(pa.uint16(), num_tokens)
-    text = pa.string()
-    return pa.schema([("sample_id", text), ("short", text), ("long", text), ("codes", codes)])
+    texts = [(name, pa.string()) for name in ("sample_id", "short", "long")]
+    return pa.schema([*texts, ("questions", pa.list_(QUESTION)), ("codes", codes)])
 
 
-def instruct_schema(num_tokens: int) -> pa.Schema:
-    """Columns of a shard of instructions: `kind` "edit" has target codes, "qa" has an answer."""
+def edit_schema(num_tokens: int) -> pa.Schema:
+    """Columns of a shard of edits: the codes of the source, and those of the target."""
     codes = pa.list_(pa.uint16(), num_tokens)
-    text = pa.string()
-    return pa.schema(
-        [
-            ("sample_id", text),
-            ("kind", text),
-            ("instruction", text),
-            ("answer", text),
-            ("codes", codes),
-            ("target_codes", codes),
-        ]
-    )
+    texts = [(name, pa.string()) for name in ("sample_id", "instruction")]
+    return pa.schema([*texts, ("codes", codes), ("target_codes", codes)])
 
 
 def chat_schema(num_tokens: int) -> pa.Schema:
@@ -78,16 +71,18 @@ def chat_schema(num_tokens: int) -> pa.Schema:
     return pa.schema([("sample_id", pa.string()), ("turns", pa.list_(TURN)), ("codes", codes)])
 
 
-SCHEMAS = {"pairs": pair_schema, "instruct": instruct_schema, "chat": chat_schema}
+SCHEMAS = {"pairs": pair_schema, "edits": edit_schema, "chat": chat_schema}
 
 
 def write_shard(path: Path, columns: Mapping[str, Any], meta: TokenMeta, kind: str) -> int:
-    """Writes one shard of `kind` "pairs", "instruct" or "chat"; returns its rows.
+    """Writes one shard of `kind` "pairs", "edits" or "chat"; returns its rows.
 
     `columns` maps each name of the schema to a sequence; code columns are integer [n, T] arrays or sequences
-    of T codes, None where an instruction has no target; a conversation has a sequence of images. The same
-    columns give the same bytes. Raises ValueError where codes are not T codes within [0, K).
+    of T codes, a conversation has a sequence of images; pairs may come without `questions`. The same columns
+    give the same bytes. Raises ValueError where codes are not T codes within [0, K).
     """
+    if kind == "pairs":
+        columns = {"questions": [[]] * len(columns["codes"]), **columns}
     schema = SCHEMAS[kind](meta.num_tokens)
     arrays = []
     for field in schema:
@@ -107,8 +102,7 @@ def write_shard(path: Path, columns: Mapping[str, Any], meta: TokenMeta, kind: s
 def _code_array(values: Any, meta: TokenMeta, path: Path) -> pa.Array:
     if meta.codebook_size > MAX_CODEBOOK:
         raise ValueError(f"{path}: codebook_size = {meta.codebook_size}: expected at most {MAX_CODEBOOK}")
-    blank = np.zeros(meta.num_tokens, dtype=np.int64)
-    rows = [blank if row is None else np.asarray(row, dtype=np.int64) for row in values]
+    rows = [np.asarray(row, dtype=np.int64) for row in values]
     for row in rows:
         if row.shape != (meta.num_tokens,) or row.min() < 0 or row.max() >= meta.codebook_size:
             raise ValueError(
@@ -116,9 +110,8 @@ def _code_array(values: Any, meta: TokenMeta, path: Path) -> pa.Array:
                 f"{row.shape} with values from {row.min()} to {row.max()}"
             )
     codes_nT = np.stack(rows).astype(np.uint16) if rows else np.zeros((0, meta.num_tokens), dtype=np.uint16)
-    absent = pa.array([row is None for row in values], pa.bool_())
     kind = pa.list_(pa.uint16(), meta.num_tokens)
-    return pa.FixedSizeListArray.from_arrays(pa.array(codes_nT.reshape(-1)), type=kind, mask=absent)
+    return pa.FixedSizeListArray.from_arrays(pa.array(codes_nT.reshape(-1)), type=kind)
 
 
 def _image_lists(rows: Sequence[Any], meta: TokenMeta, path: Path) -> pa.Array:
@@ -138,7 +131,7 @@ class TokenShard:
         except (pa.ArrowInvalid, OSError) as error:
             raise ValueError(f"{path}: not a readable token shard ({str(error).splitlines()[0]})") from None
         self.meta = TokenMeta.from_schema(table.schema.metadata, self.path)
-        kinds = {"kind": "instruct", "turns": "chat"}
+        kinds = {"target_codes": "edits", "turns": "chat"}
         self.kind = next((kind for name, kind in kinds.items() if name in table.column_names), "pairs")
         _check_columns(table.schema, SCHEMAS[self.kind](self.meta.num_tokens), self.path)
         self._table = table.combine_chunks()
@@ -148,7 +141,7 @@ class TokenShard:
         return self._table.num_rows
 
     def codes(self, name: str = "codes") -> np.ndarray:
-        """uint16 [n, T] view of the file: a row for each image; rows that have no target are zeros."""
+        """uint16 [n, T] view of the file: a row for each image."""
         if name not in self._codes:
             self._codes[name] = self._code_view(name)
         return self._codes[name]
@@ -164,18 +157,12 @@ class TokenShard:
         return flat[chunk.offset * width : (chunk.offset + len(chunk)) * width].reshape(len(chunk), width)
 
     def highest_code(self) -> int:
-        """The highest code of its images and targets, -1 where there is none; reads all of them.
+        """The highest code of its images and targets, -1 where there is none.
 
-        Arrow IPC keeps no statistics of a column. What lies under a row without a target may be anything.
+        Reads all of them: Arrow IPC keeps no statistics of a column.
         """
-        if not len(self):
-            return -1
-        images = self._table.column("codes").chunk(0)
-        columns = [images.flatten() if self.kind == "chat" else images]
-        if self.kind == "instruct":
-            columns.append(self._table.column("target_codes").chunk(0))
-        codes = [column.flatten().to_numpy() for column in columns]
-        return max(int(found.max()) if len(found) else -1 for found in codes)
+        names = ("codes", "target_codes") if self.kind == "edits" else ("codes",)
+        return max(int(codes.max()) if codes.size else -1 for codes in map(self.codes, names))
 
     def conversation(self, row: int) -> tuple[list[dict[str, str]], np.ndarray]:
         """The turns of one row, and the uint16 [n, T] codes of its images in the order of their marks."""
@@ -189,11 +176,15 @@ class TokenShard:
     def text(self, name: str, row: int) -> str | None:
         return self._table.column(name)[row].as_py()
 
+    def questions(self, row: int) -> list[dict[str, str]]:
+        return self._table.column("questions")[row].as_py()
+
+    def asked(self) -> np.ndarray:
+        """The numbers of the rows with questions."""
+        return np.flatnonzero(pc.list_value_length(self._table.column("questions")).to_numpy() > 0)
+
     def distinct(self, name: str) -> list[str]:
         return [value for value in self._table.column(name).unique().to_pylist() if value]
-
-    def strings(self, name: str) -> list[str | None]:
-        return self._table.column(name).to_pylist()
 
 
 class TokenDataset:
@@ -244,11 +235,16 @@ class TokenDataset:
         """The different values of a text column, sorted."""
         return sorted({value for shard in self.shards for value in shard.distinct(name)})
 
+    def questions(self, index: int) -> list[dict[str, str]]:
+        """What is asked about the image of a pair, each with its `answer`."""
+        shard, row = self._locate(index)
+        return shard.questions(row)
+
     @cached_property
-    def rows_by_kind(self) -> dict[str, np.ndarray]:
-        """For instructions: the row numbers of each kind."""
-        kinds = np.array([kind for shard in self.shards for kind in shard.strings("kind")])
-        return {kind: np.flatnonzero(kinds == kind) for kind in sorted(set(kinds))}
+    def asked(self) -> np.ndarray:
+        """The numbers of the pairs with questions."""
+        starts = self._starts[:-1].tolist()
+        return np.concatenate([start + s.asked() for start, s in zip(starts, self.shards, strict=True)])
 
 
 def _check_columns(found: pa.Schema, expected: pa.Schema, path: Path) -> None:

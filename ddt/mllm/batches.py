@@ -20,7 +20,7 @@ from ddt.data.text import TextSource
 from ddt.data.tokens import TokenDataset
 from ddt.mllm import sequences as S
 from ddt.mllm.config import TASKS
-from ddt.mllm.conversations import conversation, cut
+from ddt.mllm.conversations import conversation, cut, question_turns
 from ddt.mllm.instructions import LONG_CAPTION, QUESTION, SHORT_CAPTION
 from ddt.mllm.packing import PackedBatch, pack, slice_rows
 from ddt.mllm.sequences import Example, SequenceBuilder
@@ -160,7 +160,7 @@ class FinetuneBatches(PackedBatches):
     def __init__(
         self,
         pairs: TokenDataset,
-        instructions: TokenDataset | None,
+        edits: TokenDataset | None,
         builder: SequenceBuilder,
         mix: FinetuneMix,
         samples_per_step: int,
@@ -169,16 +169,13 @@ class FinetuneBatches(PackedBatches):
         chats: TokenDataset | None = None,
     ) -> None:
         super().__init__(builder, samples_per_step, row_length, seed)
-        by_kind = {} if instructions is None else instructions.rows_by_kind
-        for task, kind in (("edit", "edit"), ("vqa", "qa")):
-            if mix.weights.get(task, 0) > 0 and not len(by_kind.get(kind, ())):
-                raise ValueError(
-                    f"mix.{task} = {mix.weights[task]}: there are no {kind!r} instructions in the data"
-                )
-        if mix.weights.get("chat", 0) > 0 and chats is None:
-            raise ValueError(f"mix.chat = {mix.weights['chat']}: there are no conversations in the data")
-        self.pairs, self.instructions, self.chats = pairs, instructions, chats
-        self.mix, self._rows = mix, by_kind
+        asked = pairs.asked if mix.weights.get("vqa") else np.arange(0)
+        has_data = {"edit": edits is not None, "vqa": len(asked) > 0, "chat": chats is not None}
+        for task, what in (("edit", "edits"), ("vqa", "questions"), ("chat", "conversations")):
+            if mix.weights.get(task) and not has_data[task]:
+                raise ValueError(f"mix.{task} = {mix.weights[task]}: there are no {what} in the data")
+        self.pairs, self.edits, self.chats = pairs, edits, chats
+        self.mix, self._asked = mix, asked
 
     def tasks(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The task of each sample number, an index into TASKS, and how many before it had the same."""
@@ -211,13 +208,10 @@ class FinetuneBatches(PackedBatches):
         return makers[task](row, column, dropped, phrase)
 
     def _rows_of(self, task: str, places: np.ndarray) -> np.ndarray:
-        kind = {"edit": "edit", "vqa": "qa"}.get(task)
-        if task == "chat" and self.chats is not None:
-            return shuffled(self.seed, task, places, len(self.chats))
-        if kind is None:
-            return shuffled(self.seed, task, places, len(self.pairs))
-        rows = self._rows[kind]
-        return rows[shuffled(self.seed, task, places, len(rows))]
+        if task == "vqa":
+            return self._asked[shuffled(self.seed, task, places, len(self._asked))]
+        data = {"edit": self.edits, "chat": self.chats}.get(task) or self.pairs
+        return shuffled(self.seed, task, places, len(data))
 
     def _text_to_image(self, row: int, column: str, dropped: bool, phrase: int) -> Example:
         caption = "" if dropped else pair_caption(self.pairs, column, row)
@@ -230,17 +224,16 @@ class FinetuneBatches(PackedBatches):
         return S.ANSWER, {"image": self.pairs.codes(row), "instruction": instruction, "answer": answer}
 
     def _edit(self, row: int, column: str, dropped: bool, phrase: int) -> Example:
-        assert self.instructions is not None
-        instruction = "" if dropped else self.instructions.text("instruction", row) or ""
-        source, target = self.instructions.codes(row), self.instructions.codes(row, "target_codes")
+        assert self.edits is not None
+        instruction = "" if dropped else self.edits.text("instruction", row) or ""
+        source, target = self.edits.codes(row), self.edits.codes(row, "target_codes")
         return S.EDIT, {"source": source, "instruction": instruction, "image": target}
 
     def _vqa(self, row: int, column: str, dropped: bool, phrase: int) -> Example:
-        assert self.instructions is not None
-        question = self.instructions.text("instruction", row) or ""
-        instruction = QUESTION[phrase % len(QUESTION)].replace("{question}", question)
-        answer = self.instructions.text("answer", row) or ""
-        return S.ANSWER, {"image": self.instructions.codes(row), "instruction": instruction, "answer": answer}
+        questions = self.pairs.questions(row)
+        order = shuffled(phrase, "questions", np.arange(len(questions)), len(questions))
+        form = QUESTION[phrase % len(QUESTION)]
+        return question_turns([questions[i] for i in order], form, self.pairs.codes(row))
 
     def _chat(self, row: int, column: str, dropped: bool, phrase: int) -> Example:
         assert self.chats is not None

@@ -28,6 +28,20 @@ def conversation(turns: Sequence[Mapping[str, str]], codes_nT: np.ndarray) -> Ex
     return _template(turns, codes_nT)
 
 
+def question_turns(questions: Sequence[Mapping[str, str]], form: str, codes_T: np.ndarray) -> Example:
+    """A conversation of all these questions about one image; the first is put as a question alone is.
+
+    `form` is how each is put, with `{question}` where it stands.
+    """
+    template, values = "[BOS] USER: [BOV] {image} [EOV]", dict[str, Value](image=codes_T)
+    for turn, asked in enumerate(questions):
+        speaker = f" {SPEAKER['user']}" if turn else ""
+        template += f"{speaker} {{question{turn}}} {SPEAKER['assistant']} {{answer{turn}}} [EOS]"
+        values[f"question{turn}"] = form.replace("{question}", asked["question"])
+        values[f"answer{turn}"] = asked["answer"]
+    return template, values
+
+
 def conversation_prompt(turns: Sequence[Mapping[str, str]], codes_nT: np.ndarray) -> Example:
     """The same for turns that end in a question: up to where the answer begins."""
     template, values = _template(turns, codes_nT)

@@ -1,10 +1,11 @@
-"""Writes what a crawl leaves: img2dataset-style tars of jpg, txt and json with planted faults, and
-instruction rows for supervised fine-tuning. Everything is a function of (seed, shard index).
+"""Writes what a crawl leaves: img2dataset-style tars of jpg, txt and json with planted faults, and edits for
+instruction tuning. Everything is a function of (seed, shard index).
 
 No picture shows a scene that is kept for evaluation, and none is drawn twice in a shard, nor in two shards
-whose numbers differ by less than `len(TRAINING_PARTS)`; instruction rows are drawn apart and may repeat.
+whose numbers differ by less than `len(TRAINING_PARTS)`; edits are drawn apart and may repeat.
 
-The json of a sample keeps what was planted in it under "planted", so that curation can be measured.
+The json of a sample has questions about the picture with their answers under "questions", and under "planted"
+what was planted in it, so that curation can be measured.
 """
 
 from __future__ import annotations
@@ -33,7 +34,6 @@ FAULTS: tuple[str, ...] = (
 COPIES: tuple[str, ...] = ("duplicate", "near_duplicate")
 PLANTED: tuple[str, ...] = ("clean", *FAULTS)
 TINY_PX = 8
-EDIT_SHARE = 0.5  # of instruction rows; the others are questions with answers
 
 _VAGUE = (
     "image", "a picture", "photo", "click to see more", "untitled", "download now", "IMG_{n}.JPG",
@@ -61,6 +61,7 @@ class _Original:
     picture_HWC: np.ndarray
     image: bytes
     caption: str
+    questions: list[dict[str, str]]
 
 
 def check_faults(faults: Mapping[str, float]) -> None:
@@ -141,6 +142,10 @@ def _spoiled(original: _Original, planted: str, rng: np.random.Generator) -> tup
     return image, caption
 
 
+def _asked(scene: Scene, rng: np.random.Generator) -> list[dict[str, str]]:
+    return [{"question": asked.question, "answer": asked.answer} for asked in questions(scene, rng)]
+
+
 def _meta(key: str, image: bytes, caption: str, side_px: int, planted: str) -> dict[str, Any]:
     """What img2dataset writes beside an image, plus what was planted."""
     side = TINY_PX if planted == "tiny" else side_px
@@ -174,6 +179,7 @@ def shard_samples(
     """The samples of a shard, in order. faults: share of the rows for each of `FAULTS`; the rest is clean."""
     check_faults(faults)
     rng = np.random.default_rng([seed, index])
+    rng_questions = np.random.default_rng([seed, index, 3])  # 2 is the held-out pictures' own
     drawn: set[str] = set()
     originals: list[_Original] = []
     for row, planted in enumerate(_plan(rows, faults, rng)):
@@ -187,11 +193,12 @@ def shard_samples(
             planted = "clean" if planted in COPIES else planted  # no clean row that it could copy
             scene = _new_scene(rng, index, drawn)
             picture = render(scene, side_px)
-            original = _Original(key, scene, picture, jpeg_bytes(picture), short_caption(scene, rng))
+            caption, asked = short_caption(scene, rng), _asked(scene, rng_questions)
+            original = _Original(key, scene, picture, jpeg_bytes(picture), caption, asked)
             image, caption = _spoiled(original, planted, rng)
             if planted == "clean":
                 originals.append(original)
-        meta = _meta(key, image, caption, side_px, planted)
+        meta = _meta(key, image, caption, side_px, planted) | {"questions": original.questions}
         yield CrawlSample(key, image, caption, meta | ({"copy_of": copy_of} if copy_of else {}))
 
 
@@ -219,32 +226,16 @@ def write_shard(
     return counts
 
 
-def instruct_rows(index: int, rows: int, seed: int, side_px: int = 32) -> list[dict[str, Any]]:
-    """Rows for instruction tuning: {kind "edit"|"qa", image, target, instruction, answer}.
+def edit_rows(index: int, rows: int, seed: int, side_px: int = 32) -> list[dict[str, Any]]:
+    """Edits for instruction tuning: {image, instruction, target}, the pictures as JPEG.
 
-    image, target: PNG bytes; target None for "qa". instruction: the edit or the question; answer None for
-    "edit". A function of (seed, index), apart from the pictures of `shard_samples`.
+    A function of (seed, index), apart from the pictures of `shard_samples`.
     """
     rng = np.random.default_rng([seed, index, 1])
-    return [_instruct_row(rng, side_px) for _ in range(rows)]
+    return [_edit_row(rng, side_px) for _ in range(rows)]
 
 
-def _instruct_row(rng: np.random.Generator, side_px: int) -> dict[str, Any]:
-    if rng.random() < EDIT_SHARE:
-        edit = sample_edit(rng, parts=TRAINING_PARTS)
-        return {
-            "kind": "edit",
-            "image": jpeg_bytes(render(edit.source, side_px)),
-            "target": jpeg_bytes(render(edit.target, side_px)),
-            "instruction": edit.instruction,
-            "answer": None,
-        }
-    scene = sample_scene(rng, parts=TRAINING_PARTS)
-    question = pick(rng, questions(scene, rng))
-    return {
-        "kind": "qa",
-        "image": jpeg_bytes(render(scene, side_px)),
-        "target": None,
-        "instruction": question.question,
-        "answer": question.answer,
-    }
+def _edit_row(rng: np.random.Generator, side_px: int) -> dict[str, Any]:
+    edit = sample_edit(rng, parts=TRAINING_PARTS)
+    source, target = (jpeg_bytes(render(scene, side_px)) for scene in (edit.source, edit.target))
+    return {"image": source, "instruction": edit.instruction, "target": target}

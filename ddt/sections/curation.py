@@ -14,7 +14,7 @@ class SceneSource:
 
     shards: Count
     rows_per_shard: Count
-    instruct_rows_per_shard: Natural
+    edits_per_shard: Natural
     image_side_px: Annotated[int, Range(16, 512)]
     seed: int
     faults: dict[str, Fraction]

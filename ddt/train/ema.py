@@ -19,12 +19,16 @@ class Ema:
         self.weights = {n: p.detach().float().clone() for n, p in self._parameters.items()}
 
     @torch.no_grad()
-    def update(self, step: int) -> None:
-        """Moves the average towards the parameters after optimizer step `step` (from 0)."""
+    def update(self, step: int, broken: Tensor) -> None:
+        """Moves the average towards the parameters after optimizer step `step` (from 0).
+
+        Not where the scalar `broken` is 1, which stays on the device.
+        """
         # A constant 0.999 would still hold 37 % of the random initial weights after 1,000 steps.
         decay = min(self.decay, (1 + step) / (10 + step))
         current = [local(p.detach()).float() for p in self._parameters.values()]
-        torch._foreach_lerp_([local(weight) for weight in self.weights.values()], current, 1 - decay)
+        averages, weight = map(local, self.weights.values()), (1 - decay) * (1 - broken)
+        torch._foreach_lerp_(list(averages), current, [weight] * len(current))
 
     @torch.no_grad()
     def copy_to(self, model: nn.Module) -> None:

@@ -42,7 +42,7 @@ MAX_REWINDS = 20  # a run that spikes more often than this has a cause that skip
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss or its gradient is not a finite number; the weights are those before that step."""
+    """The loss or its gradient is not a finite number; the model is what it was before that step."""
 
 
 class LossSpikes(RuntimeError):
@@ -79,7 +79,8 @@ def fit(
     went through, and gives more of them. Continues from the newest complete checkpoint if there is one.
     `hooks` are called on rank 0 as `hook(step, metrics)` every `log_every` steps with averages since the last
     call.
-    Raises NonFiniteLoss before such a step moves the weights, ValueError where processes get unequal slices.
+    Raises NonFiniteLoss with the model as it was before such a step (weights, codebook and all), ValueError
+    where processes get unequal slices.
     """
     run = _Run(model, loss_fn, batches, config, checkpoints, hooks)
     resumed_from = run.resume()
@@ -171,7 +172,7 @@ class _Run:
         saved = self.checkpoints.latest() if self.checkpoints else None
         return (
             f"step {step}: loss is {loss}, gradient norm is {norm} (samples {index * size} to "
-            f"{(index + 1) * size - 1}); stopped with the weights as they were before this step; last "
+            f"{(index + 1) * size - 1}); stopped with the model as it was before this step; last "
             f"checkpoint: {'none' if saved is None else f'step {saved.step}'}"
         )
 

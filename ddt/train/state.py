@@ -15,10 +15,14 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
 
     Frozen parameters are those that the model was built with, and no part of a run's state.
     """
-    persistent = model.state_dict().keys()
     tensors: dict[str, Tensor] = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    tensors |= {name: buffer for name, buffer in model.named_buffers() if name in persistent}
-    return {name: tensor.detach() for name, tensor in tensors.items()}
+    return {name: tensor.detach() for name, tensor in (tensors | persistent_buffers(model)).items()}
+
+
+def persistent_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """The buffers that are part of the state: not those that are made from the configuration."""
+    persistent = model.state_dict().keys()
+    return {name: buffer for name, buffer in model.named_buffers() if name in persistent}
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from ddt.train.optimizer import build_optimizer
 from ddt.train.parallel import clip_gradients
 from ddt.train.precision import autocast
 from ddt.train.schedule import learning_rate
+from ddt.train.undo import Undo
 
 Metrics = dict[str, Any]
 LossFunction = Callable[[nn.Module, Any, int, torch.Generator], tuple[Tensor, Metrics]]
@@ -31,7 +32,10 @@ FinishStep = Callable[[nn.Module, int], Metrics]
 
 
 class TrainStep:
-    """What moves the weights of `model`: its optimizer, and the EMA where the run keeps one."""
+    """What moves the weights of `model`: its optimizer, and the EMA where the run keeps one.
+
+    `finish_step` of the loss, if it has one, is called once all micro-batches went through.
+    """
 
     def __init__(self, model: nn.Module, loss_fn: LossFunction, config: FitConfig, data_rank: int) -> None:
         self.model, self.config, self.data_rank = model, config, data_rank
@@ -43,15 +47,17 @@ class TrainStep:
         self.finish_step: FinishStep | None = getattr(loss_fn, "finish_step", None)
         self.optimizer = build_optimizer(model, config)
         self.ema = Ema(model, config.ema_decay) if config.ema_decay else None
+        self.undo = Undo(model)
         self.generator = torch.Generator(self.device)
-        # 1 once a step was not finite: the fused optimizer then skips that step and all after it by itself,
-        # so the device need not be asked before every step.
+        # 1 once a step was not finite: that step and all after it then move nothing. The device sees to that
+        # by itself (the fused optimizer takes this as it is): it need not be asked before every step.
         self.broken = torch.zeros((), dtype=torch.float32, device=self.device)
 
     def __call__(self, batch: Any, step: int, index: int, averages: MetricAverages) -> Tensor:
         """[loss, gradient norm] over all processes, on the device; `index` is the batch's, for its seeds.
 
-        Metrics are added to `averages`.
+        Metrics are added to `averages`. Weights, averages, the optimizer's state and the model's buffers are
+        afterwards what they were where loss or gradient of this step, or of one before, are not finite.
         """
         config = self.config
         pieces, total = split(batch, config.micro_batch), rows(batch)
@@ -59,6 +65,7 @@ class TrainStep:
             group["lr"] = learning_rate(step, config)
         self.optimizer.zero_grad(set_to_none=True)
         torch.manual_seed(derive_seed(config.seed, index, self.data_rank))  # dropout and the like
+        self.undo.keep()
         loss_sum = torch.zeros((), device=self.device)
         for number, piece in enumerate(pieces):
             weight = rows(piece) / total
@@ -73,6 +80,7 @@ class TrainStep:
             averages.add(self.finish_step(self.model, step))
         loss = mean_over_ranks(loss_sum)
         norm = self._move(loss, step)
+        self.undo.undo(self.broken)
         averages.add({"loss": loss, "grad_norm": norm})
         return torch.stack([loss, norm])
 
@@ -85,7 +93,7 @@ class TrainStep:
         optimizer.grad_scale, optimizer.found_inf = None, self.broken
         self.optimizer.step()
         if self.ema is not None:
-            self.ema.update(step)
+            self.ema.update(step, self.broken)
         return norm
 
     def _gradient_sync(self, last: bool) -> AbstractContextManager[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ddt.data.text import check_first_records
 from ddt.params import Params
 from pipelines.engine.language_checks import naming
-from pipelines.finetune import KIND_OF_TASK, usable_mix
+from pipelines.finetune import usable_mix
 from pipelines.pretrain import text_files
 
 
@@ -14,5 +14,10 @@ def check_own_data(params: Params) -> None:
     for path in text_files(params.pretrain):
         with naming("pretrain.text_source: "):
             check_first_records(path)
-    has_chats, has_classes = params.ingest.conversations is not None, params.pretrain.class_conditional
-    usable_mix(params.finetune.mix, set(KIND_OF_TASK.values()), has_chats, has_classes)
+    found = {
+        "edit": True,  # only the data tell
+        "vqa": True,
+        "chat": params.ingest.conversations is not None,
+        "class_to_image": params.pretrain.class_conditional,
+    }
+    usable_mix(params.finetune.mix, found)

@@ -302,3 +302,20 @@ def test_planted_faults_of_the_crawl_are_rejected_for_their_reason(tmp_path):
     assert Counter(r["planted"] for r in good) == {
         k: n for k, n in planted.items() if n and k not in ("corrupt", "tiny")
     }
+
+
+def test_questions_of_the_metadata_are_text_or_left_out():
+    good = {"question": " How\nmany? ", "answer": "two", "id": 7}
+    bad = [
+        None,
+        "x",
+        {"question": "Why?"},
+        {"question": "Why?", "answer": 2},
+        {"question": " ", "answer": "x"},
+    ]
+    for meta, found in (
+        ({"questions": [*bad, good]}, [{"question": "How many?", "answer": "two"}]),
+        ({"questions": good}, []),
+        ({}, []),
+    ):
+        assert RawSample("a", b"", "", meta).questions == found

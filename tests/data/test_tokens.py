@@ -25,14 +25,12 @@ def pairs(start: int, rows: int) -> dict:
     }
 
 
-def instructions() -> dict:
+def edits() -> dict:
     return {
-        "sample_id": ["a", "b", "c"],
-        "kind": ["qa", "edit", "qa"],
-        "instruction": ["How many?", "make it red", "What colour?"],
-        "answer": ["two", None, "blue"],
-        "codes": np.array([[1, 2, 3], [4, 5, 6], [7, 8, 9]]),
-        "target_codes": [None, [10, 11, 12], None],
+        "sample_id": ["a", "b"],
+        "instruction": ["make it red", "add a ring"],
+        "codes": np.array([[1, 2, 3], [4, 5, 6]]),
+        "target_codes": [[7, 8, 9], [10, 11, 12]],
     }
 
 
@@ -70,19 +68,28 @@ def test_a_code_takes_two_bytes_on_the_disk(tmp_path):
     assert (tmp_path / "s").stat().st_size < 1.02 * 2 * codes.size
 
 
-def test_instructions_keep_what_is_absent(tmp_path):
-    write_shard(tmp_path / "s", instructions(), META, "instruct")
+def test_edits_have_codes_of_both_pictures(tmp_path):
+    write_shard(tmp_path / "s", edits(), META, "edits")
     data = TokenDataset([tmp_path / "s"])
-    assert {kind: rows.tolist() for kind, rows in data.rows_by_kind.items()} == {"edit": [1], "qa": [0, 2]}
-    assert data.text("answer", 0) == "two" and data.text("answer", 1) is None
-    assert data.codes(1, "target_codes").tolist() == [10, 11, 12]
-    assert data.codes(2).tolist() == [7, 8, 9]
+    assert data.shards[0].kind == "edits" and data.text("instruction", 1) == "add a ring"
+    assert data.codes(1).tolist() == [4, 5, 6] and data.codes(1, "target_codes").tolist() == [10, 11, 12]
+
+
+def test_questions_stay_with_their_picture_across_shards(tmp_path):
+    asked = [[{"question": f"how many in {n}?", "answer": str(n)}] * (n % 3) for n in range(7)]
+    for number, rows in enumerate((slice(0, 4), slice(4, 7))):
+        columns = pairs(rows.start, rows.stop - rows.start) | {"questions": asked[rows]}
+        write_shard(tmp_path / f"{number}", columns, META, "pairs")
+    write_shard(tmp_path / "none", pairs(7, 2), META, "pairs")
+    data = TokenDataset([tmp_path / name for name in ("0", "1", "none")])
+    assert [data.questions(n) for n in range(9)] == [*asked, [], []]
+    assert data.asked.tolist() == [1, 2, 4, 5]
 
 
 def test_the_same_rows_give_the_same_bytes(tmp_path):
     digests = set()
     for name in ("a", "b"):
-        write_shard(tmp_path / name, instructions(), META, "instruct")
+        write_shard(tmp_path / name, edits(), META, "edits")
         digests.add(hashlib.sha256((tmp_path / name).read_bytes()).hexdigest())
     assert len(digests) == 1
 
@@ -111,7 +118,7 @@ def test_a_code_beyond_the_codebook_is_refused_when_the_shard_is_opened(tmp_path
     damage(tmp_path / "s", [2, 1, 499], [2, 1, 600])
     with pytest.raises(ValueError, match="/s: holds code 600, expected codes from 0 to 499"):
         TokenDataset([tmp_path / "good", tmp_path / "s"])
-    write_shard(tmp_path / "edits", instructions(), META, "instruct")
+    write_shard(tmp_path / "edits", edits(), META, "edits")
     damage(tmp_path / "edits", [10, 11, 12], [10, 500, 12])
     with pytest.raises(ValueError, match="/edits: holds code 500, expected"):
         TokenDataset([tmp_path / "edits"])
@@ -121,13 +128,6 @@ def test_a_code_beyond_the_codebook_is_refused_when_the_shard_is_opened(tmp_path
     damage(tmp_path / "chats", [4, 5, 6], [4, 5, 65535])
     with pytest.raises(ValueError, match="/chats: holds code 65535, expected"):
         TokenDataset([tmp_path / "chats"])
-
-
-def test_what_lies_under_an_absent_target_is_not_a_code(tmp_path):
-    path = tmp_path / "s"
-    write_shard(path, instructions(), META, "instruct")
-    damage(path, [0, 0, 0, 10, 11, 12], [900, 900, 900, 10, 11, 12])
-    assert TokenDataset([path]).codes(1, "target_codes").tolist() == [10, 11, 12]
 
 
 def test_metadata_that_say_something_else_are_refused(tmp_path):

@@ -13,7 +13,7 @@ from ddt.data.tokens import TokenDataset, write_shard
 from ddt.mllm.build import new_model
 from ddt.mllm.sequences import SequenceBuilder
 from ddt.mllm.vocabulary import Vocabulary, extend_tokenizer
-from tests.mllm.mllm_tiny import CODEBOOK_SIZE, META, NUM_TOKENS, TINY, make_tokenizer
+from tests.mllm.mllm_tiny import CODEBOOK_SIZE, META, NUM_TOKENS, TINY, asked, make_edits, make_tokenizer
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -75,6 +75,7 @@ def pairs(tmp_path):
         "sample_id": [str(n) for n in range(50)],
         "short": [f"short {n}" for n in range(50)],
         "long": [f"a much longer caption {n}" for n in range(50)],
+        "questions": [asked(n) for n in range(50)],
         "codes": rng.integers(0, CODEBOOK_SIZE, (50, NUM_TOKENS)),
     }
     write_shard(tmp_path / "pairs", columns, META, "pairs")
@@ -82,14 +83,5 @@ def pairs(tmp_path):
 
 
 @pytest.fixture
-def instructions(tmp_path):
-    columns = {
-        "sample_id": ["a", "b"],
-        "kind": ["edit", "qa"],
-        "instruction": ["make it red", "What colour?"],
-        "answer": [None, "blue"],
-        "codes": np.zeros((2, NUM_TOKENS), int),
-        "target_codes": [np.ones(NUM_TOKENS, int), None],
-    }
-    write_shard(tmp_path / "instruct", columns, META, "instruct")
-    return TokenDataset([tmp_path / "instruct"])
+def edits(tmp_path):
+    return make_edits(tmp_path, 16)

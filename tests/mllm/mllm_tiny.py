@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from ddt.data.tokens import TokenMeta
+from ddt.data.tokens import TokenDataset, TokenMeta, write_shard
 from ddt.mllm.build import load_extended, load_tokenizer
 from ddt.mllm.config import LanguageModelConfig
 from ddt.mllm.packing import PackedBatch
@@ -55,6 +55,25 @@ def extended(folder: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBa
     tokenizer = load_tokenizer(folder)
     vocabulary = extend_tokenizer(tokenizer, CODEBOOK_SIZE)
     return load_extended(folder, vocabulary), tokenizer, vocabulary
+
+
+def asked(number: int) -> list[dict[str, str]]:
+    """Two questions about every other picture, none about the rest."""
+    if number % 2:
+        return []
+    return [{"question": f"q{n} of {number}?", "answer": f"a{n} of {number}"} for n in range(2)]
+
+
+def make_edits(folder: Path, count: int) -> TokenDataset:
+    """Edits whose sources have the code of their number, and whose targets are zeros."""
+    columns = {
+        "sample_id": [str(n) for n in range(count)],
+        "instruction": [f"edit {n}" for n in range(count)],
+        "codes": np.arange(count)[:, None].repeat(NUM_TOKENS, axis=1),
+        "target_codes": np.zeros((count, NUM_TOKENS), int),
+    }
+    write_shard(folder / "edits", columns, META, "edits")
+    return TokenDataset([folder / "edits"])
 
 
 def rows_of(batch: PackedBatch) -> list[bytes]:

@@ -18,7 +18,7 @@ from ddt.mllm.batches import (
     caption_columns,
 )
 from ddt.mllm.instructions import LONG_CAPTION, SHORT_CAPTION
-from tests.mllm.mllm_tiny import META, NUM_TOKENS, rows_of
+from tests.mllm.mllm_tiny import META, NUM_TOKENS, make_edits, rows_of
 
 TEXTS = DrawnText(lambda rng: f"only text {rng.integers(100)}", size=20, seed=0)
 
@@ -57,20 +57,10 @@ def edits_of(batch, vocabulary):
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_a_rare_task_sees_each_of_its_rows_once_a_pass(pairs, builder, tmp_path, world):
-    columns = {
-        "sample_id": [str(n) for n in range(16)],
-        "kind": ["edit"] * 16,
-        "instruction": [f"edit {n}" for n in range(16)],
-        "answer": [None] * 16,
-        "codes": np.arange(16)[:, None].repeat(NUM_TOKENS, axis=1),
-        "target_codes": np.zeros((16, NUM_TOKENS), int),
-    }
-    write_shard(tmp_path / "edits", columns, META, "instruct")
     mix = FinetuneMix({"text_to_image": 0.6, "edit": 0.1, "caption": 0.3})
 
     def seen(steps):
-        edits = TokenDataset([tmp_path / "edits"])
-        batches = FinetuneBatches(pairs, edits, builder, mix, 20, 96, seed=1)
+        batches = FinetuneBatches(pairs, make_edits(tmp_path, 16), builder, mix, 20, 96, seed=1)
         every = [batches.batch(step, rank, world) for step in steps for rank in range(world)]
         return sorted(edit for batch in every for edit in edits_of(batch, builder.vocabulary))
 
@@ -91,9 +81,9 @@ def test_text_leaves_no_gap_in_the_pairs(pairs, builder):
     assert sorted(texts[:20]) == sorted(texts[20:40]) == sorted(TEXTS[n] for n in range(20))
 
 
-def test_tasks_come_in_their_weights(pairs, instructions, builder):
+def test_tasks_come_in_their_weights(pairs, edits, builder):
     weights = {"text_to_image": 5.0, "edit": 2.0, "caption": 1.0, "vqa": 2.0}
-    batches = FinetuneBatches(pairs, instructions, builder, FinetuneMix(weights), 8, 96, seed=1)
+    batches = FinetuneBatches(pairs, edits, builder, FinetuneMix(weights), 8, 96, seed=1)
     for first in (0, 32, 3200):  # of every batch, not only in the long run
         counts = np.bincount(batches.tasks(np.arange(first, first + 32))[0], minlength=4)
         assert np.abs(counts - np.array([16, 6.4, 3.2, 6.4])).max() < 2
@@ -101,8 +91,7 @@ def test_tasks_come_in_their_weights(pairs, instructions, builder):
     tasks = batches.tasks(numbers)[0]
     by_task = {TASKS[t]: e for t, e in zip(tasks, batches.examples(numbers), strict=True)}
     assert by_task["text_to_image"][0] == S.TEXT_TO_IMAGE
-    assert by_task["edit"][0] == S.EDIT and by_task["edit"][1]["image"].tolist() == [1] * NUM_TOKENS
-    assert by_task["vqa"][1]["answer"] == "blue" and "What colour?" in by_task["vqa"][1]["instruction"]
+    assert by_task["edit"][0] == S.EDIT and by_task["edit"][1]["image"].tolist() == [0] * NUM_TOKENS
     assert by_task["caption"][0] == S.ANSWER
 
 
@@ -114,6 +103,25 @@ def test_an_instruction_asks_for_the_caption_that_the_picture_has(pairs, builder
         number = int(values["answer"].removeprefix(f"{kind} "))
         assert values["image"].tolist() == pairs.codes(number).tolist()
     assert {values["instruction"] for values in asked} == {*LONG_CAPTION, *SHORT_CAPTION}
+
+
+def test_all_questions_of_a_picture_are_one_conversation_about_it(pairs, builder):
+    """Each of the 25 pictures with questions once a pass, and any of its questions may come first."""
+    mix = FinetuneMix({"vqa": 1.0})
+    batches = FinetuneBatches(pairs, None, builder, mix, 8, 96, seed=1)
+    examples = batches.examples(np.arange(100))
+    first = set()
+    for _, values in examples:
+        number = int(values["answer0"].split()[-1])
+        assert values["image"].tolist() == pairs.codes(number).tolist()
+        order = [0, 1] if values["answer0"] == f"a0 of {number}" else [1, 0]
+        for turn, n in enumerate(order):
+            assert f"q{n} of {number}?" in values[f"question{turn}"]
+            assert values[f"answer{turn}"] == f"a{n} of {number}"
+        first.add((number, order[0]))
+    numbers = [int(values["answer0"].split()[-1]) for _, values in examples]
+    assert [sorted(numbers[n : n + 25]) for n in range(0, 100, 25)] == [list(range(0, 50, 2))] * 4
+    assert len(first) > 40  # of 50
 
 
 @pytest.mark.parametrize("world", [2, 4])
@@ -153,19 +161,27 @@ def test_missing_captions_fall_back(tmp_path, builder):
     assert caption_columns(0, np.arange(3), 1.0) == ["long"] * 3
 
 
-def test_mistakes_are_named(pairs, builder):
+def without_questions(folder):
+    columns = {"sample_id": ["a"], "short": ["s"], "long": ["l"], "codes": np.zeros((1, NUM_TOKENS), int)}
+    write_shard(folder / "unasked", columns, META, "pairs")
+    return TokenDataset([folder / "unasked"])
+
+
+def test_mistakes_are_named(pairs, builder, tmp_path):
     with pytest.raises(ValueError, match="positive weight"):
         FinetuneMix({"edit": 0.0})
-    with pytest.raises(ValueError, match="mix.edit = 1.0: there are no 'edit' instructions"):
+    with pytest.raises(ValueError, match="mix.edit = 1.0: there are no edits in the data"):
         FinetuneBatches(pairs, None, builder, FinetuneMix({"edit": 1.0}), 4, 64, 0)
+    with pytest.raises(ValueError, match="mix.vqa = 1.0: there are no questions in the data"):
+        FinetuneBatches(without_questions(tmp_path), None, builder, FinetuneMix({"vqa": 1.0}), 4, 64, 0)
     with pytest.raises(ValueError, match="text_rate = 0.1: there is no text"):
         PretrainBatches(pairs, None, builder, PretrainMix(), 4, 64, 0)
 
 
-def test_a_step_is_the_same_whatever_is_drawn_with_it(pairs, instructions, builder, monkeypatch):
+def test_a_step_is_the_same_whatever_is_drawn_with_it(pairs, edits, builder, monkeypatch):
     def made():
         weights = {"text_to_image": 1.0, "edit": 1.0, "caption": 1.0, "vqa": 1.0}
-        tuning = FinetuneBatches(pairs, instructions, builder, FinetuneMix(weights), 12, 96, seed=1)
+        tuning = FinetuneBatches(pairs, edits, builder, FinetuneMix(weights), 12, 96, seed=1)
         return pretrain(pairs, builder), tuning
 
     many = made()

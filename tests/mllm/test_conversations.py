@@ -12,7 +12,8 @@ from ddt.data.text import JsonLines
 from ddt.data.tokens import TokenDataset, TokenMeta, TokenShard, write_shard
 from ddt.mllm import sequences as S
 from ddt.mllm.batches import FinetuneBatches, FinetuneMix, PretrainBatches, PretrainMix
-from ddt.mllm.conversations import conversation, cut
+from ddt.mllm.conversations import conversation, cut, question_turns
+from ddt.mllm.instructions import QUESTION
 from tests.mllm.mllm_tiny import CODEBOOK_SIZE, META, NUM_TOKENS, rows_of
 from tests.mllm.test_sequences import IMAGE, OTHER, learned_ids, spelled
 
@@ -98,6 +99,27 @@ def chats(tmp_path):
     return data
 
 
+@pytest.mark.parametrize("form", QUESTION)
+def test_the_first_of_many_questions_is_put_as_one_alone_is(builder, form):
+    asked = [
+        {"question": "How many {rings} <image>?", "answer": "two"},
+        {"question": "What colour?", "answer": "red"},
+    ]
+    put = [form.replace("{question}", each["question"]) for each in asked]
+    alone = [
+        (S.ANSWER, {"image": IMAGE, "instruction": text, "answer": each["answer"]})
+        for text, each in zip(put, asked, strict=True)
+    ]
+    (both,) = builder.documents([question_turns(asked, form, IMAGE)])
+    first, second = builder.documents(alone)
+    assert both.ids[: len(first)].tolist() == first.ids.tolist()
+    assert both.learned[: len(first)].tolist() == first.learned.tolist()
+    answer = builder.tokenizer(" red", add_special_tokens=False)["input_ids"]
+    learned = both.ids[len(first) :][both.learned[len(first) :]]
+    assert learned.tolist() == [*answer, builder.vocabulary.eos]
+    assert learned.tolist() == second.ids[second.learned].tolist()
+
+
 def test_codes_of_conversations_are_checked(tmp_path):
     columns = {"sample_id": ["a"], "turns": [turns("<image>", "x")], "codes": [[[0, 0, 0, CODEBOOK_SIZE]]]}
     with pytest.raises(ValueError, match="expected 4 codes below 32"):
@@ -116,7 +138,7 @@ def test_shards_of_another_tokenizer_are_refused(tmp_path, chats):
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_any_number_of_workers_sees_the_same_batches_after_any_resume(
-    pairs, instructions, chats, builder, tmp_path, world
+    pairs, edits, chats, builder, tmp_path, world
 ):
     """All sources at once: pairs, edits, questions, conversations; and pre-training with JSON lines."""
     path = tmp_path / "text.jsonl"
@@ -124,9 +146,7 @@ def test_any_number_of_workers_sees_the_same_batches_after_any_resume(
     weights = {"text_to_image": 1.0, "edit": 1.0, "caption": 1.0, "vqa": 1.0, "chat": 2.0}
 
     def fresh():
-        tuning = FinetuneBatches(
-            pairs, instructions, builder, FinetuneMix(weights), 12, 96, seed=5, chats=chats
-        )
+        tuning = FinetuneBatches(pairs, edits, builder, FinetuneMix(weights), 12, 96, seed=5, chats=chats)
         mix = PretrainMix(text_rate=0.5)
         return tuning, PretrainBatches(pairs, JsonLines([path]), builder, mix, 12, 96, seed=5)
 

@@ -48,23 +48,20 @@ def test_captions_and_answers_are_learnt_by_heart(tmp_path, tokenizer, vocabular
     meta = TokenMeta("d", NUM_TOKENS, CODEBOOK_SIZE, token_order)
     write_shard(
         tmp_path / "pairs",
-        {"sample_id": captions, "short": captions, "long": captions, "codes": codes},
+        {
+            "sample_id": captions,
+            "short": captions,
+            "long": captions,
+            "questions": [[{"question": "What?", "answer": caption}] for caption in captions],
+            "codes": codes,
+        },
         meta,
         "pairs",
     )
-    asked = {
-        "sample_id": captions,
-        "kind": ["qa"] * 3,
-        "instruction": ["What?"] * 3,
-        "answer": captions,
-        "codes": codes,
-        "target_codes": [None] * 3,
-    }
-    write_shard(tmp_path / "qa", asked, meta, "instruct")
     builder = SequenceBuilder(tokenizer, vocabulary, NUM_TOKENS, token_order)
     batches = FinetuneBatches(
         TokenDataset([tmp_path / "pairs"], "d"),
-        TokenDataset([tmp_path / "qa"], "d"),
+        None,
         builder,
         FinetuneMix({"text_to_image": 1.0, "vqa": 1.0}, caption_drop_rate=0.0),
         FIT.global_batch,

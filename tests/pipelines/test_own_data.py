@@ -24,7 +24,9 @@ from ddt.manifest import Commit, Manifest, commits
 from ddt.mllm import DDTLlama
 from ddt.mllm.config import LoraConfig
 from ddt.params import Params, load_params
-from ddt.records import read_shard, write_shard
+from ddt.records import read_shard, sample_id, write_shard
+from ddt.scenes.crawl import shard_samples
+from ddt.scenes.crawl import write_shard as write_crawl
 from ddt.store import Store, open_store
 from ddt.tokenizer import DDTTokenizer, presets
 from pipelines import finetune, ingest, pretrain, tokenize_images
@@ -149,9 +151,7 @@ def test_a_model_is_tuned_on_own_files_by_params_alone(files, tmp_path, monkeypa
     )
     stages = Stages(params, tmp_path, monkeypatch)
     report = stages.run(ingest, "ingest")
-    counts = [
-        report.metrics[f"ingest/{role}"] for role in ("pairs", "holdout", "chat", "instruct", "rejected")
-    ]
+    counts = [report.metrics[f"ingest/{role}"] for role in ("pairs", "holdout", "chat", "edits", "rejected")]
     assert counts == [4, 4, 3, 2, 1]
     assert "gone.png" in str(report.tables["Rejected samples (some)"])
 
@@ -195,6 +195,25 @@ def test_a_model_is_tuned_on_own_files_by_params_alone(files, tmp_path, monkeypa
     assert report.model.caption(report.model.generate_image(["a picture 1"], cfg_scale=1.0))
 
 
+def test_questions_of_a_crawl_stay_with_their_pictures(tmp_path, monkeypatch):
+    """From a tar's json to token shards beside the captions; no picture is tokenized for them."""
+    write_crawl(tmp_path / "00000.tar", 0, 12, 3, 32, {"duplicate": 0.2})
+    stages = Stages(load_params(PARAMS, overrides=[f"ingest.source={tmp_path}/*.tar"]), tmp_path, monkeypatch)
+    stages.run(ingest, "ingest")
+    select_all(stages)
+    publish_tokenizer(stages)
+    report = stages.run(tokenize_images, "tokenize_images")
+    assert report.metrics["tokenize/pairs_with_questions"] == report.metrics["tokenize/pairs"] == 12
+    (made,) = stages.inputs["tokenize_images"].commits
+    assert made.stats["images"] == 12
+    pairs = TokenDataset([stages.store.fetch(made.key)])
+    asked = {}
+    for sample in shard_samples(0, 12, 3, 32, {"duplicate": 0.2}):
+        asked[sample_id(sample.image, sample.caption)] = sample.meta["questions"]
+    assert [pairs.questions(n) for n in range(12)] == [asked[pairs.text("sample_id", n)] for n in range(12)]
+    assert len(pairs.asked) == 12 and min(map(len, asked.values())) >= 5
+
+
 def test_a_labelled_set_becomes_a_model_that_draws_by_class(files, tmp_path, monkeypatch, capsys):
     images = [{"bytes": png(colour), "path": None} for colour in ("red", "blue", "green", "white")]
     pq.write_table(pa.table({"image": images, "label": [1, 7, 1, 7]}), files / "pairs.parquet")
@@ -225,7 +244,7 @@ def test_a_labelled_set_becomes_a_model_that_draws_by_class(files, tmp_path, mon
         lora=LoraConfig(2, 4, 0.0),
     )  # fmt: skip
     key = finetune.model_key(stages.inputs["pretrain"])
-    arguments = {"params": tuned, "pairs": shards, "instructions": [], "chats": [], "mix": tuned.mix}
+    arguments = {"params": tuned, "pairs": shards, "edits": [], "chats": [], "mix": tuned.mix}
     assert stages.train(finetune.FinetuneJob, "finetune", model=key, **arguments).classes == ("1", "7")
 
     folder = stages.store.fetch_tree(finetune.model_key(stages.inputs["finetune"]))
@@ -337,15 +356,17 @@ def test_data_that_are_not_there_are_named_before_the_run(files):
 
 def test_a_mix_without_its_data_is_named():
     mix = {"text_to_image": 0.5, "edit": 0.5, "vqa": 0.0}
-    assert finetune.usable_mix(mix, set(), False, False) == (
+    none = dict.fromkeys(("edit", "vqa", "chat", "class_to_image"), False)
+    edits = none | {"edit": True}
+    assert finetune.usable_mix(mix, none) == (
         {"text_to_image": 0.5, "vqa": 0.0},
         ["No data in the source for edit: left out of the mix."],
     )
-    assert finetune.usable_mix(mix, {"edit", "qa"}, False, False) == (mix, [])
-    assert "not used" in finetune.usable_mix(mix, {"edit"}, True, False)[1][0]
+    assert finetune.usable_mix(mix, edits | {"vqa": True}) == (mix, [])
+    assert "not used" in finetune.usable_mix(mix, edits | {"chat": True})[1][0]
     with pytest.raises(ValueError, match="finetune.mix.chat = 1: there are no conversations"):
-        finetune.usable_mix(mix | {"chat": 1}, {"edit"}, False, False)
+        finetune.usable_mix(mix | {"chat": 1}, edits)
     with pytest.raises(ValueError, match="class_to_image = 1: the model has no classes"):
-        finetune.usable_mix({"class_to_image": 1}, set(), False, False)
+        finetune.usable_mix({"class_to_image": 1}, none)
     with pytest.raises(ValueError, match="no data for any of its tasks"):
-        finetune.usable_mix({"edit": 1.0}, {"qa"}, False, False)
+        finetune.usable_mix({"edit": 1.0}, none | {"vqa": True})

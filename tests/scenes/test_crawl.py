@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ddt.scenes import render, sample_scene
-from ddt.scenes.crawl import FAULTS, instruct_rows, shard_samples, write_shard
+from ddt.scenes.crawl import FAULTS, edit_rows, shard_samples, write_shard
 from ddt.scenes.photo import jpeg_bytes, photograph
 from ddt.scenes.world import EVALUATION_PARTS
 
@@ -139,16 +139,26 @@ def test_bad_faults_are_refused(tmp_path, faults, message):
         write_shard(tmp_path / "x.tar", 0, 10, 0, 32, faults)
 
 
-def test_instruct_rows():
-    rows = instruct_rows(0, 60, seed=3)
-    assert rows == instruct_rows(0, 60, seed=3) != instruct_rows(1, 60, seed=3)
-    assert 15 < sum(row["kind"] == "edit" for row in rows) < 45
+def test_edits_show_two_pictures():
+    rows = edit_rows(0, 60, seed=3)
+    assert rows == edit_rows(0, 60, seed=3) != edit_rows(1, 60, seed=3)
     for row in rows:
         assert decoded(row["image"]).shape == (32, 32, 3) and row["instruction"]
         # what tuning and benchmarks show is stored as pre-training's pictures are
-        assert all(data[:2] == JPEG_START for data in (row["image"], row["target"]) if data)
-        if row["kind"] == "edit":
-            assert row["answer"] is None
-            assert not np.array_equal(decoded(row["image"]), decoded(row["target"]))
-        else:
-            assert row["target"] is None and row["answer"]
+        assert row["image"][:2] == row["target"][:2] == JPEG_START
+        assert not np.array_equal(decoded(row["image"]), decoded(row["target"]))
+
+
+def test_questions_are_about_the_picture_whatever_its_caption_says(samples):
+    """The background is grey, beige or cyan, and its colour tells which."""
+    answers = {"grey": (146, 148, 152), "beige": (216, 200, 170), "cyan": (158, 210, 222)}
+    by_key = {sample.key: sample for sample in samples}
+    for sample in samples:
+        asked = {each["question"]: each["answer"] for each in sample.meta["questions"]}
+        assert len(asked) >= 5
+        if sample.meta["planted"] in ("clean", "wrong_caption", "vague_caption"):
+            corner = decoded(sample.image)[0, 0].astype(int)
+            seen = min(answers, key=lambda name: np.abs(corner - answers[name]).sum())
+            assert asked["What color is the background?"] == seen
+        if "copy_of" in sample.meta:
+            assert sample.meta["questions"] == by_key[sample.meta["copy_of"]].meta["questions"]

@@ -19,6 +19,7 @@ from ddt.train.config import FitConfig
 from ddt.train.fit import LossSpikes, NonFiniteLoss, fit
 from ddt.train.schedule import learning_rate
 from ddt.train.state import model_tensors
+from tests.float64 import float64
 
 CONFIG = FitConfig(
     steps=8,
@@ -110,6 +111,7 @@ def test_loss_falls_and_hooks_get_averages():
     assert result.consumed_samples == 40 * 8 and result.metrics == seen[-1][1]
 
 
+@float64()
 def test_equals_plain_adamw():
     config = dataclasses.replace(CONFIG, steps=10)
     model, reference = Net(), Net()
@@ -130,7 +132,7 @@ def test_equals_plain_adamw():
         nn.utils.clip_grad_norm_(reference.parameters(), 1.0)
         optimizer.step()
     for ours, theirs in zip(model.parameters(), reference.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
 def test_a_loss_finishes_each_step_once_after_its_micro_batches():
@@ -153,6 +155,7 @@ def test_a_loss_finishes_each_step_once_after_its_micro_batches():
 
 
 @pytest.mark.parametrize("micro_batch", [1, 3, 4])
+@float64()
 def test_accumulated_gradients_equal_one_batch(micro_batch):
     models = []
     for micro in (None, micro_batch):
@@ -161,7 +164,7 @@ def test_accumulated_gradients_equal_one_batch(micro_batch):
         fit(model, plain_loss, Data(), dataclasses.replace(CONFIG, micro_batch=micro), progress=False)
         models.append(model)
     for ours, theirs in zip(*(m.parameters() for m in models), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
 
 
 def test_learning_rate_warms_up_and_decays():
@@ -208,44 +211,58 @@ def test_a_finished_run_does_nothing(tmp_path):
 
 
 def test_ema_follows_the_weights():
-    model, result = run(dataclasses.replace(CONFIG, ema_decay=0.5))
-    before = {name: p.clone() for name, p in model.named_parameters()}
-    assert any(not torch.equal(before[name], w) for name, w in result.ema.weights.items())
+    """After n steps it has the decay 1/10, 2/11, ... of a young average, then that of the settings."""
+    model, ends, config = Net(), [], dataclasses.replace(CONFIG, ema_decay=0.3, log_every=1)
+    expected = {name: p.detach().clone() for name, p in model.named_parameters()}
+    hooks = [lambda *_: ends.append({name: p.detach().clone() for name, p in model.named_parameters()})]
+    result = fit(model, loss_fn, Data(), config, hooks=hooks, progress=False)
+    for decay, weights in zip((0.1, 2 / 11, 0.25, *[0.3] * 5), ends, strict=True):
+        expected = {name: decay * old + (1 - decay) * weights[name] for name, old in expected.items()}
+    for name, weight in result.ema.weights.items():
+        torch.testing.assert_close(weight, expected[name], rtol=1e-5, atol=1e-7)
+    assert not torch.equal(result.ema.weights["inner.weight"], model.inner.weight)
     result.ema.copy_to(model)
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter, result.ema.weights[name])
 
 
+def assert_is(model: nn.Module, tensors: dict[str, torch.Tensor]) -> None:
+    """The model's weights and buffers are these."""
+    assert "average" in tensors  # which the loss itself moves
+    for name, tensor in model_tensors(model).items():
+        assert torch.equal(tensor, tensors[name]), name
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_non_finite_loss_stops_before_the_weights_move(bad):
+def test_non_finite_loss_stops_before_anything_moves(bad):
     good, _ = run(dataclasses.replace(CONFIG, steps=8))
     model = Net()
     states = []
 
     def remember(model, batch, step, generator):
-        states.append([p.detach().clone() for p in model.parameters()])
+        states.append({name: tensor.clone() for name, tensor in model_tensors(model).items()})
         return loss_fn(model, batch, step, generator)
 
     with pytest.raises(NonFiniteLoss, match=r"step 5: loss is (nan|inf).*samples 40 to 47"):
         fit(model, remember, Data({5: bad}), CONFIG, progress=False)
-    assert all(torch.equal(p, s) for p, s in zip(model.parameters(), states[5], strict=True))
+    assert_is(model, states[5])
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
-def test_delayed_reading_still_freezes_the_weights(monkeypatch):
+def test_delayed_reading_still_freezes_the_model(monkeypatch):
     """On an accelerator losses are read every few steps; those after the bad one must move nothing."""
     monkeypatch.setattr("ddt.train.fit._Run._read_every", lambda self: 100)
     model = Net()
     states = []
 
     def remember(model, batch, step, generator):
-        states.append([p.detach().clone() for p in model.parameters()])
+        states.append({name: tensor.clone() for name, tensor in model_tensors(model).items()})
         return loss_fn(model, batch, step, generator)
 
     with pytest.raises(NonFiniteLoss, match="step 5"):
         fit(model, remember, Data({5: math.nan}), CONFIG, progress=False)
     assert len(states) == 8
-    assert all(torch.equal(p, s) for p, s in zip(model.parameters(), states[5], strict=True))
+    assert_is(model, states[5])
 
 
 SPIKES = dataclasses.replace(

@@ -6,23 +6,20 @@ Three can't share a batch of eight samples that are not padded, and say so.
 from __future__ import annotations
 
 import dataclasses
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import torch
-import torch.distributed as dist
 
 from ddt.train.checkpoint import Checkpoints
 from ddt.train.fit import fit
+from ddt.train.state import model_tensors
+from tests.float64 import float64
 from tests.processes import run_processes
 from tests.train.test_fit import CONFIG, Data, Net, plain_loss
 
 STEPS = dataclasses.replace(CONFIG, micro_batch=2, checkpoint_every=4)
 
 
+@float64()
 def train(folder: str, steps: int) -> Net:
     model = Net()
     model.dropout.p = 0.0
@@ -37,29 +34,16 @@ def train(folder: str, steps: int) -> Net:
     return model
 
 
-def _worker(folder: str) -> None:
-    dist.init_process_group("gloo")
-    train(folder, 8)
-    dist.destroy_process_group()
+def trained(folder: str) -> dict[str, torch.Tensor]:
+    return model_tensors(train(folder, 8))
 
 
 def test_two_processes_equal_one(tmp_path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    code = f"from tests.train.test_fit_distributed import _worker; _worker({str(tmp_path / 'two')!r})"
-    environment = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
-    environment |= {"OMP_NUM_THREADS": "1"}
-    workers = [
-        subprocess.Popen(
-            [sys.executable, "-c", code], env=environment | {"RANK": str(rank)}, cwd=Path(__file__).parents[2]
-        )
-        for rank in range(2)
-    ]
-    assert [worker.wait(60) for worker in workers] == [0, 0]
-    one, two = train(str(tmp_path / "one"), 8), train(str(tmp_path / "two"), 8)  # two: loads step 8, no step
-    for ours, theirs in zip(one.parameters(), two.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+    first, second = run_processes(trained, 2, str(tmp_path / "two"))
+    one, loaded = trained(str(tmp_path / "one")), trained(str(tmp_path / "two"))  # loaded at step 8: no step
+    for name, weight in one.items():
+        for other in (first, second, loaded):
+            torch.testing.assert_close(other[name], weight, rtol=0, atol=1e-12, msg=name)
 
 
 def refusal(folder: str) -> str:

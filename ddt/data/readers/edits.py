@@ -40,7 +40,7 @@ INSTRUCTION = Wanted(
 
 
 def read_edits(path: str | Path, max_pixels: int, min_side_px: int) -> Iterator[dict[str, Any] | Reject]:
-    """Rows of INSTRUCT_SCHEMA of kind "edit" and Rejects, in the file's order, a few in memory at a time.
+    """Rows of EDIT_SCHEMA and Rejects, in the file's order, a few in memory at a time.
 
     Of several instructions the first counts. Paths of pictures are below the file's folder. Raises ValueError
     where the columns of a triple are not found by their usual names, or can't hold it by their type.
@@ -81,9 +81,7 @@ def _row(source: bytes, target: bytes, instruction: Any, max_pixels: int, min_si
         check_image(image, max_pixels, min_side_px)
     return {
         "sample_id": sample_id(source + target, text),
-        "kind": "edit",
         "image": source,
         "instruction": text,
         "target": target,
-        "answer": None,
     }

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ddt.records import canonical_caption
+
 
 @dataclass(frozen=True)
 class RawSample:
@@ -24,3 +26,18 @@ class RawSample:
         """The fault a synthetic crawl planted in this sample, for measuring curation."""
         value = self.meta.get("planted")
         return value if isinstance(value, str) else None
+
+    @property
+    def questions(self) -> list[dict[str, str]]:
+        """What the metadata ask about the image under "questions": a list of `question` and `answer`.
+
+        What is not text is left out: damage to metadata does not cost the sample.
+        """
+        asked = self.meta.get("questions")
+        found = [_question(entry) for entry in asked] if isinstance(asked, list) else []
+        return [question for question in found if all(question.values())]
+
+
+def _question(entry: Any) -> dict[str, str]:
+    found = {name: entry.get(name) if isinstance(entry, dict) else None for name in ("question", "answer")}
+    return {name: canonical_caption(text) if isinstance(text, str) else "" for name, text in found.items()}

@@ -129,6 +129,7 @@ def to_record(sample: RawSample, source: str, config: SourceConfig) -> dict[str,
         "width": width,
         "height": height,
         "format": image_format,
+        "questions": sample.questions,
         "planted": sample.planted,
         "source": one_line(f"{source}/{sample.key}"),
     }

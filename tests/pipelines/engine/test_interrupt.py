@@ -25,7 +25,7 @@ def test_an_interrupt_of_training(tmp_path):
     try:
         with pytest.raises(KeyboardInterrupt):
             train(
-                "tests.pipelines.test_interrupt:slow_job", {}, RESOURCES, [1], tmp_path / "ray", "job", 2,
+                f"{__name__}:slow_job", {}, RESOURCES, [1], tmp_path / "ray", "job", 2,
                 on_metrics=lambda step, metrics: os.kill(os.getpid(), signal.SIGINT),
             )  # fmt: skip
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
