@@ -1,9 +1,14 @@
 """A store of each kind for the tests; S3 is a real HTTP server from moto, in a thread of this process."""
 
+import os
+
 import pytest
 import torch
 
 from ddt.store import Store, open_store
+
+if "OMP_NUM_THREADS" not in os.environ:
+    torch.set_num_threads(1)  # models of a few thousand numbers are slower on more
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

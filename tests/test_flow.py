@@ -19,10 +19,11 @@ from ddt.manifest import Manifest
 from ddt.params import load_params
 from pipelines.engine.graph import STAGES
 from pipelines.services import tracking
+from tests.processes import HANGS_AFTER_S
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 ROOT = Path(__file__).resolve().parent.parent
-LIMIT_S = 600
+LIMIT_S = 4 * HANGS_AFTER_S  # a whole run
 LATER = STAGES[STAGES.index("tokenize_images") :]
 
 

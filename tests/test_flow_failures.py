@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import HANGS_AFTER_S
 from tests.test_flow import Flow
 
 pytestmark = pytest.mark.ray
@@ -17,14 +18,14 @@ RETRIED = "Task is starting (retry)"
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     flow = Flow(tmp_path)
     flow.overrides.append(f"ingest.source={tmp_path}/absent")
-    assert flow.run().wait(120) == 1
+    assert flow.run().wait(HANGS_AFTER_S) == 1
     log = flow.log()
     assert log.count(f"ingest.source: {tmp_path}/absent does not exist") == 1
     assert RETRIED not in log and "This failed task will not be retried." in log
     assert "full_pipeline: a step could not go on, see its message;" in log.strip().splitlines()[-1]
     # A run is resumed with its own parameters, so here the folder has to come.
     (tmp_path / "absent").mkdir()
-    assert flow.start("resume").wait(120) == 1
+    assert flow.start("resume").wait(HANGS_AFTER_S) == 1
     resumed = flow.log().removeprefix(log)
     assert "/ingest/" in resumed and f"{tmp_path}/absent does not exist" not in resumed
 

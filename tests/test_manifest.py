@@ -27,6 +27,7 @@ from ddt.manifest import (
     write_unit,
 )
 from ddt.store import MARKER, StoreError, folder_digest, mark_complete, open_store
+from tests.processes import HANGS_AFTER_S
 
 STAGE, PRINT = "score", "f" * 64
 
@@ -77,10 +78,10 @@ def test_kill_between_shard_and_commit(tmp_path):
     root = tmp_path / "store"
     for index in (1, 2):
         do_unit(root, index)
-    worker = multiprocessing.get_context("fork").Process(target=do_unit, args=(root, 3, None, 30))
+    worker = multiprocessing.get_context("fork").Process(target=do_unit, args=(root, 3, None, HANGS_AFTER_S))
     worker.start()
     store = open_store(root)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + HANGS_AFTER_S
     while len(store.list("shards/")) < 3 and time.monotonic() < deadline:
         time.sleep(0.005)
     os.kill(worker.pid, signal.SIGKILL)

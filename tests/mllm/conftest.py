@@ -16,11 +16,6 @@ from ddt.mllm.vocabulary import Vocabulary, extend_tokenizer
 from tests.mllm.mllm_tiny import CODEBOOK_SIZE, META, NUM_TOKENS, TINY, asked, make_edits, make_tokenizer
 
 
-@pytest.fixture(scope="session", autouse=True)
-def one_thread():
-    torch.set_num_threads(1)
-
-
 @pytest.fixture
 def plain_tokenizer() -> PreTrainedTokenizerFast:
     return make_tokenizer()

@@ -31,6 +31,7 @@ from ddt.params import load_params
 from ddt.train.fit import fit
 from pipelines.commands.plan import ASSUMED_TFLOPS, BASE_MODELS, plan_layouts
 from tests.mllm.test_training import FIT
+from tests.processes import HANGS_AFTER_S
 
 SMALL = LlamaConfig(
     vocab_size=4098, hidden_size=384, intermediate_size=1024, num_hidden_layers=6, num_attention_heads=6,
@@ -93,7 +94,7 @@ def test_memory_is_within_15_percent_of_a_measured_run(recompute, lora):
     queue = context.Queue()
     worker = context.Process(target=measured, args=(recompute, lora, queue))
     worker.start()
-    found = queue.get(timeout=110)
+    found = queue.get(timeout=HANGS_AFTER_S)
     worker.join()
     tuning = Tuning(lora, VOCABULARY.size - VOCABULARY.text_size) if lora is not None else None
     layout = Layout(1, 1, False, recompute)

@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 
 from ddt.sections.run import Resources
+from tests.processes import HANGS_AFTER_S
 
 RESOURCES = Resources(
     cpus=2,
@@ -91,7 +92,7 @@ class RecordedData:
 
     def batch(self, step: int, rank: int = 0, world: int = 1):
         if self.lost_node is not None and self._waits_before(step, world):
-            time.sleep(60)
+            time.sleep(HANGS_AFTER_S)
         part = self.data.batch(step, rank, world)
         rows = [zlib.crc32(row.numpy().tobytes()) for row in part["x"]]
         with (self.folder / "seen").open("a") as seen:

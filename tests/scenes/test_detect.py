@@ -6,7 +6,6 @@ IoU of at least 0.7. Run with -s to see the figures.
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 from ddt.scenes import Object, Scene, render, sample_scene
 from ddt.scenes.detect import detect, read
 from ddt.scenes.world import BACKGROUND_RGB, COLOR_RGB, TONE_RGB
+from tests.speed import relative
 
 NUM_SCENES = 1000
 
@@ -145,15 +145,8 @@ def test_other_arrays_are_refused(image):
         detect(image)
 
 
-def test_at_least_200_pictures_a_second(scenes):
-    images = [render(scene, 32) for scene in scenes[:150]]
-
-    def once() -> float:
-        start = time.process_time()  # this core's own time: other processes don't count
-        for image in images:
-            detect(image)
-        return len(images) / (time.process_time() - start)
-
-    rate = max(once() for _ in range(3))
-    print(f"read {rate:.0f} pictures of 32 px a second on one core")
-    assert rate > 200
+def test_reading_is_fast(scenes):
+    images = [render(scene, 32) for scene in scenes[:100]]
+    cost = relative(lambda: [detect(image) for image in images]) / len(images)
+    print(f"a picture of 32 px takes {cost:.2f} times the reference")
+    assert cost < 2.5  # 0.9; that is 260 pictures a second on a core of a first EPYC

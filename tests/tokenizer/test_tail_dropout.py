@@ -13,7 +13,7 @@ IMAGES, TOKENS = 4096, 8
 
 
 def shown(**changes):
-    """How many tokens of each image the decoder was shown in a training pass, and how many its time asks for."""
+    """How many tokens of each image the decoder is shown in training, and how many its time asks for."""
     model, seen = make(**changes).train(), []
     model.encoder.forward = lambda images: torch.ones(len(images), TOKENS, 4)
     model.decoder.forward = lambda x, t, codes, visible: seen.append(visible) or x

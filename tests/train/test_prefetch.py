@@ -13,6 +13,7 @@ from ddt.train.checkpoint import Checkpoints
 from ddt.train.feed import Feed
 from ddt.train.fit import NonFiniteLoss, fit
 from ddt.train.prefetch import Prefetch
+from tests.processes import HANGS_AFTER_S
 from tests.train.test_fit import CONFIG, RESUMED, SPIKES, Data, Net, assert_same, plain_loss, run
 
 
@@ -49,12 +50,12 @@ def test_the_next_is_made_while_this_one_is_used():
     def make(index: int) -> int:
         if index == 1:
             is_begun.set()
-            assert may_end.wait(60)
+            assert may_end.wait(HANGS_AFTER_S)
         return index
 
     prefetch = Prefetch(make)
     assert prefetch.get(0, 1) == 0  # does not wait for 1
-    assert is_begun.wait(60)
+    assert is_begun.wait(HANGS_AFTER_S)
     may_end.set()
     assert prefetch.get(1, None) == 1
     prefetch.close()

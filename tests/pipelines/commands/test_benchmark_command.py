@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,13 @@ from ddt.store import folder_digest
 from ddt.tokenizer import DDTTokenizer, presets
 from pipelines.commands.benchmark import pairs
 from pipelines.commands.cli import main
+from pipelines.engine.shared_cluster import is_alive
 from tests.mllm.mllm_tiny import TINY
+from tests.processes import HANGS_AFTER_S
 
+ROOT = Path(__file__).resolve().parents[3]
 PROMPTS = 200  # DrawBench's: seven units
-WAIT_S = 100
+MARK = "DDT_TEST_STARTED_BY"
 LINE = {"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a photo of a bench"}
 
 
@@ -74,7 +78,7 @@ def test_generates_and_scores(data, model_folder, capsys):
 
 
 def test_the_documentation_has_every_benchmark():
-    text = Path("docs/benchmarks.md").read_text()
+    text = (ROOT / "docs/benchmarks.md").read_text()
     assert [name for name in OFFICIAL if f"`{name}`" not in text] == []
 
 
@@ -105,7 +109,19 @@ def start(tmp_path: Path, store: str, outputs: str) -> subprocess.Popen:
         "--batch-size", "16", "--set", f"paths.store={tmp_path / store}",
     ]  # fmt: skip
     with (tmp_path / f"{outputs}.json").open("wb") as said:
-        return subprocess.Popen(command, stdout=said, stderr=subprocess.DEVNULL)
+        return subprocess.Popen(
+            command, env=os.environ | {MARK: str(tmp_path)}, stdout=said, stderr=subprocess.DEVNULL
+        )
+
+
+def started_by(tmp_path: Path) -> list[int]:
+    """The processes that `start` began and all that those began: Ray's are not children of the killed one."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it ended, or is another user's
+            if f"{MARK}={tmp_path}\0".encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+    return [pid for pid in found if is_alive(pid)]
 
 
 def commit_files(store: Path) -> dict[str, tuple[int, int, str]]:
@@ -122,23 +138,26 @@ def pictures(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.ray
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks at /proc")
 def test_killed_and_run_again_makes_nothing_twice(tmp_path, model_folder):
     rows = "".join(f"a photo of {number} dogs,Counting\n" for number in range(PROMPTS))
     (tmp_path / "drawbench.csv").write_text("Prompts,Category\n" + rows)
 
     killed = start(tmp_path, "store", "out")
-    limit = time.monotonic() + WAIT_S
+    limit = time.monotonic() + HANGS_AFTER_S
     while not commit_files(tmp_path / "store"):
         assert killed.poll() is None and time.monotonic() < limit
         time.sleep(0.05)
     os.kill(killed.pid, signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
-    time.sleep(2)  # what Ray's own processes still finish is committed as well
+    while started_by(tmp_path):  # what Ray's own processes still finish is committed as well
+        assert time.monotonic() < limit
+        time.sleep(0.05)
     before = commit_files(tmp_path / "store")
     assert 1 <= len(before) < 7
 
     again = start(tmp_path, "store", "out")
-    assert again.wait(WAIT_S) == 0
+    assert again.wait(HANGS_AFTER_S) == 0
     made = json.loads((tmp_path / "out.json").read_text())["generated"]["made"]
     after = commit_files(tmp_path / "store")
     assert {path: after[path] for path in before} == before and len(after) == 7
@@ -146,7 +165,7 @@ def test_killed_and_run_again_makes_nothing_twice(tmp_path, model_folder):
     assert made in {PROMPTS - sum(units[: len(before)]), PROMPTS - sum(units[: len(before) - 1]) - 8}
 
     whole = start(tmp_path, "other", "whole")
-    assert whole.wait(WAIT_S) == 0
+    assert whole.wait(HANGS_AFTER_S) == 0
     assert len(pictures(tmp_path / "out")) == PROMPTS
     assert pictures(tmp_path / "out") == pictures(tmp_path / "whole")
     assert {k: v[2] for k, v in after.items()} == {

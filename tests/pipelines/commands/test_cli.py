@@ -21,6 +21,7 @@ from pipelines.commands.cli import main
 from pipelines.commands.use import parse_prefixes, write
 from pipelines.engine.runner import is_finished, stage_context
 from pipelines.reports.workspace import manifest_path
+from tests.processes import HANGS_AFTER_S
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -256,11 +257,11 @@ def test_an_interrupt_ends_in_one_line(tmp_path: Path, places: list[str]) -> Non
         # A test run in the background may have inherited an ignored SIGINT.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + HANGS_AFTER_S
     while not list((tmp_path / "store").glob("units/ingest/*/*.json")) and time.monotonic() < limit:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=HANGS_AFTER_S)
     assert process.returncode == 130
     assert errors.strip().splitlines()[-1].startswith("interrupted; what was finished is kept")
     assert not (tmp_path / "workspace" / "manifests" / "ingest.json").exists()

@@ -14,6 +14,7 @@ import pytest
 from pipelines.engine.cluster import UnitError, UnitInputError, connect, map_units
 from pipelines.engine.shared_cluster import is_alive
 from tests.pipelines.ray_support import RESOURCES, Squarer
+from tests.processes import HANGS_AFTER_S
 
 pytestmark = pytest.mark.ray
 
@@ -66,7 +67,7 @@ import ray
 with connect(RESOURCES, owner_pid=int(sys.argv[1])):
     print(ray.get_runtime_context().gcs_address, flush=True)
     if sys.argv[2] == "stay":
-        time.sleep(60)
+        time.sleep(1000)
 """
 
 
@@ -89,15 +90,15 @@ def _ray_processes(address: str) -> list[int]:
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks at /proc")
 def test_steps_share_one_cluster_that_dies_with_the_flow(tmp_path):
-    owner = subprocess.Popen(["sleep", "100"])
+    owner = subprocess.Popen(["sleep", str(HANGS_AFTER_S)])
     steps = [_step(owner.pid, "go"), _step(owner.pid, "stay")]
     addresses = {step.stdout.readline().strip() for step in steps}
-    assert len(addresses) == 1 and steps[0].wait(30) == 0
+    assert len(addresses) == 1 and steps[0].wait(HANGS_AFTER_S) == 0
     (address,) = addresses
     assert _ray_processes(address)
     owner.send_signal(signal.SIGKILL)  # not waited for: a zombie counts as gone
-    assert steps[1].wait(20) == 1  # the step of a killed flow stops too
-    limit = time.monotonic() + 20
+    assert steps[1].wait(HANGS_AFTER_S) == 1  # the step of a killed flow stops too
+    limit = time.monotonic() + HANGS_AFTER_S
     while _ray_processes(address) and time.monotonic() < limit:
         time.sleep(0.2)
     left = _ray_processes(address)
@@ -119,7 +120,7 @@ def test_a_leftover_cluster_address_is_ignored(tmp_path, monkeypatch):
     current.write_text("127.0.0.1:1")
     try:
         ran = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=HANGS_AFTER_S
         )
     finally:
         current.unlink() if existed is None else current.write_text(existed)

@@ -14,6 +14,7 @@ from typing import Any
 from pipelines.engine.cluster import connect
 from pipelines.engine.fit import train
 from tests.pipelines.ray_support import END, GROWN_AT, LOST_AT, RESOURCES
+from tests.processes import HANGS_AFTER_S
 
 
 @contextlib.contextmanager
@@ -42,7 +43,7 @@ def lose_and_add_a_node(folder: str) -> dict[str, Any]:
     elastic.GRACE_S, elastic.GROW_CHECK_S = 1.0, 0.5
 
     def wait_for(step: int) -> None:
-        while steps.get(timeout=90) != step:
+        while steps.get(timeout=HANGS_AFTER_S) != step:
             pass
 
     with two_nodes() as cluster, ThreadPoolExecutor() as pool:
@@ -60,6 +61,6 @@ def lose_and_add_a_node(folder: str) -> dict[str, Any]:
         cluster.remove_node(other, allow_graceful=False)
         wait_for(GROWN_AT)
         cluster.add_node(num_cpus=1)  # Ray wants the main thread for that
-        done = training.result(90)
+        done = training.result(HANGS_AFTER_S)
     logged = [int(entry["step"]) for entry in done.history]
     return {"restarts": done.restarts, "logged": logged, "said": said.getvalue(), **done.result}
