@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)  # paths in params.yaml, and Metaflow's own .metaflow, are relative to the repository
 
-from pipelines.engine.surroundings import prepare  # noqa: E402
+from pipelines.services.surroundings import prepare  # noqa: E402
 
 try:
     prepare()  # before Metaflow is imported, which looks around then

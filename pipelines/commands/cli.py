@@ -16,7 +16,7 @@ from pathlib import Path
 from ddt.clean import one_line
 from ddt.params import Params, load_params
 from pipelines.engine.graph import INPUTS, STAGES
-from pipelines.engine.surroundings import prepare
+from pipelines.services.surroundings import prepare
 from pipelines.services.tracking import shown
 
 DEFAULT_PARAMS = "params.yaml"

@@ -20,11 +20,11 @@ from ddt.store import FolderStore, Store, StoreError, open_store
 from ddt.weights import check_safetensors
 from pipelines.engine.cluster import require_cluster
 from pipelines.engine.graph import INPUTS, STAGES
-from pipelines.engine.surroundings import why_unwritable
 from pipelines.reports.overhead import overhead, overhead_seconds
 from pipelines.reports.report import Report
 from pipelines.reports.workspace import manifest_path, metrics_path, report_path
 from pipelines.services import tracking
+from pipelines.services.surroundings import why_unwritable
 
 
 class StageError(ValueError):

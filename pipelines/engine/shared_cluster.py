@@ -17,7 +17,7 @@ import threading
 import time
 from pathlib import Path
 
-from pipelines.engine.surroundings import private_folder
+from pipelines.services.surroundings import private_folder
 
 HOLDER = "pipelines.engine.cluster_holder"
 REPOSITORY = Path(__file__).resolve().parents[2]

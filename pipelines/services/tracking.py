@@ -25,8 +25,8 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from ddt.sections.run import Tracking
-from pipelines.engine.surroundings import why_unwritable
 from pipelines.reports.report import Report
+from pipelines.services.surroundings import why_unwritable
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")

@@ -11,9 +11,10 @@ import threading
 
 import pytest
 
-from pipelines.engine import cluster, shared_cluster, surroundings
+from pipelines.engine import cluster, shared_cluster
 from pipelines.engine.cluster import require_cluster
 from pipelines.engine.shared_cluster import ClusterError, is_alive, shared_address
+from pipelines.services import surroundings
 
 
 def test_a_process_that_waits_to_be_reaped_is_not_alive():

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.engine.surroundings import LONGEST_SOCKET, SOCKET_BYTES, why_unwritable
+from pipelines.services.surroundings import LONGEST_SOCKET, SOCKET_BYTES, why_unwritable
 
 ROOT = Path(__file__).resolve().parents[3]
 CODE = """
 import getpass, json, os
-from pipelines.engine.surroundings import prepare
+from pipelines.services.surroundings import prepare
 before = dict(os.environ)
 prepare()
 changed = {name: value for name, value in os.environ.items() if before.get(name) != value}
