@@ -9,7 +9,7 @@ from PIL import Image
 
 from ddt.data.readers import read_edits, read_parquet, read_source
 from ddt.data.readers.edits import INSTRUCTION, SOURCE, TARGET
-from ddt.data.schemas import INSTRUCT_SCHEMA
+from ddt.data.schemas import EDIT_SCHEMA
 from ddt.records import RECORD_SCHEMA, write_shard
 from tests.data.test_readers import CONFIG, image, split
 
@@ -44,7 +44,7 @@ def edits(tmp_path, **columns):
     path = tmp_path / "e.parquet"
     pq.write_table(pa.table(columns), path)
     good, bad = split(read_edits(path, **LIMITS))
-    write_shard(tmp_path / "shard", good, INSTRUCT_SCHEMA)
+    write_shard(tmp_path / "shard", good, EDIT_SCHEMA)
     return good, bad
 
 
