@@ -7,14 +7,13 @@ pairs lost with them (scenes drawn independently that look alike), and the time.
 from __future__ import annotations
 
 import hashlib
-import io
 import time
 from typing import Any
 
 import numpy as np
 from measure import arguments, report
-from PIL import Image
 
+from ddt.data.decode import decode_rgb
 from ddt.data.dedup import DESCRIPTOR_BYTES, DUPLICATE, KEEP, NEAR_DUPLICATE, descriptor, find_duplicates
 from ddt.records import sample_id
 from ddt.scenes.crawl import shard_samples
@@ -32,7 +31,7 @@ def main() -> None:
     planted, digests, ids, descriptors, seconds = [], [], [], [], 0.0
     for index in range(-(-options.rows // SHARD_ROWS)):
         for sample in shard_samples(index, min(options.rows, SHARD_ROWS), 0, options.side, FAULTS):
-            image = Image.open(io.BytesIO(sample.image)).convert("RGB")
+            image = decode_rgb(sample.image)
             begin = time.perf_counter()
             descriptors.append(descriptor(image))
             seconds += time.perf_counter() - begin

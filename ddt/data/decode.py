@@ -14,10 +14,10 @@ All that is refused is an `Unreadable`, a ValueError of one line; no other error
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -73,6 +73,7 @@ UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
 SIDEWAYS = 5  # from this orientation on, width and height change places
+T = TypeVar("T")
 
 
 class Unreadable(ValueError):
@@ -93,7 +94,7 @@ def check_image(data: bytes, max_pixels: int, min_side: int) -> tuple[int, int, 
     """
     try:
         file, up = _open(data)
-        width, height = file.size
+        width, height = _upright_size(file, up)
         if width * height > max_pixels:
             raise Unreadable("too_large", f"{width} x {height} pixels, at most {max_pixels}")
         if min(width, height) < min_side:
@@ -101,7 +102,7 @@ def check_image(data: bytes, max_pixels: int, min_side: int) -> tuple[int, int, 
         _pixels(file, up, CHECK_SIDE_PX)
     except Unreadable as error:
         raise Reject(error.reason, error.detail) from error
-    return (height, width, str(file.format)) if up >= SIDEWAYS else (width, height, str(file.format))
+    return width, height, str(file.format)
 
 
 def decode_rgb(data: bytes, least_side_px: int | None = None) -> Image.Image:
@@ -124,19 +125,19 @@ def fitted(image: Image.Image, side_px: int) -> Image.Image:
     return image if image.size == size else ImageOps.fit(image, size, Image.Resampling.BICUBIC)
 
 
-def read_image(path: str | Path, least_side_px: int | None = None) -> Image.Image:
-    """`decode_rgb` of a file; its ValueError names the file, and so it does where there is none."""
-    path = Path(path)
-    try:
-        if path.stat().st_size > MAX_IMAGE_BYTES:
-            raise ValueError(f"{path}: more than {MAX_IMAGE_BYTES} bytes, no picture to read")
-        return decode_rgb(path.read_bytes(), least_side_px)
-    except FileNotFoundError:
-        raise ValueError(f"{path}: no such file") from None
-    except OSError as error:
-        raise ValueError(f"{path}: can't be read ({error.strerror})") from None
-    except Unreadable as error:
-        raise ValueError(f"{path}: not a readable image ({error})") from None
+def read_image(path: str | Path) -> Image.Image:
+    """A file as `decode_rgb`. The ValueError of these three names the file, also one that is not there."""
+    return _of_file(path, decode_rgb)
+
+
+def read_square(path: str | Path, side_px: int) -> Image.Image:
+    """A file as `decode_image`: what training would see of it."""
+    return _of_file(path, lambda data: Image.fromarray(decode_image(data, side_px)))
+
+
+def read_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) of a file, upright, by its header alone."""
+    return _of_file(path, lambda data: _upright_size(*_open(data)))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -144,6 +145,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
     with _refusing():
         image.load()
         return _upright_rgb(image, _orientation(image))
+
+
+def _of_file(path: str | Path, decode: Callable[[bytes], T]) -> T:
+    path = Path(path)
+    try:
+        if path.stat().st_size > MAX_IMAGE_BYTES:
+            raise Unreadable("too_large", f"more than {MAX_IMAGE_BYTES} bytes")
+        return decode(path.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ValueError(f"{path}: can't be read ({error.strerror})") from None
+    except Unreadable as error:
+        raise ValueError(f"{path}: not a readable image ({error})") from None
 
 
 def _open(data: bytes) -> tuple[ImageFile, int]:
@@ -198,6 +213,11 @@ def _refusing() -> Iterator[None]:
 def _orientation(image: Image.Image) -> int:
     exif = image.info.get("exif")
     return orientation(exif) if isinstance(exif, bytes) else 1
+
+
+def _upright_size(file: ImageFile, up: int) -> tuple[int, int]:
+    width, height = file.size
+    return (height, width) if up >= SIDEWAYS else (width, height)
 
 
 def _in_8_bits(transparent: Any, mode: str, depth: int) -> Any:

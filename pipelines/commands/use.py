@@ -15,7 +15,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from ddt.clean import text_argument, typed_text
-from ddt.data.decode import read_image
+from ddt.data.decode import read_size, read_square
 from ddt.params import Params
 from ddt.progress import Progress
 from pipelines.services.models import find_model, image_tokenizer_folder
@@ -52,9 +52,9 @@ def edit(params: Params | None, arguments: argparse.Namespace) -> None:
     """Change one image by an instruction, `--num-images` times, seeds counted from `--seed`."""
     output = checked_drawing(arguments)
     instruction = text_argument(arguments.instruction, "instruction")
-    image = read_image(arguments.image)
+    check_pictures([arguments.image])
     model = load(params, arguments.model)
-    tell_fitted([arguments.image], [image], model.image_tokenizer)
+    (image,) = read_pictures([arguments.image], model.image_tokenizer)
     count = arguments.num_images
     seeds = list(range(arguments.seed, arguments.seed + count))
     with drawing(model, count, output, arguments) as on_token:
@@ -150,8 +150,7 @@ def chat(params: Params | None, arguments: argparse.Namespace) -> None:
         if not said:
             continue
         paths = SHOWN_IMAGE.findall(line)
-        images = [read_image(path) for path in paths]
-        tell_fitted(paths, images, model.image_tokenizer)
+        images = read_pictures(paths, model.image_tokenizer)
         reply = talk.say(said, images)
         text = reply.text
         for image in reply.images:
@@ -163,9 +162,9 @@ def chat(params: Params | None, arguments: argparse.Namespace) -> None:
 
 def caption(params: Params | None, arguments: argparse.Namespace) -> None:
     """Print a caption for each image, with its path where there are several."""
-    images = [read_image(path) for path in arguments.images]
+    check_pictures(arguments.images)
     model = load(params, arguments.model)
-    tell_fitted(arguments.images, images, model.image_tokenizer)
+    images = read_pictures(arguments.images, model.image_tokenizer)
     with writing(model, len(images)) as on_text:
         captions = model.caption(images, on_text=on_text)
     for path, text in zip(arguments.images, captions, strict=True):
@@ -174,11 +173,12 @@ def caption(params: Params | None, arguments: argparse.Namespace) -> None:
 
 def ask(params: Params | None, arguments: argparse.Namespace) -> None:
     """Print the answer to one question about one image."""
-    question, image = text_argument(arguments.question, "question"), read_image(arguments.image)
+    question = text_argument(arguments.question, "question")
+    check_pictures([arguments.image])
     model = load(params, arguments.model)
-    tell_fitted([arguments.image], [image], model.image_tokenizer)
+    images = read_pictures([arguments.image], model.image_tokenizer)
     with writing(model, 1) as on_text:
-        (answer,) = model.answer([image], [question], on_text=on_text)
+        (answer,) = model.answer(images, [question], on_text=on_text)
     print(answer)
 
 
@@ -190,9 +190,9 @@ def reconstruct(params: Params | None, arguments: argparse.Namespace) -> None:
     from ddt.tokenizer import DDTTokenizer, image_grid, psnr_db
 
     output = checked_output(arguments)
-    images = [read_image(path) for path in arguments.images]
+    check_pictures(arguments.images)
     tokenizer = load_tokenizer(params, arguments.model)
-    tell_fitted(arguments.images, images, tokenizer)
+    images = read_pictures(arguments.images, tokenizer)
     options: dict[str, Any] = {}
     if arguments.renderer is not None:
         options["renderer"] = load_renderer(tokenizer, arguments.renderer)
@@ -225,9 +225,10 @@ def interpolate(params: Params | None, arguments: argparse.Namespace) -> None:
     from ddt.tokenizer.inspect import swap_codes
 
     output = checked_output(arguments)
-    images = [read_image(arguments.first), read_image(arguments.second)]
+    paths = [arguments.first, arguments.second]
+    check_pictures(paths)
     tokenizer = load_tokenizer(params, arguments.model)
-    tell_fitted([arguments.first, arguments.second], images, tokenizer)
+    images = read_pictures(paths, tokenizer)
     slices = parse_slices(arguments.tokens, tokenizer.config.num_tokens)
     pixels_BCHW = to_pixels(images, tokenizer.config.image_size)
     codes_2T = tokenizer.encode(pixels_BCHW)
@@ -244,15 +245,23 @@ def interpolate(params: Params | None, arguments: argparse.Namespace) -> None:
     save(image_grid(row, arguments.scale), output)
 
 
-def tell_fitted(paths: Sequence[str], images: Sequence[Image.Image], tokenizer: ImageTokenizer) -> None:
-    """Say on stderr what is used of each picture that the tokenizer does not take as it is."""
+def check_pictures(paths: Sequence[str]) -> None:
+    """ValueError for a file that is no picture, before a model is loaded for it."""
+    for path in paths:
+        read_size(path)
+
+
+def read_pictures(paths: Sequence[str], tokenizer: ImageTokenizer) -> list[Image.Image]:
+    """What the tokenizer takes of each file; told on stderr where that is not the picture as it is."""
     side = tokenizer.config.image_size
-    for path, image in zip(paths, images, strict=True):
-        middle = min(image.size)
-        part = "" if image.width == image.height else f" its middle {middle} x {middle}"
+    for path in paths:
+        width, height = read_size(path)
+        middle = min(width, height)
+        part = "" if width == height else f" its middle {middle} x {middle}"
         scaled = "" if middle == side else f" at {side} x {side}"
         if part or scaled:
-            print(f"{path}: {image.width} x {image.height},{part} is used{scaled}", file=sys.stderr)
+            print(f"{path}: {width} x {height},{part} is used{scaled}", file=sys.stderr)
+    return [read_square(path, side) for path in paths]
 
 
 def parse_slices(text: str, num_tokens: int) -> list[tuple[int, int]]:

@@ -111,7 +111,7 @@ class Asked(Official):
         return answer is not None and not (self.blind and answer.blind is None)
 
     def make(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Made]:
-        images = [self.picture(case) for case in cases]
+        images = [self.picture(case, model) for case in cases]
         texts = self.answer(model, cases, images)
         if not self.blind:
             return [Answered(_cleaned(text)) for text in texts]

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from PIL import Image
 
-from ddt.data.decode import read_image
+from ddt.data.decode import read_square
 from ddt.eval.benchmark import Score
 from ddt.eval.official.problems import Problems
 from ddt.eval.scorers import Scorers
@@ -189,10 +189,13 @@ class Official(ABC):
             raise ValueError(f"{self.name}: needs the folder of its images (--images)")
         return self.images_folder / name
 
-    def picture(self, case: Case) -> Image.Image:
-        """What the case asks about or edits; ValueError names the file and where the case was read."""
+    def picture(self, case: Case, model: Any) -> Image.Image:
+        """What the model takes of what the case asks about or edits.
+
+        ValueError names the file and where the case was read.
+        """
         try:
-            return read_image(self.image_path(case.image))
+            return read_square(self.image_path(case.image), model.image_tokenizer.config.image_size)
         except ValueError as error:
             raise ValueError(f"{error}, for {case.where}") from None
 

@@ -84,7 +84,7 @@ class Edited(Drawn):
         return all(path.is_file() for path in self.compared(case))
 
     def draw(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Image.Image]:
-        sources = [self.picture(case) for case in cases]
+        sources = [self.picture(case, model) for case in cases]
         return model.edit_image(sources, [case.text for case in cases], seed=[case.seed for case in cases])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from ddt.data.decode import read_image
+from ddt.data.decode import read_square
 from ddt.eval.benchmark import Score
 from ddt.eval.official.case import Case, Judged, Scored, halves
 from ddt.eval.official.drawn import Edited
@@ -44,10 +44,11 @@ class MagicBrush(Edited):
         return cases
 
     def draw(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Image.Image]:
-        sources = [
-            read_image(outputs / case.data["before"]) if case.data["before"] else self.picture(case)
-            for case in cases
-        ]
+        side = model.image_tokenizer.config.image_size
+        sources = []
+        for case in cases:
+            before = case.data["before"]
+            sources.append(read_square(outputs / before, side) if before else self.picture(case, model))
         return model.edit_image(sources, [case.text for case in cases], seed=[0] * len(cases))
 
     def rounds(self) -> list[list[Case]]:

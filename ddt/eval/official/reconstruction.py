@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ddt.data.decode import read_image
+from ddt.data.decode import fitted, read_image
 from ddt.eval.benchmark import Score, batches, mean_score
 from ddt.eval.metrics import frechet_influence, psnr, ssim
 from ddt.eval.metrics.fid import frechet_of_moments, moments
@@ -61,8 +61,7 @@ class Reconstruction(Drawn):
 
     def original(self, case: Case) -> np.ndarray:
         """The picture to be reconstructed, uint8 [side, side, 3]."""
-        (image,) = to_images(to_pixels([read_image(case.where)], self.side_px))
-        return np.asarray(image)
+        return np.asarray(fitted(read_image(case.where), self.side_px))
 
     def draw(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Image.Image]:
         if model.config.image_size != self.side_px:
@@ -70,7 +69,7 @@ class Reconstruction(Drawn):
                 f"{self.name}: the tokenizer is for {model.config.image_size} px, "
                 f"asked are {self.side_px}: give --setting side_px={model.config.image_size}"
             )
-        pixels_BCHW = to_pixels([read_image(case.where) for case in cases], self.side_px)
+        pixels_BCHW = to_pixels([Image.fromarray(self.original(case)) for case in cases], self.side_px)
         noise = [torch.Generator().manual_seed(case.seed) for case in cases]
         return to_images(model.decode(model.encode(pixels_BCHW), generator=noise))
 
@@ -156,7 +155,7 @@ def frechet_score(value: float, influence: np.ndarray) -> Score:
 def inception_features(paths: Sequence[Path], scorers: Scorers) -> tuple[np.ndarray, np.ndarray]:
     """float32 features [n, 2048] and logits [n, 1008] of pictures at their own size."""
     parts = [
-        scorers.inception()([read_image(path) for path in batch]) for batch in batches(paths, INCEPTION_BATCH)
+        scorers.inception()(read_image(path) for path in batch) for batch in batches(paths, INCEPTION_BATCH)
     ]
     features, logits = zip(*parts, strict=True)
     return np.concatenate(features), np.concatenate(logits)

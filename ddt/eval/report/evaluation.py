@@ -104,7 +104,7 @@ def _thumbnail(path: str | None) -> bytes:
     if path is None:
         return b""
     try:
-        image = read_image(path, THUMBNAIL_PX)
+        image = read_image(path)
     except ValueError:
         return b""
     image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))

@@ -7,7 +7,7 @@ and the second E pools by maximum. The folder holds that file converted once to 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -178,12 +178,12 @@ class Inception:
         self.model = self.model.to(self.device).eval()
 
     @torch.inference_mode()
-    def __call__(self, images: Sequence[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
-        """float32 [n, 2048] and [n, 1008]."""
+    def __call__(self, images: Iterable[Image.Image]) -> tuple[np.ndarray, np.ndarray]:
+        """float32 [n, 2048] and [n, 1008]; one picture at a time at its own size."""
         features_BD, logits_BK = self.model(torch.cat(list(self._pixels(images))).to(self.device))
         return features_BD.cpu().numpy(), logits_BK.cpu().numpy()
 
-    def _pixels(self, images: Sequence[Image.Image]) -> Iterator[Tensor]:
+    def _pixels(self, images: Iterable[Image.Image]) -> Iterator[Tensor]:
         for image in images:
             array = np.asarray(to_rgb(image), dtype=np.float32) / 255
             x_BCHW = torch.from_numpy(array).permute(2, 0, 1)[None]

@@ -6,6 +6,7 @@ About a plain grey picture it says `blind` to everything, and counts the questio
 from __future__ import annotations
 
 import zlib
+from types import SimpleNamespace
 
 from PIL import Image
 
@@ -21,6 +22,8 @@ def color_of(text):
 
 
 class FakeModel:
+    image_tokenizer = SimpleNamespace(config=SimpleNamespace(image_size=16))
+
     def __init__(self, answers=None, stop_after=None, blind="no"):
         self.answers, self.asked, self.stop_after = answers or {}, [], stop_after
         self.blind, self.guessed = blind, []

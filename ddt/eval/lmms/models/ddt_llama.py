@@ -13,7 +13,7 @@ from lmms_eval.api.model import lmms
 from lmms_eval.api.registry import register_model
 from PIL import Image
 
-from ddt.data.decode import to_rgb
+from ddt.data.decode import fitted, to_rgb
 from ddt.data.pretrained import pick_device
 from ddt.eval.ranking import judge_options
 from ddt.mllm import DDTLlama
@@ -71,7 +71,7 @@ class DDTLlamaModel(lmms):
             raise ValueError(
                 f"{task} {split} {doc_id}: ddt_llama takes exactly one picture, got {found!r:.80}"
             )
-        return to_rgb(found[0])
+        return fitted(to_rgb(found[0]), self.model.image_tokenizer.config.image_size)
 
 
 def _grouped(requests: Sequence[Any]) -> Iterator[tuple[Mapping[str, Any], list[int]]]:
