@@ -41,6 +41,7 @@ SQLITE, SQLITE_MAGIC = "sqlite:///", b"SQLite format 3\0"
 SECRET = re.compile(
     r"(://[^:/@\s]*:|[?&](?:password|passwd|pwd|token|secret)=)((?<=:)\S+(?=@)|(?<==)[^&\s]+)", re.IGNORECASE
 )
+DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 ANSWER_SECONDS = 10  # within which a server must say anything at all
 
 
@@ -71,7 +72,7 @@ def client(tracking: Tracking) -> Any:
         mlflow.set_tracking_uri(tracking.uri)
         made = mlflow.MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
         made.get_experiment_by_name(tracking.experiment)
-    except (MlflowException, SQLAlchemyError) as error:
+    except (MlflowException, SQLAlchemyError, ImportError) as error:  # the last for a database's driver
         raise _unusable(tracking.uri, error) from error
     return made
 
@@ -93,8 +94,8 @@ def _unusable(uri: str, reason: Exception | str) -> ValueError:
 def require_place(uri: str) -> None:
     """ValueError where `tracking.uri` is a file that is no database, or a server that does not answer.
 
-    Makes a local database's folder. It takes no import of MLflow, which also asks a server that is away for
-    minutes: right in the midst of a run only.
+    Makes a local database's folder. It takes no import of MLflow, which also asks a server or a database that
+    is away for minutes: right in the midst of a run only.
     """
     try:
         if uri.startswith(SQLITE):
@@ -106,6 +107,8 @@ def require_place(uri: str) -> None:
             parts = urlsplit(uri)
             server = parts.netloc.rpartition("@")[2]  # without user and password, which urlopen does not take
             urlopen(parts._replace(netloc=server).geturl(), timeout=ANSWER_SECONDS).close()
+        elif re.split("[+:]", uri)[0] in DATABASE_PORTS:
+            _reach_database(uri)
     except HTTPError as answer:  # it may ask for a password, or have no page there
         answer.close()
     except HTTPException as error:
@@ -114,6 +117,23 @@ def require_place(uri: str) -> None:
         cause = getattr(error, "reason", error)  # urllib wraps it
         where = f" ({error.filename})" if error.filename else ""
         raise _unusable(uri, f"{getattr(cause, 'strerror', None) or cause}{where}") from error
+
+
+def _reach_database(uri: str) -> None:
+    """OSError where nothing listens at a database's address; one on a socket of this machine is not asked.
+
+    Raises ValueError for what is no address.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        url = make_url(uri)
+    except (ArgumentError, ValueError):  # their words may hold a part of the password
+        raise _unusable(uri, "no address of a database; @ : / in a password are %40 %3A %2F") from None
+    if url.host:
+        place = url.host, url.port or DATABASE_PORTS[url.get_backend_name()]
+        socket.create_connection(place, ANSWER_SECONDS).close()
 
 
 def _database(uri: str) -> Path:
