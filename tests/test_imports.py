@@ -5,6 +5,8 @@
 
 import ast
 import re
+import sys
+import tomllib
 from collections.abc import Collection, Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -145,3 +147,30 @@ def test_sections_need_the_configurations_alone() -> None:
     """params.yaml is read in every step of a flow: without torch, without a model's code."""
     below = {other for module, other in crossings() if module.startswith("ddt.sections")}
     assert {name for name in below if not name.endswith("config")} == set()
+
+
+# What installs a module of another name: transformers brings tokenizers with it.
+DISTRIBUTION = {"PIL": "pillow", "yaml": "pyyaml", "tokenizers": "transformers"}
+
+
+def imported_at_once(tree: ast.Module) -> Iterator[str]:
+    """Top names of what a module imports when it is imported: not in functions, not for types alone."""
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield str(node.module).split(".")[0]
+
+
+def test_the_library_needs_the_base_dependencies_and_no_more() -> None:
+    """The plugin of lmms-eval is imported by that program alone."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    base = {re.split(r"[<>=\[]", name)[0] for name in project["dependencies"]}
+    needed = {
+        DISTRIBUTION.get(name, name)
+        for module, path in SOURCES.items()
+        if module.startswith("ddt") and not module.startswith("ddt.eval.lmms")
+        for name in imported_at_once(ast.parse(path.read_text()))
+        if name not in sys.stdlib_module_names and name not in ROOTS
+    }
+    assert needed == base

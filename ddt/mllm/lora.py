@@ -76,7 +76,7 @@ def check_peft() -> None:
     try:
         import peft  # noqa: F401
     except ImportError:
-        raise ValueError("lora: needs the package peft; install ddt-llama[peft]") from None
+        raise ValueError("lora: needs peft: pip install 'ddt-llama[peft]'") from None
 
 
 def add_lora(model: PreTrainedModel, config: LoraConfig, vocabulary: Vocabulary, seed: int) -> None:

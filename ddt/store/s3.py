@@ -7,6 +7,7 @@ because an endpoint that ignores the header would let two workers both win.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -65,6 +66,8 @@ class S3Store(Store):
         bucket, _, prefix = uri.removeprefix("s3://").strip("/").partition("/")
         if not bucket:
             raise StoreError(f"{uri}: want s3://bucket or s3://bucket/prefix")
+        if importlib.util.find_spec("boto3") is None:
+            raise StoreError(f"{uri}: a store on S3 needs boto3: pip install 'ddt-llama[pipeline]'")
         self.bucket, self.prefix = bucket, f"{prefix}/" if prefix else ""
         self.root_uri = f"s3://{bucket}/{prefix}".rstrip("/")
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
@@ -77,11 +80,9 @@ class S3Store(Store):
     @property
     def _client(self) -> Any:
         if self._connection is None:
-            try:
-                import boto3
-                from botocore.config import Config
-            except ImportError as error:
-                raise StoreError(f"{self.root_uri}: a store on S3 needs boto3 (pip install boto3)") from error
+            import boto3
+            from botocore.config import Config
+
             config = Config(
                 retries={"mode": "standard", "max_attempts": 5},
                 connect_timeout=10,

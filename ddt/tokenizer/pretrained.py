@@ -20,7 +20,7 @@ def load_part(key: str, name: str, kind: str, subfolder: str) -> Any:
     try:
         import diffusers
     except ImportError:
-        raise ValueError(f"{key} = {name!r}: needs the diffusers package, which is not installed") from None
+        raise ValueError(f"{key} = {name!r}: needs diffusers: pip install 'ddt-llama[diffusers]'") from None
     wanted, place = getattr(diffusers, kind), f"{key} = {name!r}"
     config, options = _find_config(wanted, place, name, subfolder)
     if config.get("_class_name") != kind:

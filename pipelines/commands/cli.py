@@ -25,6 +25,8 @@ MODEL_HELP = (
     "its candidate where there is no champion yet)"
 )
 EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
+# Of the extra `pipeline`: stages and the registry need them, a model's folder does not.
+PACKAGES_OF_EXTRA = ("boto3", "great_expectations", "matplotlib", "mlflow", "pandas", "ray")
 
 STAGE_HELP = {
     "ingest": "source shards to checked records",
@@ -56,6 +58,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(EXIT_INTERRUPTED)
     except BrokenPipeError:
         os._exit(0)  # the reader of our output has gone; Python would complain while flushing at exit
+    except ModuleNotFoundError as error:
+        package = str(error.name).partition(".")[0]
+        if package not in PACKAGES_OF_EXTRA:
+            raise
+        print(f"ddt: needs {package}: pip install 'ddt-llama[pipeline]'", file=sys.stderr)
+        sys.exit(EXIT_MISTAKE)
     except (ValueError, OSError) as error:
         if os.environ.get("DDT_DEBUG"):
             raise

@@ -114,5 +114,5 @@ def test_frozen_weights_may_be_in_half_precision(vocabulary):
 
 def test_a_missing_package_is_named(vocabulary, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ValueError, match=r"lora: needs the package peft; install ddt-llama\[peft\]"):
+    with pytest.raises(ValueError, match=r"lora: needs peft: pip install 'ddt-llama\[peft\]'"):
         add_lora(new_model(TINY, vocabulary, 0), CONFIG, vocabulary, 0)

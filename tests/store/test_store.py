@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import signal
+import sys
 import time
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -182,6 +183,13 @@ def rewrite(store, sizes):
 
 
 class TestS3:
+    def test_without_boto3_the_extra_is_named(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "boto3", None)
+        with pytest.raises(
+            StoreError, match=r"s3://b/p: .* needs boto3: pip install 'ddt-llama\[pipeline\]'"
+        ):
+            open_store("s3://b/p")
+
     def test_more_keys_than_one_page(self, s3_endpoint, tmp_path):
         store = S3Store(f"s3://test-bucket/{tmp_path.name}", tmp_path)
         backend = s3_backends["123456789012"]["aws"]  # the server's own memory: no 1003 requests

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +55,33 @@ def mistake(capsys, *arguments: str) -> str:
         run(*arguments)
     assert stopped.value.code == 2
     return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+LIBRARY_ALONE = """
+import sys
+from pipelines.commands.cli import PACKAGES_OF_EXTRA, main
+sys.modules |= dict.fromkeys(PACKAGES_OF_EXTRA)  # importing them now fails
+model, params = sys.argv[1:]
+main(["generate", "a red circle", "--model", model, "-o", "a.png"])
+main(["reconstruct", "a.png", "--model", model, "-o", "b.png"])
+for arguments in (["select"], ["caption", "a.png", "--model", "models:/ddt-llama/1"]):
+    try:
+        main([*arguments, "--params", params])
+    except SystemExit as stopped:
+        assert stopped.code == 2
+"""
+
+
+def test_the_library_alone_uses_a_models_folder(model, tmp_path):
+    command = [sys.executable, "-c", LIBRARY_ALONE, model, PARAMS]
+    root = {"PYTHONPATH": str(Path(PARAMS).parent)}
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | root, capture_output=True, text=True, check=True
+    )
+    assert (tmp_path / "b.png").is_file()
+    told = [line for line in done.stderr.splitlines() if line.startswith("ddt:")]
+    assert len(told) == 2
+    assert all(re.fullmatch(r"ddt: needs \w+: pip install 'ddt-llama\[pipeline\]'", line) for line in told)
 
 
 def test_a_models_folder_needs_no_settings_and_the_registry_does(model, tmp_path, monkeypatch, capsys):
