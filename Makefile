@@ -1,5 +1,6 @@
 # `make run` and `make test` make what they need first. Nothing outside this folder is touched.
 VENV := .venv
+JOBS ?= 2
 BIN := $(VENV)/bin
 ARGS ?=
 
@@ -37,11 +38,11 @@ install: $(VENV)/.installed  ## the environment in .venv
 run: install  ## the whole pipeline on this machine; ARGS="--profile smoke" for the miniature
 	$(BIN)/python flows/full_pipeline.py run $(ARGS)
 
-test: install  ## the tests, the end-to-end run on the smoke profile included
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" $(ARGS)
+test: install  ## the tests, the end-to-end run on the smoke profile included; JOBS=1 for one after the other
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile $(ARGS)
 
 test-all: install  ## the tests and the long proofs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: install  ## lint, format, types, imports
 	$(BIN)/ruff check .

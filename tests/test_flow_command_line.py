@@ -37,7 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
             "--set is given twice; expected one, with",
         ),
         (["run", "--set=finetune.mix.chat=1"], "finetune.mix.chat = 1.0: there are no conversations; set"),
-        (["run", "--set=pretrain.text_source=/no/texts"], "pretrain.text_source = /no/texts: no such file"),
+        (["run", "--set=pretrain.text_source=/no/texts"], "pretrain.text_source: /no/texts does not exist"),
         (["--config", "conf", "/no/params.yaml", "run"], "/no/params.yaml: cannot be read"),
     ],
 )

@@ -43,7 +43,7 @@ def test_sample_id_is_of_bytes_and_canonical_caption():
 def rows(n):
     return [
         {"sample_id": f"{i:064x}", "image": b"picture %d" % i, "caption": "", "width": 4, "height": 4,
-         "format": "PNG", "planted": None if i % 2 else "clean", "source": "s"}
+         "format": "PNG", "questions": None, "planted": None if i % 2 else "clean", "source": "s"}
         for i in range(n)
     ]  # fmt: skip
 
