@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from itertools import chain
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ddt.clean import MESSAGE_CHARS, one_line
 from ddt.config import to_dict
+from ddt.data.losses import Tally, told, too_many_lost
 from ddt.data.readers import (
     CONVERSATIONS,
     EDITS,
@@ -62,7 +63,9 @@ SCHEMAS = {
 }
 CONVERSATIONS_PER_UNIT = 4096  # with their pictures a shard of some hundred MB
 HELD_OUT_SCENES = 256  # for what needs pictures with true captions that no training has seen
+KINDS = {"pairs": "pairs", "holdout": "held-out pairs", "edits": "edits", "chat": "conversations"}
 REJECT_EXAMPLES = 12
+SHARD_CHARS = 40  # of a shard's name in a line that tells its losses
 
 
 class IngestWorker(UnitWorker):
@@ -76,9 +79,14 @@ class IngestWorker(UnitWorker):
         path, rejects_path = folder / "records.arrow", folder / "rejects.arrow"
         rows = write_shard(path, self._rows(unit, folder, rejects), SCHEMAS[unit["role"]])
         write_shard(rejects_path, (reject.row() for reject in rejects), REJECT_SCHEMA)
-        reasons = Counter(reject.reason for reject in rejects)
-        stats = {name: unit[name] for name in ("role", "from", "name")}
-        return Output(path, rows, reasons, rejects_path, stats)
+        lost, told = Counter[str](), Counter[str]()
+        for reject in rejects:
+            if reject.lost:
+                lost[reject.reason] += reject.lost
+            else:
+                told[reject.reason] += 1
+        stats = {name: unit[name] for name in ("role", "from", "name")} | {"told": dict(told)}
+        return Output(path, rows, lost, rejects_path, stats)
 
     def _rows(self, unit: dict[str, Any], folder: Path, rejects: list[Reject]) -> Iterable[dict[str, Any]]:
         for item in self._read(unit, folder):
@@ -135,21 +143,11 @@ class IngestWorker(UnitWorker):
 
 
 def run(ctx: StageContext) -> StageResult:
-    """Ingest every source shard; stops when rejects exceed `max_reject_rate`."""
+    """Ingest every source shard; stops where a kind, or a shard, loses more than `max_reject_rate`."""
     params: IngestParams = ctx.section
-    made = run_units(ctx, IngestWorker, source_units(params, ctx.fingerprint), params=params)
-    rows = sum(c.rows for c in made)
-    rejects: Counter[str] = Counter()
-    for commit in made:
-        rejects.update(commit.rejects)
-    rejected = rejects.total()
-    if rejected > params.max_reject_rate * (rows + rejected):
-        counts = ", ".join(f"{reason} {count}" for reason, count in rejects.most_common())
-        first = next(chain.from_iterable(_rejects(ctx, made).values()))
-        raise StageError(
-            f"ingest: {rejected} of {rows + rejected} samples rejected ({counts}), "
-            f"more than ingest.max_reject_rate = {params.max_reject_rate}; the first: {_told(first)}"
-        )
+    units = source_units(params, ctx.fingerprint)
+    made = run_units(ctx, IngestWorker, units, params=params)
+    _check_losses(ctx, units, {commit.unit: commit for commit in made})
     for key in dict.fromkeys(c.stats["from"] for c in made):
         if not any(c.rows for c in made if c.stats["from"] == key):
             where = getattr(params, key.removeprefix("ingest."))
@@ -157,9 +155,29 @@ def run(ctx: StageContext) -> StageResult:
     return StageResult(made, _report(ctx, made))
 
 
-def _rejects(ctx: StageContext, made: Iterable[Commit]) -> dict[str, list[dict[str, Any]]]:
-    """Rows of the rejects of each unit that has some."""
-    return {c.unit: list(iter_shard(ctx.store.fetch(str(c.rejects_key)))) for c in made if c.rejects}
+def _check_losses(ctx: StageContext, units: Iterable[dict[str, Any]], made: dict[str, Commit]) -> None:
+    """StageError where too many samples are lost, with the counts by reason and the first of them."""
+    rate = ctx.section.max_reject_rate
+    lost = too_many_lost([_tally(unit, made[unit["unit"]]) for unit in units], rate)
+    if lost is None:
+        return
+    what, shards = lost
+    first = next(reject for s in shards for reject in _rejects(ctx, [made[s.unit]]) if reject["lost"])
+    line = f"ingest: {what}: {told(shards)}, more than ingest.max_reject_rate = {rate}; the first: "
+    raise StageError(line + one_line(_told(first), max(60, MESSAGE_CHARS - len(line))))
+
+
+def _tally(unit: dict[str, Any], commit: Commit) -> Tally:
+    place = unit["name"] if "start" not in unit else f"{unit['name']} from entry {unit['start']}"
+    kind = f"{KINDS[unit['role']]} of {unit['from']}"
+    return Tally(unit["unit"], kind, one_line(place, SHARD_CHARS), commit.rows, commit.rejects)
+
+
+def _rejects(ctx: StageContext, made: Iterable[Commit]) -> Iterator[dict[str, Any]]:
+    """Rows of the rejects of these units."""
+    for commit in made:
+        if commit.rejects or commit.stats["told"]:
+            yield from iter_shard(ctx.store.fetch(str(commit.rejects_key)))
 
 
 def _told(reject: dict[str, Any]) -> str:
@@ -242,15 +260,26 @@ def _report(ctx: StageContext, made: list[Commit]) -> Report:
     record_grid(table.slice(0, 24).to_pylist()).save(path)
     report.pictures["Records as they came in"] = ctx.relative(path)
     columns = ["source", "key", "reason", "detail"]
-    rejects = _rejects(ctx, made)
+    rejects = list(_rejects(ctx, made))
     if rejects:
-        every = list(chain.from_iterable(rejects.values()))
-        rows = [[str(row[name])[:80] for name in columns] for row in every[:REJECT_EXAMPLES]]
+        rows = [[str(row[name])[:80] for name in columns] for row in rejects[:REJECT_EXAMPLES]]
         report.tables["Rejected samples (some)"] = [columns, *rows]
-        cut = [row for row in every if row["reason"] == "corrupt_archive"]  # who knows what was lost with it
-        report.notes = [f"rejected {_told(row)}" for row in cut[:REJECT_EXAMPLES]]
+        report.notes = _notes(rejects)
     if ctx.section.source == SCENES:
         records = (r for c in pairs for r in read_shard(ctx.store.fetch(c.key), ["planted"]).to_pylist())
-        of_pairs = [r for c in made if c.stats["role"] == "pairs" for r in rejects.get(c.unit, [])]
+        of_pairs = [r for r in _rejects(ctx, (c for c in made if c.stats["role"] == "pairs")) if r["lost"]]
         report.metrics |= planted_rejects((row["planted"] for row in records), of_pairs)
     return report
+
+
+def _notes(rejects: list[dict[str, Any]]) -> list[str]:
+    """Archives that broke off, about whose content one can only guess, and what was told without a loss."""
+    broken = [row for row in rejects if row["reason"] == "corrupt_archive"]
+    notes = [f"rejected {_told(row)}" for row in broken[:REJECT_EXAMPLES]]
+    kept: dict[str, list[dict[str, Any]]] = {}
+    for row in rejects:
+        if not row["lost"] and row["reason"] != "corrupt_archive":
+            kept.setdefault(row["reason"], []).append(row)
+    for reason, rows in sorted(kept.items()):
+        notes.append(f"{len(rows)} x {reason}, not counted as lost; the first: {_told(rows[0])}")
+    return [one_line(note) for note in notes]

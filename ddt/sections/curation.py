@@ -25,7 +25,8 @@ class IngestParams:
     """Sources to checked records. `source` is `scenes`, or a folder, file or glob of tars or Parquet.
 
     `conversations` (JSON or JSON lines, their pictures below `conversation_images`) and `edits` (Parquet)
-    are data for instruction tuning beside it.
+    are data for instruction tuning beside it. The stage stops where more than `max_reject_rate` of the
+    samples of a kind (pairs, held-out pairs, edits, conversations) are lost, or of a shard of 20 or more.
     """
 
     source: str

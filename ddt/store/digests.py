@@ -26,7 +26,7 @@ def remembered_digest(path: str | Path) -> str:
     if before.st_size < LARGE_BYTES:
         return sha256_file(file)
     name = f"{file}\n{before.st_size}\n{before.st_mtime_ns}\n{before.st_ctime_ns}"
-    note = default_cache_dir() / "digests" / hashlib.sha256(name.encode()).hexdigest()
+    note = default_cache_dir() / "digests" / hashlib.sha256(os.fsencode(name)).hexdigest()
     with contextlib.suppress(OSError):
         return note.read_text()
     digest = sha256_file(file)

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ddt.data.readers import read_edits, read_parquet, read_source
+from ddt.data.readers import list_sources, read_edits, read_parquet, read_source
 from ddt.data.readers.edits import INSTRUCTION, SOURCE, TARGET
 from ddt.data.schemas import EDIT_SCHEMA
 from ddt.records import RECORD_SCHEMA, write_shard
@@ -58,6 +58,25 @@ def test_text_that_is_no_utf_8_costs_at_most_its_row(tmp_path, kind):
         rows, (reject,) = edits(tmp_path, source_img=IMAGES, instruction=column, target_img=IMAGES[::-1])
         assert [row["instruction"] for row in rows] == ["one", "café at night", "a b"]
         assert (reject.source, reject.key) == ("e.parquet", "row 2")
+
+
+def test_text_that_is_no_utf_8_within_dictionaries_and_views(tmp_path):
+    """Arrow can't even build these columns, nor a batch in which they are, by its own schema."""
+    texts = [b"one", b"caf\xe9 at night", "你好世界".encode("gbk"), b"one"]
+    plain = unchecked(texts, pa.string())
+    coded = pa.DictionaryArray.from_arrays(pa.array([3, 1, 2, 0], pa.int8()), plain)
+    for column in (coded, pa.ListArray.from_arrays(pa.array([0, 1, 2, 3, 4]), plain)):
+        captions, (reject,) = pairs(tmp_path, image=[image(i) for i in range(4)], caption=column)
+        assert captions == ["one", "café at night", "one"] and reject.key == "row 2"
+
+
+def test_a_file_of_any_name_is_read(tmp_path):
+    path = tmp_path / "caf\udce9 \n[x].parquet"
+    pq.write_table(pa.table({"image": [image()], "caption": ["c"]}), tmp_path / "a.parquet")
+    (tmp_path / "a.parquet").rename(path)
+    (row,) = read_source(path, path.name, CONFIG)
+    assert row["source"] == r"caf\xe9 [x].parquet/row 0" and row["caption"] == "c"
+    assert [source.path for source in list_sources(tmp_path)] == [path]
 
 
 @pytest.mark.parametrize(

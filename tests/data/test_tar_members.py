@@ -224,6 +224,23 @@ def test_a_compressed_archive_is_told(tmp_path, head, name):
     assert reject.reason == "corrupt_archive" and f"{name}-compressed, expected a plain tar" in reject.detail
 
 
+@pytest.mark.parametrize("kind", [b"x", b"L", b"S", b"0", b"g"])
+@pytest.mark.parametrize("size", [1 << 40, -(1 << 40), -512, (1 << 60) - 1])
+def test_headers_that_claim_what_can_t_be_end_the_archive_not_the_reading(tmp_path, kind, size):
+    """Sizes without memory for them, and below zero, which some versions of tarfile follow for ever."""
+    whole = write_tar(tmp_path / "0.tar", pairs("a", "b")).read_bytes().rstrip(b"\0")
+    info = tarfile.TarInfo("c.jpg")
+    info.type, info.size = kind, 0
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = (b"\x80" if size > 0 else b"\xff") + (size % (1 << 88)).to_bytes(11, "big")
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + 8 * 32 + sum(header[156:512]))
+    padding = b"\0" * (-len(whole) % 512)
+    (tmp_path / "0.tar").write_bytes(whole + padding + header[:512] + b"\0" * 2048)
+    good, bad = split(read_tar(tmp_path / "0.tar"))
+    assert [s.key for s in good] == ["a", "b"]
+    assert "corrupt_archive" in {r.reason for r in bad} <= {"corrupt_archive", "bad_record"}
+
+
 def test_what_is_behind_a_damaged_header_is_counted_about(tmp_path):
     path = write_tar(tmp_path / "0.tar", pairs(*map(str, range(50))))
     with tarfile.open(path) as archive:

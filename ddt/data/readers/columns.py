@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,19 +71,7 @@ def _field_of(path: Path, schema: pa.Schema, name: str) -> pa.Field:
     return schema.field(found[0])
 
 
-def bare(kind: pa.DataType) -> pa.DataType:
-    """The type of the values: what a dictionary encodes, what an extension type is stored as."""
-    while True:
-        if pa.types.is_dictionary(kind):
-            kind = kind.value_type
-        elif isinstance(kind, pa.BaseExtensionType):
-            kind = kind.storage_type
-        else:
-            return kind
-
-
 def is_bytes(kind: pa.DataType) -> bool:
-    kind = bare(kind)
     return (
         pa.types.is_binary(kind)
         or pa.types.is_large_binary(kind)
@@ -91,13 +81,11 @@ def is_bytes(kind: pa.DataType) -> bool:
 
 
 def is_string(kind: pa.DataType) -> bool:
-    kind = bare(kind)
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
 def items_of(kind: pa.DataType) -> pa.DataType | None:
     """The type of a list's items, None of what is no list."""
-    kind = bare(kind)
     lists = (
         pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list, pa.types.is_list_view,
         pa.types.is_large_list_view,
@@ -107,7 +95,6 @@ def items_of(kind: pa.DataType) -> pa.DataType | None:
 
 def fields_of(kind: pa.DataType) -> dict[str, pa.DataType]:
     """The fields of a struct, none of what is none."""
-    kind = bare(kind)
     if not pa.types.is_struct(kind):
         return {}
     return {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
@@ -150,6 +137,24 @@ IMAGE_EXPECTED = "image bytes, a path, or a struct or list of one"
 TEXT_EXPECTED = "text or a list of texts"
 
 
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """The file by Parquet's own types, mapped into memory, whatever its name. Raises as pyarrow does.
+
+    Arrow leaves a schema of its own in the footer. It would bring back dictionaries, which can't be built of
+    strings that are no UTF-8, views and extension types, none of which tells more. So its name there is
+    changed, in this mapping alone.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            raise pa.ArrowInvalid("an empty file")
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    start = size - 8 - int.from_bytes(data[-8:-4], "little")
+    if data[-4:] == b"PAR1" and start > 0:
+        data[start:-8] = data[start:-8].replace(b"ARROW:schema", b"ARROW:ignore")
+    return pq.ParquetFile(pa.BufferReader(pa.py_buffer(data)))
+
+
 def read_rows(
     path: Path, choose: Callable[[pa.Schema], Sequence[str]]
 ) -> Iterator[tuple[int, dict[str, Any]] | Reject]:
@@ -158,7 +163,7 @@ def read_rows(
     A file, or a row group, that can't be read gives a Reject, corrupt_archive, that counts its rows.
     """
     try:
-        file = pq.ParquetFile(path, memory_map=True)
+        file = open_parquet(path)
         schema = file.schema_arrow
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         yield _corrupt(path, error, "unreadable", 1)
@@ -181,7 +186,7 @@ def read_rows(
 def pictures_digest(path: Path, wanted: Sequence[Wanted]) -> str:
     """Hex sha256 of the sizes and times of pictures that these columns name by path; '' where none does."""
     try:
-        schema = pq.read_schema(path)
+        schema = open_parquet(path).schema_arrow
         names = [column.find(path, schema) for column in wanted]
     except (pa.ArrowException, OSError, ValueError):  # told when the file is read
         return ""
@@ -207,8 +212,6 @@ def python_value(scalar: pa.Scalar) -> Any:
     if not scalar.is_valid:
         return None
     kind = scalar.type
-    if pa.types.is_dictionary(kind) or isinstance(kind, pa.BaseExtensionType):
-        return python_value(scalar.value)
     if items_of(kind) is not None:
         return [python_value(item) for item in scalar.values]
     if pa.types.is_struct(kind):

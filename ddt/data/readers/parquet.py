@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ddt.clean import parse_json
 from ddt.data.readers.captions import CAPTION_NAMES, CONTAINERS, first_text
@@ -16,9 +15,9 @@ from ddt.data.readers.columns import (
     IMAGE_TYPES,
     TEXT_EXPECTED,
     Wanted,
-    bare,
     holds_image_bytes,
     holds_text,
+    open_parquet,
     read_rows,
 )
 from ddt.data.readers.pictures import Pictures
@@ -66,7 +65,7 @@ def read_parquet(
 def holds_pictures(path: Path) -> bool:
     """Whether a Parquet file has a column of image bytes under a usual name; not where it can't be read."""
     try:
-        schema = pq.read_schema(path)
+        schema = open_parquet(path).schema_arrow
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         return False
     return any(name.lower() in IMAGE_COLUMNS and holds_image_bytes(schema.field(i).type)
@@ -90,7 +89,7 @@ class _Columns:
     def _caption(self, path: Path, schema: pa.Schema, asked: str | None) -> str:
         def is_caption(field: pa.Field) -> bool:
             # Numbers are captions only where the user says so: the labels of a set without names.
-            is_number = asked is not None and pa.types.is_integer(bare(field.type))
+            is_number = asked is not None and pa.types.is_integer(field.type)
             return holds_text(field.type) or field.name in self.labels or is_number
 
         usual = [name for name in (*CAPTION_NAMES, *CONTAINERS) if name != self.image.lower()]

@@ -164,11 +164,13 @@ class _Index:
             options: Any = {"encoding": "utf-8", "errors": "surrogateescape"}
             with tarfile.open(fileobj=file, mode="r:", **options) as archive:
                 while (member := archive.next()) is not None:
+                    if archive.offset <= read_to:
+                        raise tarfile.ReadError("a member of a negative size")  # it would be read for ever
                     self._add(member, size)
                     read_to = archive.offset
                 end = archive.offset
             problem = _end_problem(file, end, size)
-        except (tarfile.TarError, OSError, ValueError, EOFError) as error:  # ValueError: hostile header
+        except Exception as error:  # tarfile raises anything on hostile headers, and MemoryError
             if isinstance(error, OSError) and error.errno not in (None, EINVAL):
                 raise  # the disk, not the archive; EINVAL: a place that the header makes up
             problem = _compression(file) or one_line(error)
@@ -273,7 +275,7 @@ def _meta(file: BinaryIO, members: Members) -> tuple[dict[str, Any], str]:
         return {}, ""
     try:
         meta = parse_json(_read(file, members, extension, MAX_TEXT_BYTES))
-    except ValueError as error:
+    except (ValueError, Reject) as error:
         return {}, f".{extension}: {error}"
     return (meta, "") if isinstance(meta, dict) else ({}, f".{extension}: expected an object")
 
