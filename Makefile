@@ -38,11 +38,14 @@ install: $(VENV)/.installed  ## the environment in .venv
 run: install  ## the whole pipeline on this machine; ARGS="--profile smoke" for the miniature
 	$(BIN)/python flows/full_pipeline.py run $(ARGS)
 
+# Files side by side, the longest first (tests/conftest.py), not by their number of tests as xdist would.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+
 test: install  ## the tests, the end-to-end run on the smoke profile included; JOBS=1 for one after the other
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS) --dist loadfile $(ARGS)
+	$(PYTEST) -m "not slow and not gpu" $(ARGS)
 
 test-all: install  ## the tests and the long proofs
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(PYTEST) $(ARGS)
 
 check: install  ## lint, format, types, imports
 	$(BIN)/ruff check .

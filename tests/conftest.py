@@ -12,7 +12,8 @@ if "OMP_NUM_THREADS" not in os.environ:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked gpu are skipped where there is none."""
+    """The longest first, for several workers; tests marked gpu are skipped where there is none."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 
 from ddt.sections.run import Resources
+from tests.float64 import float64
 from tests.processes import HANGS_AFTER_S
 
 RESOURCES = Resources(
@@ -106,6 +107,7 @@ class RecordedData:
         return (step == LOST_AT and node == self.lost_node) or (step == GROWN_AT and world == 1)
 
 
+@float64()
 def elastic_job(folder: str, lost_node: str | None, hooks) -> dict:
     """A training of END steps whose workers wait, one to be lost and one to be joined; None: nobody waits."""
     from ddt.train.checkpoint import Checkpoints

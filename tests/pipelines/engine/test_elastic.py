@@ -7,7 +7,6 @@ import json
 from types import SimpleNamespace
 
 import pytest
-import torch
 from ray.train import ScalingConfig
 
 from ddt.params import load_params
@@ -172,8 +171,8 @@ def test_a_lost_node_s_training_goes_on_with_the_rest_and_grows_again(tmp_path):
     assert done["said"].splitlines() == [f"job: goes on with {size} of 2 workers" for size in (1, 2)]
 
     whole = elastic_job(str(tmp_path / "alone"), lost_node=None, hooks=[])  # here, in one go
-    torch.testing.assert_close(torch.tensor(done["weight"]), torch.tensor(whole["weight"]))
-    assert done["loss"] == pytest.approx(whole["loss"], rel=1e-4)
+    assert done["weight"] == pytest.approx(whole["weight"], abs=1e-9)
+    assert done["loss"] == pytest.approx(whole["loss"], rel=1e-6)  # it is logged in float32
     ours, alone = seen_rows(tmp_path / "run"), seen_rows(tmp_path / "alone")
     for step in range(END):
         workers = 1 if LOST_AT <= step < GROWN_AT else 2
