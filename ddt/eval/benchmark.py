@@ -33,8 +33,9 @@ class Score:
     """One number with what it has to be read against.
 
     `low` and `high` are the bounds of its 95 % bootstrap interval over `n` cases, equal where it has none.
-    `ceiling` is what ground truth scores through the same scorer, `floor` the best of the baselines named in
-    `floor_is`.
+    `ceiling` is what ground truth scores through the same scorer, and `tokenized_ceiling`, of pictures that
+    a model draws, what ground truth scores that the image tokenizer has encoded and decoded. `floor` is the
+    best of the baselines named in `floor_is`.
     """
 
     value: float
@@ -45,6 +46,7 @@ class Score:
     floor: float | None = None
     floor_is: str = ""
     higher_is_better: bool = True
+    tokenized_ceiling: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -143,8 +145,11 @@ def ordered(rows: Sequence[Row]) -> list[Row]:
 
 
 def column(rows: Sequence[Row], name: str) -> list[Any]:
-    """One entry of every row's `values`."""
-    return [json.loads(row["values"])[name] for row in rows]
+    """One entry of every row's `values`; ValueError where one has none, as rows of another version may."""
+    try:
+        return [json.loads(row["values"])[name] for row in rows]
+    except KeyError:
+        raise ValueError(f"rows have no {name!r}: made by another version; run `ddt evaluate`") from None
 
 
 def mean_score(
@@ -154,8 +159,9 @@ def mean_score(
     higher_is_better: bool = True,
     seed: int = 0,
     span: tuple[float, float] | None = SHARE,
+    tokenized: ArrayLike | None = None,
 ) -> Score:
-    """Mean of per-case values with interval; the ceiling's mean and the best of the baselines' means.
+    """Mean of per-case values with interval; the ceilings' means and the best of the baselines' means.
 
     `span`: the lowest and highest value a case can have, None where there are no such ends.
     """
@@ -165,9 +171,13 @@ def mean_score(
     best = (max if higher_is_better else min)(named, key=lambda name: named[name]) if named else ""
     return Score(
         float(numbers.mean()), low, high, len(numbers),
-        ceiling=None if ceiling is None else float(np.mean(np.asarray(ceiling, float))),
-        floor=named.get(best), floor_is=best, higher_is_better=higher_is_better,
+        ceiling=_mean(ceiling), floor=named.get(best), floor_is=best, higher_is_better=higher_is_better,
+        tokenized_ceiling=_mean(tokenized),
     )  # fmt: skip
+
+
+def _mean(values: ArrayLike | None) -> float | None:
+    return None if values is None else float(np.mean(np.asarray(values, float)))
 
 
 def with_floor(score: Score, floor: float, floor_is: str) -> Score:
@@ -186,6 +196,7 @@ def grouped_scores(
     higher_is_better: bool = True,
     seed: int = 0,
     span: tuple[float, float] | None = SHARE,
+    tokenized: np.ndarray | None = None,
 ) -> dict[str, Score]:
     """`mean_score` of the cases of each group (name -> bool per case); groups without cases are left out."""
     return {
@@ -196,7 +207,8 @@ def grouped_scores(
             higher_is_better,
             seed,
             span,
-        )  # fmt: skip
+            None if tokenized is None else tokenized[chosen],
+        )
         for name, chosen in groups.items()
         if chosen.any()
     }

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ddt.eval.benchmark import (
@@ -24,9 +23,9 @@ from ddt.eval.held_out_pictures import HeldOutPictures
 from ddt.eval.metrics import psnr, ssim
 from ddt.eval.metrics.image import mse
 from ddt.eval.report.pictures import png_bytes, rgb_array
+from ddt.eval.round_trip import round_trip
 from ddt.eval.scenes.placement import Wanted, around, center, placed
 from ddt.eval.statistics import bootstrap, mean_of, shuffled_partners
-from ddt.mllm.pictures import to_images, to_pixels
 from ddt.scenes.detect import Detection, detect
 
 PSNR_OF_EQUAL = 60.0  # dB; equal pictures have infinite PSNR, which no mean survives
@@ -50,10 +49,8 @@ class Reconstruct(HeldOutPictures):
 
     def run_batch(self, model: Any, cases: Sequence[Case]) -> list[Row]:
         pictures = [self.picture(case) for case in cases]
-        tokenizer = model.image_tokenizer
-        codes_BT = tokenizer.encode(to_pixels([Image.fromarray(p) for p in pictures], self.image_size)).cpu()
-        noise = [torch.Generator().manual_seed(case["seed"]) for case in cases]
-        images = to_images(tokenizer.decode(codes_BT, self.decode_steps, generator=noise))
+        tokenizer, shown = model.image_tokenizer, [Image.fromarray(picture) for picture in pictures]
+        codes_BT, images = round_trip(tokenizer, shown, [case["seed"] for case in cases], self.decode_steps)
         rows = []
         for case, picture, codes_T, image in zip(cases, pictures, codes_BT.tolist(), images, strict=True):
             result = rgb_array(image)

@@ -100,8 +100,10 @@ class Recursion(HeldOutPictures):
                 scores[f"recursion/prefix_{quarter}_{name}"] = mean_score(value_N, seed=self.seed)
         if self.photos is None:
             floors = {"the upper half of one picture over the lower of another": taken["cut_valid"]}
-            valid_N, ceiling_N = taken["exchange_valid"], taken["own_valid"]
-            scores["recursion/exchange_valid"] = mean_score(valid_N, ceiling_N, floors, seed=self.seed)
+            scores["recursion/exchange_valid"] = mean_score(
+                taken["exchange_valid"], taken["picture_valid"], floors, seed=self.seed,
+                tokenized=taken["own_valid"],
+            )  # fmt: skip
         return scores
 
     def _any_time(self, taken: Arrays) -> Score:

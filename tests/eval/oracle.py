@@ -17,8 +17,8 @@ from ddt.scenes.world import scene_from_dict
 class LosslessTokenizer:
     """Codes are an index into the images seen: decoding gives them back exactly."""
 
-    def __init__(self, codebook_size=8):
-        self.config = SimpleNamespace(codebook_size=codebook_size)
+    def __init__(self, codebook_size=8, image_size=32):
+        self.config = SimpleNamespace(codebook_size=codebook_size, image_size=image_size)
         self.images = []
 
     def encode(self, images_BCHW):
@@ -39,7 +39,7 @@ class Oracle:
     def __init__(self, benchmark):
         self.benchmark = benchmark
         self.by_key = {(case["prompt"], case["seed"]): case for case in benchmark.cases()}
-        self.image_tokenizer = LosslessTokenizer()
+        self.image_tokenizer = LosslessTokenizer(image_size=benchmark.image_size)
 
     def _cases(self, prompts, seeds):
         return [self.by_key[key] for key in zip(prompts, seeds, strict=True)]

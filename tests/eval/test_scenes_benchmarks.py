@@ -26,7 +26,7 @@ from ddt.scenes.render import render
 from ddt.scenes.sample import sample_scene
 from ddt.scenes.text import short_caption
 from ddt.scenes.world import HELD_OUT, RADIUS, Object, Scene, is_held_out, scene_from_dict
-from tests.eval.oracle import Oracle
+from tests.eval.oracle import LosslessTokenizer, Oracle
 
 SIDE_PX = 32
 
@@ -115,6 +115,8 @@ def test_wrong_pictures_fail_with_the_scorers_reason():
     benchmark = GenEval(6, 5, SIDE_PX)
 
     class Blank:
+        image_tokenizer = LosslessTokenizer()
+
         def generate_image(self, prompts, seed, num_steps=None):
             return [Image.new("RGB", (SIDE_PX, SIDE_PX), (146, 148, 152))] * len(prompts)
 
@@ -249,6 +251,8 @@ def test_an_unchanged_picture_is_no_edit():
     benchmark = Editing(12, 2, SIDE_PX)
 
     class Lazy:
+        image_tokenizer = LosslessTokenizer()
+
         def edit_image(self, images, instructions, seed, num_steps=None):
             return images
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ddt.eval.metrics import perplexity
 from ddt.eval.report.evaluation import Evaluation, write_html, write_json
-from ddt.eval.report.results import Result, example_sheet, score_table, spread
+from ddt.eval.report.results import Result, example_sheet, spread
 from ddt.eval.scenes.choice import Choice
 from ddt.eval.suite import BENCHMARKS, Photographs, does_not_apply, suite
 from ddt.eval.text_perplexity import Perplexity, _unigram_perplexity
@@ -87,7 +87,10 @@ def test_the_report_is_whole(results, tmp_path):
     data = json.loads((tmp_path / "scores.json").read_text())
     assert data["settings"]["seed"] == 3 and data["does_not_apply"] == {"x": "why"}
     score = data["scores"]["geneval/overall"]
-    assert {"value", "low", "high", "n", "ceiling", "floor", "floor_is", "higher_is_better"} == set(score)
+    told = {"value", "low", "high", "n", "ceiling", "floor", "floor_is", "higher_is_better"}
+    assert set(score) == told | {"tokenized_ceiling"}
+    drawn = {name for name, score in data["scores"].items() if score["tokenized_ceiling"] is not None}
+    assert {name.split("/")[0] for name in drawn} == {"geneval", "t2i", "edit", "recursion"}
     assert len(data["beside_the_paper"]) == 14 + 6 + 9 + 2
     write_html(tmp_path / "report.html", evaluation)
     page = (tmp_path / "report.html").read_text()
@@ -95,7 +98,7 @@ def test_the_report_is_whole(results, tmp_path):
     assert "http" not in page  # self-contained
     for result in results:
         assert result.title in page or result.title.replace("'", "&#x27;") in page
-        assert score_table(result.scores)[0][0] == "score"
+    assert "<th>through the tokenizer</th>" in page and "ground truth through the tokenizer: " in page
     _Balanced().check(page)
 
 

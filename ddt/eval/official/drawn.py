@@ -61,6 +61,11 @@ class Edited(Drawn):
     A case without a readable target, or without the source that is its floor, can't be scored.
     """
 
+    ceiling_is = (
+        "the ground-truth edit as it is, through the same scorer; what the image tokenizer loses of a "
+        "picture is measured by the benchmark `reconstruction`"
+    )
+
     def found(self, outputs: Path, problems: Problems) -> dict[str, Path]:
         found = super().found(outputs, problems)
         told: dict[Path, str] = {}  # what is wrong with a picture, "" where nothing is

@@ -67,8 +67,6 @@ def edit_score(name: str, values: Sequence[tuple[float, float]]) -> Score:
 class Requests(Edited):
     """A picture, a request and the picture a person made; outputs: `<id>.png`."""
 
-    ceiling_is = "the ground-truth edit through the same scorer"
-
     def measures(self, case: Case, output: Path, scorers: Scorers) -> dict[str, tuple[float, float]]:
         """Each metric's numbers of the output and of the unedited source."""
         pair = (output, self.image_path(case.target), self.image_path(case.image))

@@ -27,7 +27,6 @@ class MagicBrush(Edited):
     output. all_turn scores the independent edits, final_turn the last iterative one of each session.
     """
 
-    ceiling_is = "the ground-truth edit through the same scorer"
     name = "magicbrush"
     files_help = "edit_sessions.json of a split; --images is its images/ folder, with a folder for each id"
 

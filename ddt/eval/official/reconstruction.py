@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ddt.data.decode import fitted, read_image
@@ -19,9 +18,9 @@ from ddt.eval.official.case import Case, Scored, halves
 from ddt.eval.official.drawn import SUFFIXES, Drawn
 from ddt.eval.reconstruct import PSNR_OF_EQUAL, pooled_score
 from ddt.eval.report.pictures import rgb_array
+from ddt.eval.round_trip import round_trip
 from ddt.eval.scorers import Scorers
 from ddt.eval.statistics import bootstrap, mean_of, shuffled_partners
-from ddt.mllm.pictures import to_images, to_pixels
 
 INCEPTION_BATCH = 32
 # Lowest and highest value of each metric; LPIPS has no highest.
@@ -69,9 +68,8 @@ class Reconstruction(Drawn):
                 f"{self.name}: the tokenizer is for {model.config.image_size} px, "
                 f"asked are {self.side_px}: give --setting side_px={model.config.image_size}"
             )
-        pixels_BCHW = to_pixels([Image.fromarray(self.original(case)) for case in cases], self.side_px)
-        noise = [torch.Generator().manual_seed(case.seed) for case in cases]
-        return to_images(model.decode(model.encode(pixels_BCHW), generator=noise))
+        images = [Image.fromarray(self.original(case)) for case in cases]
+        return round_trip(model, images, [case.seed for case in cases])[1]
 
     def measure(self, case: Case, output: Path, scorers: Scorers) -> None:
         self.measures(case, output, scorers)

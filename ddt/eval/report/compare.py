@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ddt.eval.benchmark import Score
@@ -121,10 +121,9 @@ def _scaled(score: Score, unit: float) -> Score:
     def scaled(value: float | None) -> float | None:
         return None if value is None else value * unit
 
-    return Score(
-        score.value * unit, score.low * unit, score.high * unit, score.n,
-        scaled(score.ceiling), scaled(score.floor), score.floor_is, score.higher_is_better,
-    )  # fmt: skip
+    names = ("value", "low", "high", "ceiling", "floor", "tokenized_ceiling")
+    numbers: dict[str, Any] = {name: scaled(getattr(score, name)) for name in names}
+    return replace(score, **numbers)
 
 
 HEADER = [

@@ -36,7 +36,9 @@ figcaption { font-size: 13px; overflow-wrap: anywhere }
 """
 _LEGEND = (
     "Bar: from floor to ceiling; dot: the score; line: its 95 % bootstrap interval. The ceiling is what "
-    "ground truth scores through the same scorer, the floor the best of the baselines named beside it."
+    "ground truth scores through the same scorer, the floor the best of the baselines named beside it. Where "
+    "pictures are drawn, the tick is what ground truth scores through the tokenizer: encoded, decoded as the "
+    "model's own pictures are, then scored. A model that draws by this tokenizer is to be read against that."
 )
 _BESIDE = (
     "A number of this model can be set against the paper's only where it was measured on the benchmark's "

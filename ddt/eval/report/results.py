@@ -56,7 +56,7 @@ def spread(items: Iterable[T], task: Callable[[T], str], count: int = EXAMPLES) 
     return sorted(mixed[:count], key=lambda item: list(by_task).index(task(item)))
 
 
-HEADER = ["score", "value", "95 % interval", "n", "floor", "ceiling"]
+HEADER = ["score", "value", "95 % interval", "n", "floor", "ceiling", "through the tokenizer"]
 
 
 def score_table(scores: Mapping[str, Score]) -> list[list[str]]:
@@ -65,7 +65,8 @@ def score_table(scores: Mapping[str, Score]) -> list[list[str]]:
     for name, score in scores.items():
         floor = number(score.floor) + (f" ({score.floor_is})" if score.floor_is else "")
         interval = f"{number(score.low)} to {number(score.high)}"
-        rows.append([name, number(score.value), interval, str(score.n), floor, number(score.ceiling)])
+        ceilings = [number(score.ceiling), number(score.tokenized_ceiling)]
+        rows.append([name, number(score.value), interval, str(score.n), floor, *ceilings])
     return rows
 
 

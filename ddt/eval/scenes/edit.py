@@ -27,6 +27,7 @@ from ddt.eval.benchmark import (
 )
 from ddt.eval.metrics import image_l1, psnr
 from ddt.eval.report.pictures import png_bytes, rgb_array
+from ddt.eval.round_trip import tokenized
 from ddt.eval.scenes.placement import Wanted, around, placed
 from ddt.eval.statistics import shuffled_partners
 from ddt.scenes.detect import read
@@ -121,22 +122,20 @@ class Editing(Benchmark):
             seed=[case["seed"] for case in cases],
             num_steps=self.decode_steps,
         )
-        rows = []
-        for case, item, source, image in zip(cases, data, sources, images, strict=True):
-            rows.append(self._row(case, _scenes(item), source, rgb_array(image)))
-        return rows
+        exact = [render(_scenes(item)[1], self.image_size) for item in data]
+        again = tokenized(model, cases, exact, self.decode_steps)
+        return list(map(self._row, cases, sources, map(rgb_array, images), exact, again))
 
-    def _row(self, case: Case, scenes: tuple[Scene, Scene], source: np.ndarray, result: np.ndarray) -> Row:
-        exact = render(scenes[1], self.image_size)
+    def _row(
+        self, case: Case, source: np.ndarray, result: np.ndarray, exact: np.ndarray, again: np.ndarray
+    ) -> Row:
+        scenes = _scenes(json.loads(case["data"]))
         faults = edit_faults(result, *scenes)
-        values = {
-            "l1": image_l1(result, exact),
-            "psnr": _decibel(result, exact),
-            "ceiling": float(not edit_faults(exact, *scenes)),
-            "unchanged": float(not edit_faults(source, *scenes)),
-            "unchanged_l1": image_l1(source, exact),
-            "unchanged_psnr": _decibel(source, exact),
-        }
+        values = {"l1": image_l1(result, exact), "psnr": _decibel(result, exact)}
+        values["ceiling"] = float(not edit_faults(exact, *scenes))
+        for name, image in (("unchanged", source), ("tokenized", again)):
+            values[name] = float(not edit_faults(image, *scenes))
+            values[f"{name}_l1"], values[f"{name}_psnr"] = image_l1(image, exact), _decibel(image, exact)
         return make_row(
             case,
             image=png_bytes(result),
@@ -150,10 +149,8 @@ class Editing(Benchmark):
     def summarize(self, rows: Sequence[Row]) -> dict[str, Score]:
         rows = ordered(rows)
         shuffled = self._shuffled(rows)
-        values = {
-            name: np.array(column(rows, name))
-            for name in ("l1", "psnr", "ceiling", "unchanged", "unchanged_l1", "unchanged_psnr")
-        }
+        names = ("l1", "psnr", "ceiling", "unchanged", "unchanged_l1", "unchanged_psnr", "tokenized")
+        values = {name: np.array(column(rows, name)) for name in (*names, "tokenized_l1", "tokenized_psnr")}
         correct, ones = np.array([row["correct"] for row in rows]), np.ones(len(rows))
 
         def floors(own: str, other: str) -> dict[str, np.ndarray]:
@@ -161,12 +158,16 @@ class Editing(Benchmark):
 
         groups = seen_groups(rows, "edit/success") | task_groups(rows, "edit/")
         scores = grouped_scores(
-            groups, correct, values["ceiling"], floors("unchanged", "success"), seed=self.seed
-        )
-        scores["edit/l1"] = mean_score(values["l1"], 0 * ones, floors("unchanged_l1", "l1"), False, self.seed)
+            groups, correct, values["ceiling"], floors("unchanged", "success"), seed=self.seed,
+            tokenized=values["tokenized"],
+        )  # fmt: skip
+        scores["edit/l1"] = mean_score(
+            values["l1"], 0 * ones, floors("unchanged_l1", "l1"), False, self.seed,
+            tokenized=values["tokenized_l1"],
+        )  # fmt: skip
         scores["edit/psnr"] = mean_score(
             values["psnr"], PSNR_OF_EQUAL * ones, floors("unchanged_psnr", "psnr"), seed=self.seed,
-            span=(0.0, PSNR_OF_EQUAL),
+            span=(0.0, PSNR_OF_EQUAL), tokenized=values["tokenized_psnr"],
         )  # fmt: skip
         return scores
 

@@ -13,6 +13,7 @@ from PIL import Image
 from ddt.eval.benchmark import Benchmark, Case, Row, Score, column, make_case, make_row, mean_score, ordered
 from ddt.eval.metrics import geneval_evaluate, geneval_summary
 from ddt.eval.report.pictures import png_bytes, rgb_array
+from ddt.eval.round_trip import tokenized
 from ddt.eval.statistics import bootstrap, shuffled_partners
 from ddt.scenes.detect import detect
 from ddt.scenes.render import render
@@ -68,17 +69,18 @@ class GenEval(Benchmark):
             seed=[case["seed"] for case in cases],
             num_steps=self.decode_steps,
         )
-        return [self._row(case, image) for case, image in zip(cases, images, strict=True)]
+        targets = [self.target(case) for case in cases]
+        again = tokenized(model, cases, targets, self.decode_steps)
+        return list(map(self._row, cases, images, targets, again))
 
-    def _row(self, case: Case, image: Image.Image) -> Row:
+    def _row(self, case: Case, image: Image.Image, target: np.ndarray, again: np.ndarray) -> Row:
         metadata = json.loads(case["data"])
         found = detections(rgb_array(image))
         correct, reason = geneval_evaluate(metadata, found)
-        target = self.target(case)
-        reachable, _ = geneval_evaluate(metadata, detections(target))
+        ceilings = [float(geneval_evaluate(metadata, detections(each))[0]) for each in (target, again)]
         return make_row(
             case, image=png_bytes(image), target=png_bytes(target), correct=correct, reason=reason,
-            values={"detections": found, "ceiling": float(reachable)},
+            values={"detections": found, "ceiling": ceilings[0], "tokenized": ceilings[1]},
         )  # fmt: skip
 
     def target(self, case: Case) -> np.ndarray:
@@ -95,8 +97,8 @@ class GenEval(Benchmark):
     def summarize(self, rows: Sequence[Row]) -> dict[str, Score]:
         rows = ordered(rows)
         partners = shuffled_partners(len(rows), self.seed)
-        finds, ceiling = column(rows, "detections"), np.array(column(rows, "ceiling"))
-        correct = np.array([row["correct"] for row in rows])
+        finds, correct = column(rows, "detections"), np.array([row["correct"] for row in rows])
+        ceiling, reached = np.array(column(rows, "ceiling")), np.array(column(rows, "tokenized"))
         shuffled = np.array(
             [
                 float(geneval_evaluate(json.loads(row["data"]), finds[other])[0])
@@ -109,17 +111,26 @@ class GenEval(Benchmark):
         members = {task: found for task, found in members.items() if len(found)}
         scores = {
             f"geneval/{task}": mean_score(
-                correct[found], ceiling[found], {"shuffled images": shuffled[found]}, seed=self.seed
-            )
+                correct[found],
+                ceiling[found],
+                {"shuffled images": shuffled[found]},
+                seed=self.seed,
+                tokenized=reached[found],
+            )  # fmt: skip
             for task, found in members.items()
         }
         official = {task: found for task, found in members.items() if task in TASKS}
         if official:
-            scores["geneval/overall"] = self._overall(official, correct, ceiling, shuffled)
+            scores["geneval/overall"] = self._overall(official, correct, ceiling, reached, shuffled)
         return scores
 
     def _overall(
-        self, members: dict[str, np.ndarray], correct: np.ndarray, ceiling: np.ndarray, shuffled: np.ndarray
+        self,
+        members: dict[str, np.ndarray],
+        correct: np.ndarray,
+        ceiling: np.ndarray,
+        reached: np.ndarray,
+        shuffled: np.ndarray,
     ) -> Score:
         def overall(values: np.ndarray) -> float:
             return geneval_summary(
@@ -135,7 +146,10 @@ class GenEval(Benchmark):
 
         low, high = bootstrap(resampled, list(members.values()), self.seed)
         n = sum(len(found) for found in members.values())
-        return Score(overall(correct), low, high, n, overall(ceiling), overall(shuffled), "shuffled images")
+        return Score(
+            overall(correct), low, high, n, overall(ceiling), overall(shuffled), "shuffled images",
+            tokenized_ceiling=overall(reached),
+        )  # fmt: skip
 
 
 def _spec(task: str, index: int, rng: np.random.Generator) -> Spec:

@@ -31,6 +31,7 @@ def read_mixtures(
         "exchange_valid": _is_of_either(read(exchanged), asked, other, side_px),
         "cut_valid": _is_of_either(read(cut), asked, other, side_px),
         "own_valid": _is_of_either(readings[-1], asked, other, side_px),
+        "picture_valid": _is_of_either(asked, asked, other, side_px),
     }
 
 

@@ -23,6 +23,7 @@ from ddt.eval.benchmark import (
 )
 from ddt.eval.metrics import t2i_blip_vqa, t2i_spatial
 from ddt.eval.report.pictures import png_bytes, rgb_array
+from ddt.eval.round_trip import tokenized
 from ddt.eval.statistics import shuffled_within
 from ddt.scenes.detect import Detection, detect
 from ddt.scenes.render import render
@@ -91,10 +92,12 @@ class T2I(Benchmark):
             seed=[case["seed"] for case in cases],
             num_steps=self.decode_steps,
         )
-        return [self._row(case, image) for case, image in zip(cases, images, strict=True)]
+        targets = [self.target(case) for case in cases]
+        again = tokenized(model, cases, targets, self.decode_steps)
+        return list(map(self._row, cases, images, targets, again))
 
-    def _row(self, case: Case, image: Image.Image) -> Row:
-        result, target = rgb_array(image), self.target(case)
+    def _row(self, case: Case, image: Image.Image, target: np.ndarray, again: np.ndarray) -> Row:
+        result = rgb_array(image)
         score = self.score(case, result)
         found = ", ".join(f"{d.texture} {d.color} {d.shape}" for d in detect(result) if d.score > MIN_SCORE)
         return make_row(
@@ -103,7 +106,7 @@ class T2I(Benchmark):
             target=png_bytes(target),
             correct=score,
             reason="" if score > 0.9 else f"score {score:.2f}, found {found or 'nothing'}",
-            values={"ceiling": self.score(case, target)},
+            values={"ceiling": self.score(case, target), "tokenized": self.score(case, again)},
         )
 
     def score(self, case: Case, image_HWC: np.ndarray) -> float:
@@ -134,6 +137,7 @@ class T2I(Benchmark):
             np.array(column(rows, "ceiling")),
             {"shuffled images": np.array(shuffled)},
             seed=self.seed,
+            tokenized=np.array(column(rows, "tokenized")),
         )
 
 

@@ -80,7 +80,7 @@ def test_pictures_of_the_data_are_named_by_item_and_counted(tmp_path, monkeypatc
     for named in (
         "2 x picture of the data missing or unreadable",
         f"0_B.png: no such file, for {path} item 1",
-        "2_O.png: not a readable image (begins like none of JPEG, PNG, WEBP, GIF, BMP)",
+        f"2_O.png: not a readable image (begins like none of JPEG, PNG, WEBP, GIF, BMP), for {path} item 3",
     ):
         assert named in str(refused.value)
     result = evaluate(benchmark, out, Scorers(), partial=True)

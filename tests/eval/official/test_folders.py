@@ -30,7 +30,8 @@ class FakeTokenizer:
     def encode(self, images_BCHW):
         return images_BCHW
 
-    def decode(self, codes, generator):
+    def decode(self, codes, num_steps, generator):
+        assert num_steps is None  # as many as the sampler's
         return (codes + 1) / 2 - 1
 
 
