@@ -197,7 +197,7 @@ def test_clip_and_captioner_can_be_made_again(tmp_path: Path) -> None:
     steps = {"tower": 2, "clip": 2, "captioner": 2}
     measured = make(tmp_path, which=("clip", "captioner"), steps=steps, progress=False, rows=16)
     assert set(measured) == {"clip", "captioner"}
-    assert 0 <= measured["captioner"]["seen/objects_right"] <= 1
+    assert measured["captioner"]["seen/objects_right"] < 0.1  # two steps teach nothing
     assert ClipScorer(str(tmp_path / "clip")).score([Image.new("RGB", (32, 32))], ["a circle"]).shape == (1,)
     with pytest.raises(ValueError, match="clop"):
         make(tmp_path, which=("clop",))

@@ -2,15 +2,20 @@
 
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 
+from ddt.data.clip_score import ClipScorer
+from ddt.eval.metrics import geneval as geneval_metric
 from ddt.eval.official import evaluate, open_benchmark
+from ddt.eval.official import geneval as geneval_module
+from ddt.eval.official import t2i as t2i_module
 from ddt.eval.official.drawbench import DrawBench, clips
-from ddt.eval.official.geneval import GenEval
+from ddt.eval.official.geneval import GenEval, detections_of
 from ddt.eval.official.problems import IncompleteError
 from ddt.eval.official.t2i import PUBLISHED, T2ICompBench
-from ddt.eval.scorers import Scorers
+from ddt.eval.scorers import ColorClassifier, Scorers, open_detector, open_phrases
 from tests.eval.official import tiny
 from tests.eval.official.fake import FakeModel, generate, save_image
 
@@ -91,7 +96,10 @@ def test_geneval_takes_the_official_verdicts(geneval, tmp_path):
         evaluate(benchmark, out, Scorers(precomputed={"verdicts": path}))
 
 
-def test_geneval_runs_a_detector_and_a_clip(geneval, tmp_path):
+def test_geneval_scores_what_a_detector_and_a_clip_find(geneval, tmp_path, monkeypatch):
+    """As it scores the same finds from a file."""
+    for module in (geneval_module, geneval_metric):
+        monkeypatch.setattr(module, "THRESHOLD", 0.0)  # what is random is never sure
     benchmark, out = open_geneval(geneval), tmp_path / "out"
     generate(benchmark, FakeModel(), out, batch_size=8)
     models = {
@@ -99,8 +107,19 @@ def test_geneval_runs_a_detector_and_a_clip(geneval, tmp_path):
         "clip": tiny.clip(tmp_path / "clip"),
     }
     result = evaluate(benchmark, out, Scorers(models, device="cpu"))
-    assert 0 <= result["scores"]["geneval/overall"]["value"] <= 1
     assert set(result["scorers"]) == {"detector", "clip"}
+    detector, colors = (
+        open_detector(models["detector"], "cpu"),
+        ColorClassifier(ClipScorer(models["clip"], "cpu")),
+    )
+    found = {
+        case.output: detections_of(case.data, out / case.output, detector, colors) for case in benchmark.cases
+    }
+    assert {row[0] for rows in found.values() for row in rows} >= {"bench", "apple"}
+    assert any(row[-1] for rows in found.values() for row in rows)  # a colour
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    stored = evaluate(benchmark, out, Scorers(precomputed={"detections": tmp_path / "found.json"}))
+    assert stored["scores"] == result["scores"] and result["scores"]["geneval/single_object"]["value"] > 0
 
 
 def test_geneval_names_what_is_wrong_with_outputs(geneval, tmp_path):
@@ -291,9 +310,26 @@ def test_t2i_spatial_by_unidets_detections_and_by_a_detector(t2i, tmp_path):
         evaluate(benchmark, out, Scorers(precomputed={"phrases": phrases, "detections": stored}))
     assert score["value"] == pytest.approx(0.95 / 2, abs=1e-6) and score["floor_is"] == "shuffled images"
     assert 0 < score["floor"] < score["value"]
-    models = {"detector": tiny.owlv2(tmp_path / "owl")}
-    result = evaluate(benchmark, out, Scorers(models, {"phrases": phrases}, "cpu"))
-    assert 0 <= result["scores"]["t2i/spatial"]["value"] <= 1
+
+
+def test_t2i_spatial_scores_what_a_detector_finds(t2i, tmp_path, monkeypatch):
+    """As it scores the same finds from a file; the floor's pictures are looked at for another prompt."""
+    monkeypatch.setattr(t2i_module, "DETECTOR_THRESHOLD", -1.0)  # what is random is never sure
+    benchmark, out = t2i_outputs("t2i_spatial", [t2i], tmp_path)
+    phrases = tmp_path / "phrases.json"
+    scorers = Scorers({"detector": tiny.owlv2(tmp_path / "owl")}, {"phrases": phrases}, "cpu")
+    result = evaluate(benchmark, out, scorers)
+    read = open_phrases(str(phrases))
+    found = {
+        Path(case.output).name: t2i_module._detect(out / case.output, read(case.text).tokens, scorers)
+        for case in benchmark.cases
+    }
+    assert {row[0] for rows in found.values() for row in rows} >= {"cat", "dog"}
+    (tmp_path / "found.json").write_text(json.dumps(found))
+    precomputed = {"phrases": phrases, "detections": tmp_path / "found.json"}
+    stored = evaluate(benchmark, out, Scorers(precomputed=precomputed))
+    ours, theirs = (each["scores"]["t2i/spatial"] for each in (result, stored))
+    assert (ours["value"], ours["low"], ours["high"]) == (theirs["value"], theirs["low"], theirs["high"])
 
 
 def test_t2i_complex_from_official_results(t2i, tmp_path, monkeypatch):
