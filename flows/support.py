@@ -30,6 +30,7 @@ from pipelines.engine.training import group_sizes
 from pipelines.reports.report import Report
 from pipelines.services import tracking
 from pipelines.services.dvc_record import record, why_not_recorded
+from pipelines.services.surroundings import why_unwritable
 from pipelines.train_tokenizer import TokenizerJob, check_codebook
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -86,6 +87,7 @@ def check_command_line(arguments: Sequence[str]) -> None:
         for stage in STAGES:
             check_models(stage, params)
         require_places(params)
+        _require_runs_folder()
         require_cluster()
     except (ValueError, OSError) as error:
         print(shortened(tracking.shown(f"full_pipeline: {error}")), file=sys.stderr)
@@ -93,6 +95,17 @@ def check_command_line(arguments: Sequence[str]) -> None:
     left_out = why_not_recorded(ROOT, params)
     if left_out is not None:
         print(f"full_pipeline: the run will not be recorded in DVC: {left_out}", file=sys.stderr)
+
+
+def _require_runs_folder() -> None:
+    """ValueError where Metaflow can't keep its runs."""
+    folder = os.environ.get("METAFLOW_DATASTORE_SYSROOT_LOCAL") or str(ROOT)
+    reason = why_unwritable(Path(folder))
+    if reason is not None:
+        raise ValueError(
+            f"Metaflow keeps its runs in {folder}, which can't be written to ({reason}); "
+            "METAFLOW_DATASTORE_SYSROOT_LOCAL names another folder"
+        )
 
 
 def _split(argument: str) -> list[str]:
@@ -129,9 +142,9 @@ def _plain(value: Any) -> Any:
 def start_run(settings: dict[str, Any], profile: str) -> str:
     """Open the parent MLflow run; its id."""
     params = build(Params, settings)
-    begin_shared(params.resources, os.getppid())  # Ray starts while MLflow does
     tags = {"metaflow_run": f"{current.flow_name}/{current.run_id}", "profile": profile or "default"}
     with one_line():
+        begin_shared(params.resources, os.getppid())  # Ray starts while MLflow does
         return tracking.start_parent(params.tracking, f"{current.flow_name}/{current.run_id}", tags)
 
 

@@ -80,6 +80,19 @@ def test_a_cluster_that_is_gone_is_told_before_the_run(
     assert line.startswith("full_pipeline: RAY_ADDRESS = 127.0.0.1:9: no cluster there (Connection refused)")
 
 
+def test_metaflow_has_a_folder_for_its_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("METAFLOW_DATASTORE_SYSROOT_LOCAL", "/proc/none")
+    with pytest.raises(SystemExit) as ended:
+        check_command_line(inside(tmp_path))
+    assert ended.value.code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        "full_pipeline: Metaflow keeps its runs in /proc/none, which can't be written to ("
+    )
+
+
 def test_what_a_stage_says_in_words_is_printed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,8 @@ from pipelines.services import tracking
 
 REFERENCE = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))?")
 
+FAILED_METRIC = re.compile(r"(?:^|; )([\w/]+):")  # where each of `promote`'s reasons begins
+
 
 def publish_model(
     store: Store, stage: str, fingerprint: str, folder: Path, rows: int, stats: dict[str, Any]
@@ -88,8 +90,8 @@ def _champion_or_candidate(name: str, where: Tracking) -> tracking.Version:
             f"{name}: neither champion nor candidate in {tracking.shown(where.uri)}; run "
             "`python flows/full_pipeline.py run` to make one, or name a folder by --model"
         )
-    reasons = candidate.tags.get("verdict_reasons")
-    why = "it was not promoted" + (f": {reasons}" if reasons else "")
-    told = f"{name} version {candidate.number} is taken, the candidate: there is no champion yet, {why}"
+    refused_for = FAILED_METRIC.findall(candidate.tags.get("verdict_reasons", ""))
+    why = f"it was refused for {', '.join(refused_for)}" if refused_for else "it was not promoted"
+    told = f"{name} version {candidate.number}, the candidate, is used: there is no champion yet, {why}"
     print(one_line(told), file=sys.stderr)
     return candidate

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ddt.clean import MESSAGE_CHARS
 from ddt.params import Params
 from ddt.store import FolderStore, mark_complete
+from pipelines.promote import Check
 from pipelines.services import tracking
 from pipelines.services.models import find_model
 
@@ -46,12 +46,15 @@ def test_the_champion_else_the_candidate(
 
     first = register(params, place, "ddt-llama", "a")
     assert found(None, params) == "a"
-    told = "ddt-llama version 1 is taken, the candidate: there is no champion yet, it was not promoted"
-    assert capsys.readouterr().err == f"{told}\n"
-    tracking.tag_version(params.tracking, first, {"verdict_reasons": "vqa/accuracy: too low, " * 30})
+    told = "ddt-llama version 1, the candidate, is used: there is no champion yet, it was"
+    assert capsys.readouterr().err == f"{told} not promoted\n"
+    checks = [
+        Check(metric, "lower bound at least", None, 0.5, False) for metric in ("vqa/accuracy", "mme/color")
+    ]
+    reasons = "; ".join(check.reason() for check in checks)
+    tracking.tag_version(params.tracking, first, {"verdict_reasons": reasons})
     assert found("models:/ddt-llama", params) == "a"
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{told}: vqa/accuracy: too low") and len(line) <= MESSAGE_CHARS
+    assert capsys.readouterr().err == f"{told} refused for vqa/accuracy, mme/color\n"
     with pytest.raises(ValueError, match="^models:/ddt-llama@champion: no such alias in sqlite:"):
         find_model("models:/ddt-llama@champion", params)
 
@@ -65,7 +68,7 @@ def test_the_champion_else_the_candidate(
 
     register(params, place, "ddt-tokenizer", "c")  # the same rule for each name
     assert found("models:/ddt-tokenizer", params) == "c"
-    assert "ddt-tokenizer version 1 is taken, the candidate" in capsys.readouterr().err
+    assert "ddt-tokenizer version 1, the candidate, is used" in capsys.readouterr().err
 
 
 def test_a_registry_that_fails_is_no_registry_without_a_champion(
