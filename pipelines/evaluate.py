@@ -11,9 +11,11 @@ import pyarrow as pa
 from PIL import Image
 
 from ddt.config import to_dict
+from ddt.data.decode import decode_image
 from ddt.eval.benchmark import Benchmark, Row
 from ddt.eval.report.compare import text_rows
 from ddt.eval.report.evaluation import Evaluation, write_html, write_json
+from ddt.eval.report.pictures import png_bytes
 from ddt.eval.report.results import Result, example_sheet, score_table
 from ddt.eval.suite import Photographs, does_not_apply, suite
 from ddt.manifest import Commit
@@ -59,7 +61,7 @@ class EvaluateWorker(UnitWorker):
         self.model = DDTLlama.from_pretrained(self.store.fetch_tree(model), device)
         self.params = params
         side = self.model.image_tokenizer.config.image_size
-        held_out = load_photographs(self.store, photographs, params.cases)
+        held_out = load_photographs(self.store, photographs, params.cases, side)
         self.benchmarks = {benchmark.name: benchmark for benchmark in suite(params, side, held_out)}
 
     def process(self, unit: dict[str, Any], folder: Path) -> Output:
@@ -110,7 +112,7 @@ def _suite(ctx: StageContext) -> tuple[int, Photographs | None, list[Benchmark]]
 
     tokenizer = load_image_tokenizer(model_folder(ctx.store, ctx.inputs["train_tokenizer"]))
     side_px = tokenizer.config.image_size
-    held_out = load_photographs(ctx.store, photograph_shards(ctx), ctx.section.cases)
+    held_out = load_photographs(ctx.store, photograph_shards(ctx), ctx.section.cases, side_px)
     return side_px, held_out, suite(ctx.section, side_px, held_out)
 
 
@@ -138,15 +140,18 @@ def photograph_shards(ctx: StageContext) -> list[str] | None:
     return []
 
 
-def load_photographs(store: Store, shards: list[str] | None, most: int) -> Photographs | None:
-    """The first `most` records of `shards`; None for scenes, which draw their own."""
+def load_photographs(store: Store, shards: list[str] | None, most: int, side_px: int) -> Photographs | None:
+    """The first `most` records of `shards`, as the squares that a tokenizer of `side_px` takes of them.
+
+    None for scenes, which draw their own.
+    """
     if shards is None:
         return None
     images: list[bytes] = []
     captions: list[str] = []
     for key in shards:
         table = read_shard(store.fetch(key), ["image", "caption"]).slice(0, most - len(images))
-        images += table["image"].to_pylist()
+        images += [png_bytes(decode_image(image.as_py(), side_px)) for image in table["image"]]
         captions += table["caption"].to_pylist()
     return Photographs(images, captions)
 

@@ -5,7 +5,9 @@
 - A picture is turned upright as its EXIF says; EXIF that can't be read is ignored, as are colour profiles.
 - It becomes 8-bit RGB: transparency over white, 16-bit colours by their upper byte, floats cut to 0..255,
   CMYK as Adobe writes it. A colour table that is too short goes on in black.
-- It is decoded to its end. What follows the end is ignored; what is missing is an error.
+- It is decoded to its end. What follows the end is ignored, what is missing is an error. Damage that ends as
+  a file does is not seen: rows that a PNG's whole data stream lacks are black, and of a JPEG with its end
+  mark the rest is what libjpeg makes of it.
 - A JPEG is decoded at a half, a quarter or an eighth where that still leaves twice the side that is wanted.
 
 All that is refused is an `Unreadable`, a ValueError of one line; no other error leaves this module.
@@ -56,6 +58,11 @@ FOREIGN_MAGIC = (
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
     (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"qoif", "QOI"),
+    (b"DDS ", "DDS"),
+    (b"icns", "ICNS"),
+    (b"P5\n", "PNM"),
+    (b"P6\n", "PNM"),
     (b"<svg", "SVG"),
     (b"<?xml", "SVG"),
 )

@@ -27,10 +27,14 @@ PNG_EXIF = b"eXIf"
 def bare_jpeg(data: bytes) -> tuple[bytes, bytes]:
     """The file without the segments beside the picture, and its EXIF (b'' where there is none).
 
-    Where the segments can't be followed any further the rest stays as it is: the decoder judges it.
+    Junk between segments is left away as well. Where a segment can't be followed the rest stays as it is: the
+    decoder judges it.
     """
     kept, exif, start = [data[:2]], b"", 2
-    while start + 4 <= len(data) and data[start] == 0xFF:
+    while start + 4 <= len(data):
+        if data[start] != 0xFF:
+            start = data.find(b"\xff", start) % (len(data) + 1)  # to the end where there is none
+            continue
         marker = data[start + 1]
         if marker == 0xFF:  # padding
             start += 1

@@ -49,9 +49,9 @@ class ImageInput:
     nothing to them, so rescaling and normalising the stacked batch gives the same numbers (a test compares).
 
     Encoded pictures are brought to that size one by one as they are decoded (`read`), so that a batch of them
-    is small whatever their size. What the processor would do is done in another way: its centre crop is cut
-    out before it is resized, and a large JPEG is decoded at a half, a quarter or an eighth. The numbers are
-    the same up to resampling. For a processor that tiles or pads, pictures are only shrunk, whole.
+    is small whatever their size. The processor's own numbers come out, but that its centre crop is cut out
+    first and resized then (a grey level), and that a large JPEG is decoded at a half, a quarter or an eighth
+    (a few). For a processor that tiles or pads, pictures are only shrunk, whole.
     """
 
     def __init__(self, processor: Any) -> None:
@@ -84,9 +84,19 @@ class ImageInput:
         if image.size == self._resized_to:
             return image
         resample = Image.Resampling(self.processor.resample)
-        if self.processor.size.get("shortest_edge"):
-            return ImageOps.fit(image, self._resized_to, resample)
-        return image.resize(self._resized_to, resample)
+        box = self._square(*image.size) if self.processor.size.get("shortest_edge") else None
+        return image.resize(self._resized_to, resample, box)
+
+    def _square(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Of a picture the part whose crop is the processor's, which resizes, rounds and cuts pixels."""
+        edge, crop, shorter = self.side_px, self.processor.crop_size, min(width, height)
+        resized = int(edge * width / shorter), int(edge * height / shorter)
+        before = [
+            (side - cut) // 2 - (edge - cut) // 2
+            for side, cut in zip(resized, (crop["width"], crop["height"]), strict=True)
+        ]
+        x, y = width / resized[0], height / resized[1]
+        return before[0] * x, before[1] * y, (before[0] + edge) * x, (before[1] + edge) * y
 
     def _fits(self, image: Image.Image) -> bool:
         size, crop = self.processor.size, self.processor.crop_size

@@ -1,4 +1,4 @@
-"""Photographs through the workers of curation: upright, and one at a time at their full size.
+"""Photographs through the workers of curation and evaluation: upright, and one at a time at their full size.
 
 Ray's actors are left out: the same workers run here one after the other.
 """
@@ -10,12 +10,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw
 
+from ddt.data.decode import decode_image, decode_rgb
+from ddt.eval.reconstruct import Reconstruct
 from ddt.manifest import Commit
 from ddt.params import load_params
 from ddt.records import RECORD_SCHEMA, read_shard, write_shard
 from ddt.store import open_store
+from pipelines.evaluate import load_photographs
 from tests.data.pictures import TURN, encode, exif
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -85,3 +89,18 @@ def test_curation_sees_photographs_upright_and_one_at_a_time(tmp_path: Path) -> 
     )
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) < 3 * FULL_MB, "seven are decoded; there are a few copies of one"
+
+
+def test_photographs_to_evaluate_on_are_kept_as_the_squares_that_are_used(tmp_path: Path) -> None:
+    sideways = Image.linear_gradient("L").resize((300, 200)).convert("RGB")
+    data = encode(sideways, exif=exif(TURN))
+    row = dict.fromkeys(RECORD_SCHEMA.names, "") | {"width": 1, "height": 1, "image": data}
+    write_shard(tmp_path / "records.arrow", [row | {"caption": name} for name in "abc"], RECORD_SCHEMA)
+    store = open_store(tmp_path / "store")
+    store.put_file("records.arrow", tmp_path / "records.arrow")
+    photographs = load_photographs(store, ["records.arrow"], 2, 32)
+    assert photographs is not None and photographs.captions == ["a", "b"]
+    benchmark = Reconstruct(2, 0, 32, photos=photographs.images)
+    for kept, case in zip(photographs.images, benchmark.cases(), strict=True):
+        assert decode_rgb(kept).size == (32, 32)
+        assert np.array_equal(benchmark.picture(case), decode_image(data, 32))
