@@ -10,7 +10,7 @@ import codecs
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 MESSAGE_CHARS = 300  # of what is told in one line
@@ -42,7 +42,8 @@ def decode_text(data: bytes) -> str:
 
     1. A byte order mark names the encoding: UTF-8, UTF-16 or UTF-32.
     2. UTF-8.
-    3. UTF-8 with damage: where characters beyond ASCII are whole, the bytes that fit nowhere are left out.
+    3. UTF-8 with damage: the bytes that fit nowhere are left out, where characters beyond ASCII that are
+       whole take at least as many.
     4. Windows-1252: every byte is defined there and at most three in a row are not ASCII, as in words of
        western languages. Other old encodings (GBK, Shift-JIS, KOI8) can't be told apart and are refused.
     """
@@ -55,7 +56,8 @@ def decode_text(data: bytes) -> str:
     except UnicodeDecodeError:
         pass
     whole = data.decode("utf-8", "ignore")
-    if not whole.isascii():
+    read = whole.encode()
+    if len(data) - len(read) <= sum(byte > 0x7F for byte in read):
         return whole
     if _NOT_WINDOWS_1252.search(data):
         raise ValueError("text that is neither UTF-8 nor Windows-1252")
@@ -117,7 +119,15 @@ def parse_list(text: str) -> Iterator[tuple[str, Any]]:
     at = _skip_space(text, 0)
     if text[at : at + 1] != "[":
         raise ValueError("not a JSON list")
-    at = _skip_space(text, at + 1)
+    while at < len(text):  # lists one after the other are what `cat` makes of several files
+        if text[at] != "[":
+            raise _not_json(json.JSONDecodeError("Expecting nothing, or '['", text, at))
+        at = yield from _items(text, _skip_space(text, at + 1))
+        at = _skip_space(text, at)
+
+
+def _items(text: str, at: int) -> Generator[tuple[str, Any], None, int]:
+    """The items of the list that begins before `at`; returns where it ends."""
     while text[at : at + 1] != "]":
         start = at
         try:
@@ -132,6 +142,7 @@ def parse_list(text: str) -> Iterator[tuple[str, Any]]:
             at = _skip_space(text, at + 1)
         elif text[at : at + 1] != "]":
             raise _not_json(json.JSONDecodeError("Expecting ',' or ']'", text, at))
+    return at + 1
 
 
 def _not_json(error: json.JSONDecodeError) -> ValueError:

@@ -12,6 +12,7 @@ from ddt.clean import (
     decode_text,
     one_line,
     parse_json,
+    parse_list,
     text_argument,
     typed_text,
 )
@@ -43,9 +44,13 @@ def test_text_that_is_not_utf_8_is_read_by_a_stated_rule(data, text):
     assert decode_text(data) == text
 
 
-@pytest.mark.parametrize(
-    "data", ["你好世界".encode("gbk"), "привет".encode("koi8-r"), "猫が好き".encode("sjis")]
-)
+OLD = [
+    ("你好世界", "gbk"), ("中文标题很长", "gbk"), ("猫が好き", "sjis"), ("猫が好きです", "sjis"),
+    ("привет", "koi8-r"), ("ПРИВЕТ", "cp1251"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("data", [text.encode(encoding) for text, encoding in OLD])
 def test_other_old_encodings_are_refused_not_guessed(data):
     with pytest.raises(ValueError, match="neither UTF-8 nor Windows-1252"):
         decode_text(data)
@@ -79,6 +84,33 @@ def test_json_as_people_write_it():
     assert parse_json('{"a": 1}'.encode("utf-16")) == {"a": 1}
     assert parse_json("[" + "7" * 5000 + "]") == [float("inf")]
     assert parse_json("[-3, 1e999, NaN]")[:2] == [-3, float("inf")]
+
+
+def test_items_of_a_list_one_by_one():
+    text = ' [1, {"a": [2, "]"]}, "x,y" ]\n[3]\n'
+    assert list(parse_list(text)) == [
+        ("1", 1),
+        ('{"a": [2, "]"]}', {"a": [2, "]"]}),
+        ('"x,y"', "x,y"),
+        ("3", 3),
+    ]
+    assert list(parse_list("[]")) == [] == list(parse_list(" [ ] []"))
+    deep = "[" * 5000 + '"]"' + "]" * 5000
+    (_, first), (nested, value), (_, last) = parse_list(f"[0, {deep}, 1]")
+    assert (first, nested, last) == (0, deep, 1) and isinstance(value, ValueError)
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [("", 0), ("7", 0), ("{}", 0), ("[", 0), ("[1", 1), ("[1,", 1), ("[1 2]", 1), ("[1] x", 1), ("[1, [2", 1),
+     ("[1, " + "[" * 5000, 1), ("[1][", 1)],
+)  # fmt: skip
+def test_a_list_that_breaks_off_gives_its_items_first(text, read):
+    items = []
+    with pytest.raises(ValueError, match="JSON"):
+        for _, value in parse_list(text):
+            items.append(value)
+    assert items == [1] * read
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, '{"a":' * 50_000, "\0", b"\x81\x8d\x8f\x90"])

@@ -185,6 +185,32 @@ def test_nothing_is_looked_into_without_end(folder):
     assert answers == ["Red."] and reject.reason == "bad_record" and reject.key == "entry 0"
 
 
+def test_names_as_other_systems_write_them(folder):
+    (folder / "sub").mkdir()
+    for name in ("sub/a.png", "caf\u00e9.png", "nai\u0308ve.png"):
+        (folder / name).write_bytes(png("red"))
+    names = ["sub\\a.png", "cafe\u0301.png", "na\u00efve.png", "..\\a.png"]
+    (folder / "chat.json").write_text(json.dumps([entry(name, image=name) for name in names]))
+    answers, (reject,) = read(folder)
+    assert len(answers) == 3 and reject.key == r"entry 3 (..\a.png)"
+    before = split_conversations(folder / "chat.json", folder, 9)
+    os.utime(folder / "sub/a.png", ns=(0, 0))
+    assert split_conversations(folder / "chat.json", folder, 9) != before
+
+
+def test_lists_one_after_the_other_and_roles_of_any_name(folder):
+    turns = [
+        {"role": "System", "content": "x"},
+        {"role": "USER", "content": "q"},
+        {"role": "Bot", "content": "a"},
+    ]
+    tool = {"messages": [{"role": "tool", "content": "x"}]}
+    text = json.dumps([entry("a"), {"messages": turns}]) + "\n" + json.dumps([entry("b"), tool])
+    (folder / "chat.json").write_text(text)
+    answers, (reject,) = read(folder)
+    assert answers == ["Red.", "a", "Red."] and "a turn by 'tool'; known: system, human" in reject.detail
+
+
 def test_pictures_under_the_name_of_several(folder):
     entries = [{"messages": [{"role": "user", "content": "<image>q"}, {"role": "assistant", "content": "a"}],
                 "images": ["red.png"]}]  # fmt: skip

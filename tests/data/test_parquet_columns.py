@@ -161,6 +161,7 @@ def test_images_of_every_type(tmp_path, column):
         (("src_img", "edited_prompt_list", "edited_img"), {"omni_edit_id": "1", "task": "swap"}),  # OmniEdit
         (("source_image", "instruction", "target_image"), {}),  # SEED-Data-Edit
         (("image_file", "edit_instruction", "edited_file"), {"edit_type": "add"}),  # AnyEdit
+        (("input_image", "input_prompt", "output_image"), {}),  # ShareGPT-4o-Image
         (("Source_Img", "INSTRUCTION", "Target_Img"), {"source": "coco", "target": "x"}),
     ],
 )
@@ -267,6 +268,15 @@ def test_failed_downloads_are_told_and_are_no_loss(tmp_path):
     assert (missing.reason, missing.lost) == ("missing_image", 1)
 
 
+def test_columns_in_which_a_shard_has_nothing(tmp_path):
+    """pandas writes them without a type: no reason to stop at that shard."""
+    assert pairs(tmp_path, image=[image(0), image(1)], caption=pa.nulls(2)) == (["", ""], [])
+    captions, bad = pairs(tmp_path, jpg=pa.nulls(2), caption=["a", "b"], status=["failed", "success"])
+    assert captions == [] and [r.reason for r in bad] == ["not_downloaded", "missing_image"]
+    rows, bad = edits(tmp_path, source_img=pa.nulls(1), instruction=["x"], target_img=[IMAGES[0]])
+    assert rows == [] and [r.reason for r in bad] == ["missing_image"]
+
+
 def test_keys_of_any_kind_say_where_a_row_stands(tmp_path):
     images = [b"", image(0)]
     for key in (["a\nb", "c"], [b"\xff", b"x"], [1, 2], [None, None], [{"a": 1}, {"a": 2}]):
@@ -281,3 +291,13 @@ def test_a_file_that_is_no_parquet_is_one_reject_of_pairs_and_edits(tmp_path, da
     for read in (read_parquet(path), read_edits(path, **LIMITS)):
         (reject,) = read
         assert (reject.reason, reject.key) == ("corrupt_archive", "a.parquet") and reject.detail
+        assert reject.lost == 1
+
+
+def test_of_a_file_that_can_t_be_opened_so_many_are_lost_as_would_fit(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"image": [bytes(100_000)] * 30, "caption": ["c"] * 30})
+    pq.write_table(table, path, compression="none", use_dictionary=False)
+    path.write_bytes(path.read_bytes()[:-100])
+    (reject,) = read_parquet(path)
+    assert reject.reason == "corrupt_archive" and reject.lost == 30

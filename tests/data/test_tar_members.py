@@ -255,6 +255,19 @@ def test_what_is_behind_a_damaged_header_is_counted_about(tmp_path):
     assert reject.lost == 20
 
 
+def test_an_archive_of_something_else_is_told(tmp_path):
+    for members in ([], [("README.md", b"x"), ("clip.mp4", b"y"), ("d/stats.csv", b"z")]):
+        (reject,) = read_tar(write_tar(tmp_path / "0.tar", members))
+        assert (reject.reason, reject.key, reject.lost) == ("missing_image", "0.tar", 0)
+        assert reject.detail == "no picture and no text in it"
+
+
+def test_a_json_that_can_t_be_read_costs_the_metadata_not_the_sample(tmp_path):
+    members = [*pairs("a"), ("a.json", b'{"x": "' + b"y" * (1 << 20) + b'"}'), *pairs("b")]
+    captions, bad = read(tmp_path, members)
+    assert captions == {"a": "text a", "b": "text b"} and bad == []
+
+
 def test_a_sample_that_is_cut_off_is_lost_once(tmp_path):
     path = write_tar(tmp_path / "0.tar", pairs("a", "b", "c"))
     with tarfile.open(path) as archive:

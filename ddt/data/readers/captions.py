@@ -11,7 +11,8 @@ from ddt.records import Reject
 # Case does not count (LAION writes TEXT). What says most of the picture comes first.
 CAPTION_NAMES = (
     "caption", "captions", "text", "texts", "txt", "title", "alt", "alt_text", "description", "prompt",
-    "sentence", "sentences", "raw", "original_caption", "re_caption", "long_caption", "caption_text", "label",
+    "sentence", "sentences", "raw", "original_caption", "re_caption", "long_caption", "caption_text", "en",
+    "label",
 )  # fmt: skip
 # What holds the metadata of a sample where they are no names of their own.
 CONTAINERS = ("json", "meta", "metadata", "info", "data", "annotation", "annotations")
@@ -37,6 +38,8 @@ def find_caption(meta: Mapping[str, Any], levels: int = LEVELS) -> tuple[str, st
             text, doubt = find_caption(inner, levels - 1)
             if text or not doubt:
                 return text, doubt
+        elif isinstance(inner, list) and (text := first_text(inner)):
+            return text, ""
     odd = next((name for name in known if by_name[name] not in EMPTY and not _is_blank(by_name[name])), None)
     if odd is not None:
         return "", f"{odd} is of type {type(by_name[odd]).__name__}, expected a text or a list of texts"

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from ddt.clean import decode_text, one_line
 from ddt.data.readers.captions import CAPTION_NAMES
 from ddt.data.readers.pictures import Pictures
+from ddt.data.readers.sample import TYPICAL_SAMPLE_BYTES
 from ddt.records import Reject
 
 ROWS_PER_READ = 64
@@ -46,7 +47,7 @@ class Wanted:
         """The column's name; ValueError, naming the file and what there is of which type, if none suits."""
         by_name = {name.lower(): name for name in reversed(schema.names)}
         names = [by_name[name] for name in self.usual if name in by_name] if asked is None else [asked]
-        for suits in self.suits:
+        for suits in (*self.suits, _is_empty):
             for name in names:
                 if name in schema.names and suits(_field_of(path, schema, name)):
                     return name
@@ -69,6 +70,11 @@ def _field_of(path: Path, schema: pa.Schema, name: str) -> pa.Field:
     if len(found) > 1:
         raise ValueError(f"{path}: there are {len(found)} columns {name!r}, expected one")
     return schema.field(found[0])
+
+
+def _is_empty(field: pa.Field) -> bool:
+    """Whether nothing is in a column of a file: its writer then knew no type for it."""
+    return pa.types.is_null(field.type)
 
 
 def is_bytes(kind: pa.DataType) -> bool:
@@ -166,7 +172,7 @@ def read_rows(
         file = open_parquet(path)
         schema = file.schema_arrow
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        yield _corrupt(path, error, "unreadable", 1)
+        yield _corrupt(path, error, "unreadable", max(1, path.stat().st_size // TYPICAL_SAMPLE_BYTES))
         return
     with file:
         columns = list(dict.fromkeys(choose(schema)))

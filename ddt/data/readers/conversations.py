@@ -22,7 +22,10 @@ from ddt.data.readers.pictures import Pictures
 from ddt.records import Reject, canonical_caption, sample_id
 
 IMAGE = "<image>"
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+ROLES = {
+    "human": "user", "user": "user",
+    "gpt": "assistant", "assistant": "assistant", "bot": "assistant", "model": "assistant",
+}  # fmt: skip
 
 Turn = dict[str, str]  # role "user" or "assistant", and text
 
@@ -111,7 +114,7 @@ def read_turns(entry: Any) -> list[Turn]:
 
 
 def _turn(turn: Any) -> Turn | None:
-    role = turn.get("from") or turn["role"]
+    role = (turn.get("from") or turn["role"]).lower()
     if role == "system":
         return None
     text = turn.get("value") if "value" in turn else turn["content"]

@@ -33,7 +33,7 @@ EDIT_IMAGES = (SOURCE, TARGET)
 INSTRUCTION = Wanted(
     "instruction",
     ("edit_prompt", "instruction", "edit_instruction", "edit", "edited_prompt_list", "instructions",
-     "edit_prompts", "instruct", "prompt"),
+     "edit_prompts", "instruct", "input_prompt", "prompt"),
     (lambda field: holds_text(field.type),),
     TEXT_EXPECTED,
 )  # fmt: skip

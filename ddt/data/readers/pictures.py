@@ -8,6 +8,7 @@ import errno
 import os
 import re
 import stat
+import unicodedata
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
@@ -15,6 +16,7 @@ from urllib.parse import unquote_to_bytes
 from ddt.data.decode import MAX_IMAGE_BYTES
 from ddt.records import Reject
 
+MOST_CHARS = 4096  # of a path, as Linux has it
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _DATA = re.compile(r"data:([^,]*),", re.IGNORECASE)
 # What is wrong with one name. Other errors are the disk's, may pass, and end the unit.
@@ -51,7 +53,7 @@ class Pictures:
         """Size in bytes and time in ns of the last change of the file that is named; None for no file."""
         try:
             name = _inner(value)
-            found = os.stat(self._path(name)) if isinstance(name, str) else None
+            found = os.stat(self._found(name)) if isinstance(name, str) else None
         except (Reject, OSError):
             found = None
         if found is None:
@@ -59,7 +61,7 @@ class Pictures:
         return found.st_size, found.st_mtime_ns
 
     def _of_file(self, name: str) -> bytes:
-        path = self._path(name)
+        path = self._found(name)
         try:
             found = os.stat(path)
             if not stat.S_ISREG(found.st_mode):
@@ -73,6 +75,15 @@ class Pictures:
             is_absent = error.errno in (errno.ENOENT, errno.ENOTDIR)
             detail = f"no file {name!r}" if is_absent else f"{name!r}: {error.strerror}"
             raise Reject("missing_image", detail) from None
+
+    def _found(self, name: str) -> str:
+        """The path of a name as it is, or as Windows or macOS write it where that is there."""
+        if len(name) > MOST_CHARS:
+            raise Reject("missing_image", f"a name of {len(name)} characters, expected a path")
+        path = self._path(name)
+        forms = (name.replace("\\", "/"), *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
+        there = (other for other in map(self._path, forms) if os.path.lexists(other))
+        return path if os.path.lexists(path) else next(there, path)
 
     def _path(self, name: str) -> str:
         if not _is_name(name):

@@ -7,6 +7,8 @@ from typing import Any
 
 from ddt.records import canonical_caption
 
+TYPICAL_SAMPLE_BYTES = 100_000  # of a picture from the web: about how many are lost where none could be read
+
 
 @dataclass(frozen=True)
 class RawSample:

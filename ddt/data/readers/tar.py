@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from ddt.clean import clean_text, decode_text, one_line, parse_json
 from ddt.data.decode import MAX_IMAGE_BYTES
 from ddt.data.readers.captions import find_caption
-from ddt.data.readers.sample import RawSample
+from ddt.data.readers.sample import TYPICAL_SAMPLE_BYTES, RawSample
 from ddt.records import Reject
 
 IMAGE_EXTENSIONS = ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp")
@@ -27,7 +27,6 @@ META_EXTENSIONS = ("json",)
 MAX_TEXT_BYTES = 1 << 20
 BLOCK = tarfile.BLOCKSIZE
 NOT_WHOLE, NOT_PLAIN = -1, -2  # in place of the bytes of a member that is cut off, or is a link or a device
-TYPICAL_SAMPLE_BYTES = 100_000  # of a picture from the web: how many are lost where none could be read
 COMPRESSED = {
     b"\x1f\x8b": "gzip",
     b"\x28\xb5\x2f\xfd": "zstd",
@@ -51,8 +50,11 @@ def read_tar(path: str | Path) -> Iterator[RawSample | Reject]:
     path = Path(path)
     index = _Index()
     index.scan(path)
+    samples = whole_samples(index.samples)
+    if not samples and not index.rejects:
+        yield Reject("missing_image", "no picture and no text in it", key=path.name, lost=0)
     with open(path, "rb") as file:
-        for key, members in whole_samples(index.samples).items():
+        for key, members in samples.items():
             try:
                 yield _read_sample(file, key, members)
             except Reject as reject:
