@@ -282,7 +282,7 @@ def test_a_changed_picture_is_read_again_and_another_part_is_not(files, monkeypa
 
 
 def test_a_source_that_changed_under_its_path_is_read_again(files, tmp_path, monkeypatch):
-    stages = Stages(own_params(files), tmp_path, monkeypatch)
+    stages = Stages(own_params(files, "ingest.max_reject_rate=0.5"), tmp_path, monkeypatch)
 
     def finish() -> set[str]:
         ctx = stages.context("ingest")
@@ -319,7 +319,7 @@ def test_what_is_not_there_is_named(files, tmp_path, monkeypatch):
     (files / "coco/broken.json").write_text("[{")
     assert "broken.json: not JSON" in mistake(f"ingest.conversations={files}/coco/broken.json")
     (files / "lost.json").write_text(json.dumps([CHATS[3]]))
-    params = own_params(files, f"ingest.conversations={files}/lost.json", "ingest.max_reject_rate=0.9")
+    params = own_params(files, f"ingest.conversations={files}/lost.json", "ingest.max_reject_rate=1.0")
     with pytest.raises(StageError, match="nothing usable in ingest.conversations = .*lost.json"):
         Stages(params, tmp_path, monkeypatch).run(ingest, "ingest")
 
