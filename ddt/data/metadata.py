@@ -6,14 +6,17 @@ that every viewer shows. A decoder that is given the picture alone has nothing t
 
 from __future__ import annotations
 
+import re
 import struct
 
 EXIF_HEADER = b"Exif\0\0"
 ORIENTATION, SHORT = 0x0112, 3
 BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
 
-# Of JPEG: the marker before the compressed data, those without a length, and the segments that say nothing of
-# the picture (APP1 to APP13, APP15 and comments; JFIF's APP0 and Adobe's APP14 say what the colours are).
+# Of JPEG: a marker (0xFF before it is padding), the one before the compressed data, those without a length,
+# and the segments that say nothing of the picture (APP1 to APP13, APP15 and comments; JFIF's APP0 and Adobe's
+# APP14 say what the colours are).
+MARKER = re.compile(rb"\xff[^\0\xff]")
 SCAN, EXIF_SEGMENT = 0xDA, 0xE1
 WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD9)}
 BESIDE = {*range(0xE1, 0xEE), 0xEF, 0xFE}
@@ -31,25 +34,19 @@ def bare_jpeg(data: bytes) -> tuple[bytes, bytes]:
     decoder judges it.
     """
     kept, exif, start = [data[:2]], b"", 2
-    while start + 4 <= len(data):
-        if data[start] != 0xFF:
-            start = data.find(b"\xff", start) % (len(data) + 1)  # to the end where there is none
-            continue
-        marker = data[start + 1]
-        if marker == 0xFF:  # padding
-            start += 1
-            continue
-        if marker == SCAN:
-            break
+    while found := MARKER.search(data, start):
+        start, marker = found.start(), data[found.start() + 1]
         size = 0 if marker in WITHOUT_LENGTH else int.from_bytes(data[start + 2 : start + 4])
         end = start + 2 + size
-        if end > len(data) or (size < 2 and marker not in WITHOUT_LENGTH):
+        if marker == SCAN or end > len(data) or (size < 2 and marker not in WITHOUT_LENGTH):
             break
         if marker == EXIF_SEGMENT and not exif and data.startswith(EXIF_HEADER, start + 4):
             exif = data[start + 4 : end]
         if marker not in BESIDE and size >= SHORTEST.get(marker, 0):
             kept.append(data[start:end])
         start = end
+    else:
+        start = len(data)  # no data to decompress: what is left may be megabytes of nothing
     return b"".join((*kept, data[start:])), exif
 
 
