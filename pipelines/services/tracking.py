@@ -30,6 +30,8 @@ from pipelines.services.surroundings import why_unwritable
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+# It would print a server's address, with its password, on stdout, which is for results.
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 _NOT_IN_NAMES = re.compile(r"[^\w\-./ :]")  # MLflow refuses these in a metric's name
 MAX_BATCH = 1000  # metrics that MLflow takes at once

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import socket
 import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -135,6 +138,43 @@ def test_a_driver_that_is_not_installed_is_told(params: Params) -> None:
             ValueError, match=r"^tracking.uri = mssql\+nodriver://ann:\*\*\*@127.0.0.1:\d+/db: "
         ):
             tracking.client(replace(params.tracking, uri=uri))
+
+
+def test_a_server_is_used_with_its_password_and_nothing_of_it_is_printed(
+    params: Params, capfd: pytest.CaptureFixture[str]
+) -> None:
+    info = {
+        "run_id": "1",
+        "run_uuid": "1",
+        "experiment_id": "0",
+        "status": "FINISHED",
+        "lifecycle_stage": "active",
+    }
+    answer = {"run": {"info": info, "data": {}}, "run_info": info, "experiment": {"experiment_id": "0"}}
+    logins: list[str | None] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if self.path.startswith("/api"):
+                logins.append(self.headers.get("Authorization"))
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps(answer).encode())
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        where = replace(params.tracking, uri=f"http://ann:s3cret@127.0.0.1:{server.server_port}")
+        tracking.finish_parent(where, "1", {}, [])
+        server.shutdown()
+    told = capfd.readouterr()
+    assert told.out == "" and "s3cret" not in told.err
+    assert set(logins) == {"Basic " + base64.b64encode(b"ann:s3cret").decode()}
 
 
 def test_what_answers_but_is_no_web_server_is_told() -> None:
