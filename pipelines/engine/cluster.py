@@ -29,7 +29,7 @@ from pipelines.engine.shared_cluster import REPOSITORY, ClusterError, leave_with
 from pipelines.reports.overhead import count, overhead
 
 OWNER_VARIABLE = "DDT_RAY_OWNER"
-HOST_AND_PORT = re.compile(r"(?:ray://)?\[?([^\[\]/]+)\]?:(\d+)/?")  # others Ray judges at once
+HOST_AND_PORT = re.compile(r"(ray://)?\[?([^\[\]/]+)\]?:(\d+)/?")  # others Ray judges at once
 ANSWER_SECONDS = 10  # within which a cluster must say anything at all
 # A client's preface and empty settings; a server's settings begin with a frame of this type (RFC 9113).
 HTTP2_PREFACE, HTTP2_SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0", 4
@@ -87,32 +87,49 @@ def connect(resources: Resources, owner_pid: int | None = None) -> Iterator[None
 
 
 def require_cluster() -> None:
-    """ClusterError where no Ray answers at `RAY_ADDRESS`: Ray itself would try for minutes, then abort."""
+    """ClusterError where no Ray answers at `RAY_ADDRESS`: Ray itself would try for minutes, then abort.
+
+    It takes a minute at most, and a moment as a rule.
+    """
     address = os.environ.get("RAY_ADDRESS", "")
     place = HOST_AND_PORT.fullmatch(address)
     if place is None:
         return
+    is_client, host, port = place.groups()
     try:
-        speaks = _speaks_grpc(place[1], int(place[2]))
+        reason = _why_no_grpc(host, int(port)) or (None if is_client else _why_no_ray(address))
     except (OSError, OverflowError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-    else:
-        reason = "" if speaks else "what answers is no Ray"
-    if reason:
+    if reason is not None:
         raise ClusterError(
             f"RAY_ADDRESS = {address}: no cluster there ({reason}); start it, or unset RAY_ADDRESS, and one "
             "starts on this machine"
         )
 
 
-def _speaks_grpc(host: str, port: int) -> bool:
-    """Whether a gRPC server answers, as Ray's control store is one."""
+def _why_no_grpc(host: str, port: int) -> str | None:
+    """None where a gRPC server answers, as Ray's control store is one. OSError where nothing does."""
     with socket.create_connection((host, port), ANSWER_SECONDS) as connection:
         if os.environ.get("RAY_USE_TLS", "0") != "0":
-            return True
+            return None
         connection.sendall(HTTP2_PREFACE)
         frame = connection.recv(9)
-    return len(frame) > 3 and frame[3] == HTTP2_SETTINGS
+    is_settings = len(frame) > 3 and frame[3] == HTTP2_SETTINGS
+    return None if is_settings else "what answers is no Ray"
+
+
+def _why_no_ray(address: str) -> str | None:
+    """None where the control store tells the cluster's name. Ray waits 40 s for one that says nothing."""
+    _prepare_environment()
+    from ray._raylet import GcsClient
+    from ray.exceptions import RpcError
+
+    try:
+        with _quiet_stderr():
+            GcsClient(address=address)
+    except RpcError as error:
+        return str(error)
+    return None
 
 
 def begin_shared(resources: Resources, owner_pid: int) -> None:

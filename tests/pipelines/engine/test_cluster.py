@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+import ray
 
-from pipelines.engine.cluster import UnitError, UnitInputError, connect, map_units
+from pipelines.engine.cluster import UnitError, UnitInputError, connect, map_units, require_cluster
 from pipelines.engine.shared_cluster import is_alive
 from tests.pipelines.ray_support import RESOURCES, Squarer
 from tests.processes import HANGS_AFTER_S
@@ -53,6 +54,12 @@ def test_our_own_failure_shows_its_trace(ray_cluster, tmp_path, capsys):
         squares(tmp_path, bad="u2", error="ours")
     assert "in __call__" in capsys.readouterr().err
     assert len(squares(tmp_path)) == 8  # the cluster is free again
+
+
+def test_a_cluster_that_is_there_is_found(ray_cluster, monkeypatch):
+    address = ray.get_runtime_context().gcs_address
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    require_cluster()
 
 
 def test_no_units_need_no_cluster():
