@@ -248,3 +248,4 @@ class _Run:
         self.spikes = SpikeDetector(self.config.spike_factor, self.config.spike_window, state["losses"])
         self.events, self.last_metrics = state["events"], state["metrics"]
         self.unread = []
+        trained.broken.zero_()  # a step after the spike may not have been finite

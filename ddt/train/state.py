@@ -57,11 +57,10 @@ def optimizer_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tenso
 def load_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Puts back what `optimizer_tensors` gave; ValueError for a parameter the model does not have."""
     parameters = dict(model.named_parameters())
+    _check_known(tensors, parameters)
     optimizer.state.clear()
     for key, tensor in tensors.items():
         name, _, entry = key.rpartition(":")
-        if name not in parameters:
-            raise ValueError(f"checkpoint has optimizer state of {name!r}, which the model does not have")
         parameter = parameters[name]
         dtype = torch.float32 if entry == "step" else parameter.dtype
         optimizer.state[parameter][entry] = tensor.to(parameter.device, dtype, copy=True)
@@ -70,11 +69,15 @@ def load_optimizer(model: nn.Module, optimizer: Optimizer, tensors: Mapping[str,
 def blank_optimizer(model: nn.Module, optimizer: Optimizer, stored: Mapping[str, Tensor]) -> None:
     """Gives the optimizer state of the names in `stored`, all zero, spread as the parameters are."""
     parameters = dict(model.named_parameters())
+    _check_known(stored, parameters)
     optimizer.state.clear()
     for key in stored:
         name, _, entry = key.rpartition(":")
-        if name not in parameters:
-            raise ValueError(f"checkpoint has optimizer state of {name!r}, which the model does not have")
         parameter = parameters[name].detach()
         blank = torch.zeros((), device=parameter.device) if entry == "step" else torch.zeros_like(parameter)
         optimizer.state[parameters[name]][entry] = blank
+
+
+def _check_known(stored: Mapping[str, Tensor], parameters: Mapping[str, Tensor]) -> None:
+    for name in sorted({key.rpartition(":")[0] for key in stored} - parameters.keys()):
+        raise ValueError(f"checkpoint has optimizer state of {name!r}, which the model does not have")

@@ -280,14 +280,27 @@ def test_spike_rewinds_and_skips_its_batches(tmp_path):
     assert result.steps == 30 and result.consumed_samples == 32 * 8
     assert result.metrics["train/loss"] < 5
 
-    # The same as a run that never saw these batches.
-    class Without(Data):
-        def batch(self, step, rank=0, world=1):
-            return super().batch(step + 2 * (step >= 16), rank, world)
-
-    clean = fit_plain(Without())
+    clean = fit_plain(Without(2))
     spiky = fit_plain(Data({17: 40.0}), Checkpoints(tmp_path / "plain"))
     assert_same(clean, spiky)
+
+
+class Without(Data):
+    """What a run is given that never sees so many batches from 16 on."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def batch(self, step, rank=0, world=1):
+        return super().batch(step + self.count * (step >= 16), rank, world)
+
+
+def test_a_rewind_forgets_a_step_after_the_spike_that_was_not_finite(tmp_path, monkeypatch):
+    """On an accelerator they are read together: what then froze the weights must not freeze them for good."""
+    clean = fit_plain(Without(4))
+    monkeypatch.setattr("ddt.train.fit._Run._read_every", lambda self: 100)
+    assert_same(clean, fit_plain(Data({17: 40.0, 18: math.nan}), Checkpoints(tmp_path)))
 
 
 def fit_plain(data, checkpoints=None):
