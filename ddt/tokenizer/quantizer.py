@@ -89,9 +89,9 @@ class Quantizer(nn.Module):
     ) -> Quantized:
         """Encoder outputs as codes; in training mode `finish_step` then moves the codebook by them.
 
-        Before `unquantized_steps` the unit vectors pass through; in that step k-means places the codes, as
-        soon as its micro-batches have as many vectors as there are codes. In training mode vectors are first
-        moved by noise of length about `noise`, drawn by `generator`.
+        Before `unquantized_steps` the unit vectors pass through; in that step of a training k-means places
+        the codes, as soon as its micro-batches have as many vectors as there are codes. In training mode
+        vectors are first moved by noise of length about `noise`, drawn by `generator`.
         """
         with torch.autocast(z_BTd.device.type, enabled=False):
             z_BTd = self._on_sphere(z_BTd, self.training)
@@ -102,7 +102,7 @@ class Quantizer(nn.Module):
             if self._vectors.step != step:
                 self._vectors = StepVectors(step)
             flat_Nd = z_BTd.detach().flatten(0, 1)
-            if step < self.unquantized_steps or not (self._is_ready() or self._place_codes(flat_Nd, step)):
+            if step < self.unquantized_steps or not self._has_codes(flat_Nd, step):
                 return Quantized(z_BTd, None, z_BTd.new_zeros(z_BTd.shape[:2]), zero)
             codes_BT = nearest(flat_Nd, self.codebook_Kd).view(z_BTd.shape[:2])
             codes_BTd = self.codebook_Kd[codes_BT]
@@ -173,6 +173,10 @@ class Quantizer(nn.Module):
         if read is None or read[0] is not self.ready or read[1] != version:
             read = self._ready_read = self.ready, version, bool(self.ready)
         return read[2]
+
+    def _has_codes(self, z_Nd: Tensor, step: int) -> bool:
+        """Whether the codes are placed, or these vectors of a training complete what it takes to do so."""
+        return self._is_ready() or (self.training and self._place_codes(z_Nd, step))
 
     def _on_sphere(self, z_BTd: Tensor, use_batch: bool) -> Tensor:
         z_BTd = at_least_float32(z_BTd)

@@ -127,10 +127,10 @@ def test_ema_equals_hand_computation():
     torch.testing.assert_close(quantizer.codebook_Kd, unit(torch.tensor([[3.25, 0.25], [-1.0, 0.0]])))
 
 
-def test_evaluation_leaves_the_codebook_alone():
-    quantizer = placed().eval()
-    before = {name: value.clone() for name, value in quantizer.state_dict().items()}
-    quantizer(vectors(), step=5)
+@pytest.mark.parametrize("quantizer", [make(), placed(), make(normalise_positions=6)])
+def test_evaluation_leaves_the_codebook_alone(quantizer):
+    before = {name: value.clone() for name, value in quantizer.eval().state_dict().items()}
+    assert (quantizer(vectors(), step=5).codes_BT is None) == (not quantizer.ready)
     assert all(torch.equal(before[name], value) for name, value in quantizer.state_dict().items())
 
 
