@@ -113,7 +113,7 @@ def generate_text(
 
     `on_text` is told after each token how many there are of the longest text.
     """
-    rows = text_segments(model, vocabulary, prompts, sampling, seeds, may_draw=False, on_text=on_text)
+    rows = text_segments(model, vocabulary, prompts, sampling, seeds, on_text=on_text)
     return [row[:-1] if row[-1] == vocabulary.eos else row for row in rows]
 
 
@@ -124,15 +124,18 @@ def text_segments(
     prompts: Sequence[np.ndarray],
     sampling: SamplingConfig,
     seeds: Sequence[int],
-    may_draw: bool,
+    room: Sequence[int] | None = None,
     on_text: OnText | None = None,
 ) -> list[list[int]]:
-    """Text ids after each prompt up to EOS, or up to [BOV] where the model `may_draw`; both are kept."""
+    """Text ids after each prompt up to EOS, or up to [BOV] where the model may draw; both are kept.
+
+    `room` says for each prompt how many tokens of text may come before [BOV]; None: there is none at all.
+    """
     if not prompts:
         return []
     parts = [slice(0, vocabulary.text_size)]
     ends = [vocabulary.eos]
-    if may_draw:
+    if room is not None:
         parts.append(slice(vocabulary.bov, vocabulary.bov + 1))
         ends.append(vocabulary.bov)
     uniform_BN = uniforms(seeds, sampling.max_new_tokens)
@@ -140,8 +143,11 @@ def text_segments(
     with _autocast(model):
         decoder = Decoder(model, prompts, vocabulary, parts)
         for place in range(sampling.max_new_tokens):
+            logits = decoder.logits()
+            if room is not None:
+                logits[[place > most for most in room], -1] = -torch.inf
             ids_B = draw(
-                decoder.logits(),
+                logits,
                 uniform_BN[:, place],
                 sampling.text_temperature,
                 sampling.text_top_k,

@@ -31,7 +31,7 @@ def generate_interleaved(
     """The ids of a reply to each prompt, up to EOS (left out).
 
     Text goes on until the model writes [BOV]; exactly T visual ids and [EOV] follow, then text again. After
-    `max_images` pictures, or where another would not fit the model's positions, only text is left. Each
+    `max_images` pictures, or once another would not fit the model's positions, only text is left. Each
     stretch of text has `max_new_tokens`. `unconditional` is a prompt that ends in [BOV] and asks for nothing:
     what guidance leads every picture away from. A batch gives what each prompt gives alone.
     """
@@ -44,12 +44,12 @@ def generate_interleaved(
     going = list(range(len(prompts)))
     for images in range(max_images + 1):
         numbers = [seed + images * SEED_STRIDE for seed in seeds]
-        has_room = {i: images < max_images and len(prompts[i]) + len(replies[i]) <= room for i in going}
+        left = {i: room - len(prompts[i]) - len(replies[i]) for i in going}
+        may_draw = [i for i in going if images < max_images and left[i] >= 0]
         drawing = []
-        for may_draw in (True, False):
-            rows = [i for i in going if has_room[i] == may_draw]
-            own = [numbers[i] for i in rows]
-            found = text_segments(model, vocabulary, contexts(rows), sampling, own, may_draw)
+        for rows in (may_draw, [i for i in going if i not in may_draw]):
+            own, most = [numbers[i] for i in rows], [left[i] for i in rows] if rows is may_draw else None
+            found = text_segments(model, vocabulary, contexts(rows), sampling, own, most)
             for i, segment in zip(rows, found, strict=True):
                 replies[i] += segment
                 if segment[-1] == vocabulary.bov:

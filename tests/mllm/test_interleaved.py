@@ -107,6 +107,19 @@ def test_no_picture_begins_that_would_not_fit(eager, builder):
         assert ids.count(builder.vocabulary.bov) == pictures
 
 
+def test_a_picture_after_text_fits_too(eager, builder):
+    """Text takes room as it is written: in the end there is none for a picture, which is then not begun."""
+    sampling = SamplingConfig(cfg_scale=1.0, text_temperature=1.0, text_top_k=400, max_new_tokens=12)
+    vocabulary, (prompt,) = builder.vocabulary, prompts_of(builder, ["a"])
+    begun = []
+    for limit in (len(prompt) + NUM_TOKENS + 4, 128):
+        eager.config.max_position_embeddings = limit
+        for ids in reply(eager, builder, [prompt] * 40, sampling, range(40), max_images=1):
+            begun += [(limit, i) for i, token in enumerate(ids) if token == vocabulary.bov]
+    assert all(len(prompt) + i + NUM_TOKENS + 2 <= limit for limit, i in begun)
+    assert {i for limit, i in begun if limit < 128} == {0, 1, 2} and max(i for _, i in begun) > 2
+
+
 def test_a_prompt_is_how_the_trained_sequence_begins(builder):
     said = turns("<image> what?", "a ring", "draw it", "here: <image>")
     (whole,) = builder.documents([conversation(said, np.stack([CODES, CODES]))])
