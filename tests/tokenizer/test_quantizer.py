@@ -14,6 +14,7 @@ from ddt.tokenizer.kmeans import count, spherical_kmeans
 from ddt.tokenizer.lookup import unit
 from ddt.tokenizer.position_norm import PositionNorm
 from ddt.tokenizer.quantizer import Quantizer
+from tests.float64 import float64
 
 
 def make(codebook_size=16, code_dim=4, decay=0.9, dead=0.0, unquantized=0, **kwargs):
@@ -269,6 +270,7 @@ def test_what_an_interrupted_step_left_does_not_count():
     assert torch.equal(quantizer.codebook_Kd, untouched.codebook_Kd)
 
 
+@float64()  # around 5 to 10 float32 knows a hundredth to three digits
 def test_position_norm_centres_each_position_and_evaluates_with_its_averages():
     norm = PositionNorm(6, 4, decay=0.9)
     z = 5 + 0.01 * vectors(batch=64) + torch.arange(6.0)[:, None]

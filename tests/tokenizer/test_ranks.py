@@ -42,16 +42,26 @@ def train_baseline():
     return train(*KINDS["spatial"](), bf16=False, optimizer="adamw")
 
 
+def train_all():
+    return {kind: train_kind(kind) for kind in KINDS} | {"float64": train_baseline()}
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    """What each of two processes trained: to start them takes longer than to train."""
+    return run_processes(train_all, 2)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_ranks_hold_the_same_weights_and_codes(kind):
-    first, second = run_processes(train_kind, 2, kind)
+def test_ranks_hold_the_same_weights_and_codes(ranks, kind):
+    first, second = (trained[kind] for trained in ranks)
     assert first["quantizer.ready"] and first["quantizer.hits_K"].std() > 0
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
 
 
-def test_two_ranks_learn_the_codebook_of_one():
-    alone, (shared, _) = train_baseline(), run_processes(train_baseline, 2)
+def test_two_ranks_learn_the_codebook_of_one(ranks):
+    alone, shared = train_baseline(), ranks[0]["float64"]
     assert alone["quantizer.ready"] and alone["quantizer.codebook_Kd"].dtype == torch.float64
     for name, tensor in alone.items():  # 1e-15 apart where it was measured
         torch.testing.assert_close(shared[name], tensor, atol=1e-9, rtol=0, msg=name)
