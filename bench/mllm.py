@@ -32,7 +32,7 @@ from ddt.data.refs import resolve
 from ddt.data.tokens import TokenDataset, TokenMeta, write_shard
 from ddt.mllm.batches import PretrainBatches, PretrainMix
 from ddt.mllm.build import attention_kind, load_tokenizer, new_model
-from ddt.mllm.config import LanguageModelConfig, SamplingConfig
+from ddt.mllm.config import LanguageModelConfig, VisualSampling
 from ddt.mllm.cross_entropy import chunked_cross_entropy
 from ddt.mllm.generate import generate_codes
 from ddt.mllm.loss import LanguageModelLoss
@@ -208,7 +208,7 @@ def bench_generate(options: argparse.Namespace, batch: int = 8) -> Result:
     bov = [VOCABULARY.bov]
     prompts = [np.concatenate([[0], rng.integers(3, 4096, 20), bov]).astype(np.int64)] * batch
     empty = [np.array([0, *bov])] * batch
-    sampling = SamplingConfig(cfg_scale=3.0, visual_top_k=512, visual_top_p=0.9)
+    sampling = VisualSampling(cfg_scale=3.0, top_k=512, top_p=0.9)
     count = options.image_tokens
 
     def ours() -> None:

@@ -168,7 +168,8 @@ def run_step(flow: Any, stage: str) -> None:
 
 def beside_training(resources: Resources) -> Resources:
     """What is left of this machine's cores while the tokenizer trains, if that does not take all of them."""
-    taken = (resources.tokenizer_cpus_per_worker or 0) * resources.train_workers
+    workers = resources.of_stage("train_tokenizer").train_workers
+    taken = (resources.tokenizer_cpus_per_worker or 0) * workers
     left = local_cpus(resources) - taken
     return replace(resources, cpus=left) if taken and left >= 1 else resources
 

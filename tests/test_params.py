@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from ddt.config import ConfigError
+from ddt.mllm.config import VisualSampling
 from ddt.params import load_params
 from ddt.tokenizer import presets
 from pipelines.commands.plan import language_model_config, plan_sizes
@@ -50,8 +51,12 @@ def test_paper_profile_is_the_paper() -> None:
     tuning = params.finetune.fit
     assert (tuning.steps, tuning.global_batch, tuning.lr, tuning.warmup_steps) == (160_000, 256, 1e-5, 2000)
     sampling = params.finetune.sampling
-    assert (sampling.cfg_scale, sampling.visual_top_k, sampling.visual_top_p) == (8.0, 4096, 0.9)
-    assert (sampling.text_top_k, sampling.text_top_p) == (50, 1.0)
+    assert sampling.draw == sampling.edit == VisualSampling(8.0, 4096, 0.9, 1.0) == VisualSampling()
+    assert (sampling.text.top_k, sampling.text.top_p, sampling.text.temperature) == (50, 1.0, 1.0)
+    mix = params.finetune.mix
+    assert mix["text_to_image"] == mix["edit"] == mix["caption"] + mix["vqa"] + mix["chat"]
+    stages = ("train_tokenizer", "pretrain", "finetune")
+    assert [params.resources.of_stage(stage).train_workers for stage in stages] == [32, 512, 256]
     assert params.select.keep == 200_000_000
     assert (params.resources.train_workers, params.resources.min_train_workers) == (512, 448)
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ddt.config import Count, Range
+from ddt.config import Count, Fraction, Range
 
 TASKS = ("text_to_image", "edit", "caption", "vqa", "chat", "class_to_image")  # of instruction tuning
 
@@ -57,18 +57,33 @@ class LoraConfig:
 
 
 @dataclass(frozen=True)
-class SamplingConfig:
-    """How the next token is drawn in each modality; the defaults are the paper's.
+class VisualSampling:
+    """How a picture's tokens are drawn; the defaults are the paper's.
 
-    `cfg_scale` s moves visual logits to `uncond + s * (cond - uncond)`: 1 is no guidance. A top_k or top_p
-    that covers all tokens of its modality filters nothing. `text_temperature` 0 takes the likeliest token.
+    `cfg_scale` s moves the logits to `uncond + s * (cond - uncond)`: 1 is no guidance. A `top_k` or `top_p`
+    that covers all codes filters nothing. `temperature` 0 takes the likeliest token.
     """
 
     cfg_scale: Annotated[float, Range(0)] = 8.0
-    visual_top_k: Count = 4096
-    visual_top_p: Annotated[float, Range(0, 1)] = 0.9
-    visual_temperature: Annotated[float, Range(0)] = 1.0
-    text_top_k: Count = 50
-    text_top_p: Annotated[float, Range(0, 1)] = 1.0
-    text_temperature: Annotated[float, Range(0)] = 0.0
-    max_new_tokens: Count = 64
+    top_k: Count = 4096
+    top_p: Fraction = 0.9
+    temperature: Annotated[float, Range(0)] = 1.0
+
+
+@dataclass(frozen=True)
+class TextSampling:
+    """How words are drawn, as above; the paper gives top_k and top_p. At most `max_new_tokens` at a time."""
+
+    top_k: Count = 50
+    top_p: Fraction = 1.0
+    temperature: Annotated[float, Range(0)] = 1.0
+    max_new_tokens: Count = 256
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How a model draws from a prompt, edits a picture, and writes captions and answers."""
+
+    draw: VisualSampling = VisualSampling()
+    edit: VisualSampling = VisualSampling()
+    text: TextSampling = TextSampling()

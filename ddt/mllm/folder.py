@@ -14,7 +14,7 @@ from ddt.mllm.build import load_config, load_tokenizer
 from ddt.mllm.vocabulary import Vocabulary, check_rows, extend_tokenizer
 
 SETTINGS, MARKER, IMAGE_TOKENIZER = "ddt.json", "_COMPLETE", "image_tokenizer"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def folder_vocabulary(folder: Path) -> Vocabulary:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ddt.mllm.config import SamplingConfig
+from ddt.mllm.config import TextSampling, VisualSampling
 from ddt.mllm.decoder import Decoder, FixedDecoder, has_fixed_steps
 from ddt.mllm.replay import Replayed
 from ddt.mllm.sampling import draw, guided, uniforms
@@ -41,7 +41,7 @@ def generate_codes(
     prompts: Sequence[np.ndarray],
     unconditional: Sequence[np.ndarray],
     num_tokens: int,
-    sampling: SamplingConfig,
+    sampling: VisualSampling,
     seeds: Sequence[int],
     on_token: OnToken | None = None,
 ) -> Tensor:
@@ -76,7 +76,7 @@ class _Drawing:
     when it is replayed, with no arguments.
     """
 
-    def __init__(self, decoder: Decoder, sampling: SamplingConfig, uniform_BT: Tensor, first_id: int) -> None:
+    def __init__(self, decoder: Decoder, sampling: VisualSampling, uniform_BT: Tensor, first_id: int) -> None:
         self._decoder, self._sampling, self._uniform_BT = decoder, sampling, uniform_BT
         self._first_id = first_id
         self.ids_BT = torch.zeros_like(uniform_BT, dtype=torch.int64)
@@ -91,9 +91,9 @@ class _Drawing:
         codes_B = draw(
             logits,
             self._uniform_BT.index_select(1, self._place_1)[:, 0],
-            sampling.visual_temperature,
-            sampling.visual_top_k,
-            sampling.visual_top_p,
+            sampling.temperature,
+            sampling.top_k,
+            sampling.top_p,
         )
         ids_B = codes_B + self._first_id
         self.ids_BT.index_copy_(1, self._place_1, ids_B[:, None])
@@ -105,7 +105,7 @@ def generate_text(
     model: PreTrainedModel,
     vocabulary: Vocabulary,
     prompts: Sequence[np.ndarray],
-    sampling: SamplingConfig,
+    sampling: TextSampling,
     seeds: Sequence[int],
     on_text: OnText | None = None,
 ) -> list[list[int]]:
@@ -122,7 +122,7 @@ def text_segments(
     model: PreTrainedModel,
     vocabulary: Vocabulary,
     prompts: Sequence[np.ndarray],
-    sampling: SamplingConfig,
+    sampling: TextSampling,
     seeds: Sequence[int],
     room: Sequence[int] | None = None,
     on_text: OnText | None = None,
@@ -149,9 +149,9 @@ def text_segments(
             ids_B = draw(
                 logits,
                 uniform_BN[:, place],
-                sampling.text_temperature,
-                sampling.text_top_k,
-                sampling.text_top_p,
+                sampling.temperature,
+                sampling.top_k,
+                sampling.top_p,
             )
             ids_B = torch.where(ids_B == vocabulary.text_size, vocabulary.bov, ids_B)
             decoder.append(ids_B)

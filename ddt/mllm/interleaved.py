@@ -49,7 +49,7 @@ def generate_interleaved(
         drawing = []
         for rows in (may_draw, [i for i in going if i not in may_draw]):
             own, most = [numbers[i] for i in rows], [left[i] for i in rows] if rows is may_draw else None
-            found = text_segments(model, vocabulary, contexts(rows), sampling, own, most)
+            found = text_segments(model, vocabulary, contexts(rows), sampling.text, own, most)
             for i, segment in zip(rows, found, strict=True):
                 replies[i] += segment
                 if segment[-1] == vocabulary.bov:
@@ -58,7 +58,7 @@ def generate_interleaved(
             break
         own, nothing = [numbers[i] for i in drawing], [unconditional] * len(drawing)
         drawn_BT = generate_codes(
-            model, vocabulary, contexts(drawing), nothing, num_tokens, sampling, own, on_token
+            model, vocabulary, contexts(drawing), nothing, num_tokens, sampling.draw, own, on_token
         )
         for i, ids in zip(drawing, drawn_BT.tolist(), strict=True):
             replies[i] += [*ids, vocabulary.eov]

@@ -24,7 +24,7 @@ from ddt.config import to_dict
 from ddt.hub import local_folder
 from ddt.mllm import sequences as S
 from ddt.mllm.build import load_config, load_model, load_tokenizer
-from ddt.mllm.config import SamplingConfig
+from ddt.mllm.config import SamplingConfig, VisualSampling
 from ddt.mllm.export import save_model
 from ddt.mllm.folder import IMAGE_TOKENIZER, MARKER, SETTINGS, read_settings, write_settings
 from ddt.mllm.generate import OnText, OnToken, generate_codes, generate_text
@@ -131,7 +131,8 @@ class DDTLlama:
     ) -> list[Image.Image]:
         """One picture for each prompt. `num_steps` are the decoder's; `on_token` sees ids so far, [B, t]."""
         examples = [(S.TEXT_TO_IMAGE, {"caption": clean_text(prompt)}) for prompt in prompts]
-        return self._draw(examples, self._sampling(cfg_scale, top_k, top_p), seed, num_steps, on_token)
+        sampling = _changed(self.sampling.draw, cfg_scale, top_k, top_p)
+        return self._draw(examples, sampling, seed, num_steps, on_token)
 
     def generate_class(
         self,
@@ -146,7 +147,8 @@ class DDTLlama:
     ) -> list[Image.Image]:
         """One picture of each class (Table 4); ValueError for a name that the model has no token for."""
         examples = [(S.CLASS_TO_IMAGE, {"class": name}) for name in classes]
-        return self._draw(examples, self._sampling(cfg_scale, top_k, top_p), seed, num_steps, on_token)
+        sampling = _changed(self.sampling.draw, cfg_scale, top_k, top_p)
+        return self._draw(examples, sampling, seed, num_steps, on_token)
 
     def edit_image(
         self,
@@ -166,7 +168,8 @@ class DDTLlama:
             (S.EDIT, {"source": codes, "instruction": clean_text(instruction)})
             for codes, instruction in zip(self.encode(images), instructions, strict=True)
         ]
-        return self._draw(examples, self._sampling(cfg_scale, top_k, top_p), seed, num_steps, on_token)
+        sampling = _changed(self.sampling.edit, cfg_scale, top_k, top_p)
+        return self._draw(examples, sampling, seed, num_steps, on_token)
 
     def caption(
         self,
@@ -221,7 +224,7 @@ class DDTLlama:
     def draw_codes(
         self,
         examples: Sequence[S.Example],
-        sampling: SamplingConfig,
+        sampling: VisualSampling,
         seeds: Sequence[int],
         on_token: OnToken | None = None,
     ) -> Tensor:
@@ -243,7 +246,7 @@ class DDTLlama:
     def _draw(
         self,
         examples: Sequence[S.Example],
-        sampling: SamplingConfig,
+        sampling: VisualSampling,
         seed: Seeds,
         num_steps: int | None,
         on_token: OnToken | None,
@@ -265,7 +268,7 @@ class DDTLlama:
         texts: list[str] = []
         for part, seeds in self._batches(examples, seed):
             prompts = self._prompts(part, 1)
-            ids = generate_text(self.model, self.vocabulary, prompts, self.sampling, seeds, on_text)
+            ids = generate_text(self.model, self.vocabulary, prompts, self.sampling.text, seeds, on_text)
             texts += [str(self.text_tokenizer.decode(each, skip_special_tokens=True)).strip() for each in ids]
         return texts
 
@@ -279,17 +282,21 @@ class DDTLlama:
             )
         return prompts
 
-    def _sampling(self, cfg_scale: float | None, top_k: int | None, top_p: float | None) -> SamplingConfig:
-        asked = {"cfg_scale": cfg_scale, "visual_top_k": top_k, "visual_top_p": top_p}
-        given = {name: value for name, value in asked.items() if value is not None}
-        return build_config(SamplingConfig, {**to_dict(self.sampling), **given}, "sampling")
-
     def _batches(self, items: Sequence[T], seed: Seeds) -> Iterator[tuple[Sequence[T], list[int]]]:
         """`batch_size` items at a time, each with its seed."""
         seeds = _seeds(seed, len(items))
         for start in range(0, len(items), self.batch_size):
             part = slice(start, start + self.batch_size)
             yield items[part], seeds[part]
+
+
+def _changed(
+    sampling: VisualSampling, cfg_scale: float | None, top_k: int | None, top_p: float | None
+) -> VisualSampling:
+    """`sampling` with what is given in its place."""
+    asked = {"cfg_scale": cfg_scale, "top_k": top_k, "top_p": top_p}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return build_config(VisualSampling, {**to_dict(sampling), **given}, "sampling")
 
 
 def _seeds(seed: Seeds, count: int) -> list[int]:

@@ -28,6 +28,8 @@ class Resources:
     gradients and moments are spread over all where `shard_weights`. `checkpoint_activations` computes a
     layer's inside again in the backward pass. None of the three changes what is computed.
 
+    `tokenizer_workers` and `finetune_workers` are for their stages alone; null: `train_workers`.
+
     Where a worker was lost and no place is left for another, training goes on with as few as
     `min_train_workers`; null: it waits for a place.
     """
@@ -37,6 +39,8 @@ class Resources:
     cpus_per_actor: Annotated[float, Range(0.1)]
     gpus_per_actor: Annotated[float, Range(0)]
     train_workers: Count
+    tokenizer_workers: Count | None
+    finetune_workers: Count | None
     min_train_workers: Count | None
     train_cpus_per_worker: Count | None
     tokenizer_cpus_per_worker: Count | None
@@ -47,11 +51,12 @@ class Resources:
     checkpoint_activations: bool
 
     def __post_init__(self) -> None:
-        if self.train_workers % self.tensor_parallel:
-            raise ValueError(
-                f"tensor_parallel = {self.tensor_parallel}: expected a divisor of "
-                f"train_workers = {self.train_workers}"
-            )
+        for key in ("train_workers", "finetune_workers"):
+            if (getattr(self, key) or 0) % self.tensor_parallel:
+                raise ValueError(
+                    f"tensor_parallel = {self.tensor_parallel}: expected a divisor of "
+                    f"{key} = {getattr(self, key)}"
+                )
         least = self.min_train_workers
         if least is not None and least > self.train_workers:
             raise ValueError(
@@ -65,10 +70,18 @@ class Resources:
 
     def of_stage(self, stage: str) -> Resources:
         """What a training stage may use. The tokenizer's has cores of its own: curation runs beside it."""
-        cpus = self.tokenizer_cpus_per_worker
-        if stage != "train_tokenizer" or cpus is None:
+        if stage == "train_tokenizer":
+            cpus = self.tokenizer_cpus_per_worker or self.train_cpus_per_worker
+            own = dataclasses.replace(self, train_cpus_per_worker=cpus, tensor_parallel=1)
+            return own._with_workers(self.tokenizer_workers)
+        return self._with_workers(self.finetune_workers) if stage == "finetune" else self
+
+    def _with_workers(self, workers: int | None) -> Resources:
+        """The same with so many workers; a group that is smaller than `min_train_workers` waits for all."""
+        if workers is None:
             return self
-        return dataclasses.replace(self, train_cpus_per_worker=cpus)
+        least = self.min_train_workers and min(self.min_train_workers, workers)
+        return dataclasses.replace(self, train_workers=workers, min_train_workers=least)
 
 
 @dataclass(frozen=True)

@@ -147,7 +147,7 @@ def _add_uses(commands: argparse._SubParsersAction) -> None:
         command.add_argument(
             "--cfg-scale",
             type=float,
-            help="guidance (default: as the model was saved, finetune.sampling.cfg_scale)",
+            help="guidance (default: as the model was saved, finetune.sampling)",
         )
         command.add_argument("--scale", type=int, default=1, help="enlarge the picture by this factor")
         command.add_argument("--num-images", type=int, default=1, help="how many (default: 1)")

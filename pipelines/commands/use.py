@@ -120,7 +120,7 @@ def drawing(model: DDTLlama, count: int, output: Path, arguments: argparse.Names
 def writing(model: DDTLlama, count: int) -> Iterator[OnText]:
     """Progress in tokens, of as many as there may be: most texts end earlier."""
     batches = -(-count // model.batch_size)
-    bar = Progress("writing", model.sampling.max_new_tokens * batches, unit="token")
+    bar = Progress("writing", model.sampling.text.max_new_tokens * batches, unit="token")
     try:
         yield lambda _: bar.update(bar.done + 1)
     finally:

@@ -124,7 +124,7 @@ def group_sizes(job: type[Job], stage: str, fit: FitConfig, resources: Resources
     if not job.shares(full, fit, resources):
         raise ValueError(
             f"{stage}: global_batch = {fit.global_batch}: expected a multiple of "
-            f"resources.train_workers = {full}, which take equal slices of images"
+            f"its {full} workers, which take equal slices of images"
         )
     least = resources.min_train_workers or full
     return [size for size in range(least, full + 1) if job.shares(size, fit, resources)]

@@ -22,7 +22,7 @@ from ddt.eval.suite import BENCHMARKS, Photographs, does_not_apply, suite
 from ddt.eval.text_perplexity import Perplexity, _unigram_perplexity
 from ddt.mllm import DDTLlama
 from ddt.mllm.build import load_tokenizer, new_model
-from ddt.mllm.config import SamplingConfig
+from ddt.mllm.config import SamplingConfig, TextSampling, VisualSampling
 from ddt.mllm.sequences import ANSWER, TEXT_ONLY
 from ddt.mllm.vocabulary import extend_tokenizer
 from ddt.scenes import weights_dir
@@ -39,7 +39,9 @@ def model():
     image_tokenizer = DDTTokenizer(presets()["debug"]).eval()
     text_tokenizer = load_tokenizer(weights_dir("bpe"))
     vocabulary = extend_tokenizer(text_tokenizer, image_tokenizer.config.codebook_size)
-    sampling = SamplingConfig(cfg_scale=2.0, max_new_tokens=4)
+    sampling = SamplingConfig(
+        VisualSampling(2.0), VisualSampling(2.0), TextSampling(temperature=0.0, max_new_tokens=4)
+    )
     return DDTLlama(new_model(TINY, vocabulary, 0), text_tokenizer, image_tokenizer, sampling)
 
 

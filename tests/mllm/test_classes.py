@@ -12,7 +12,7 @@ from ddt.mllm import DDTLlama
 from ddt.mllm import sequences as S
 from ddt.mllm.batches import FinetuneBatches, FinetuneMix, PretrainBatches, PretrainMix
 from ddt.mllm.build import new_model
-from ddt.mllm.config import SamplingConfig
+from ddt.mllm.config import VisualSampling
 from ddt.mllm.folder import folder_vocabulary
 from ddt.mllm.generate import generate_codes
 from ddt.mllm.loss import LanguageModelLoss
@@ -94,7 +94,7 @@ def test_a_model_learns_its_classes(labelled, builder):
         optimizer.step()
     prompts = builder.prompts([(S.CLASS_TO_IMAGE, {"class": name}) for name in CLASSES])
     nothing = builder.prompts([(S.CLASS_TO_IMAGE, {"class": ""})] * 3)
-    sampling = SamplingConfig(cfg_scale=1.5, visual_temperature=0.0)
+    sampling = VisualSampling(cfg_scale=1.5, temperature=0.0)
     ids = generate_codes(model.eval(), builder.vocabulary, prompts, nothing, NUM_TOKENS, sampling, [0] * 3)
     assert builder.codes(ids.numpy()).tolist() == [[n] * NUM_TOKENS for n in range(3)]
 
@@ -110,7 +110,7 @@ def test_a_saved_model_draws_by_name(tmp_path):
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "m").config.vocab_size == vocabulary.size
     assert len(AutoTokenizer.from_pretrained(tmp_path / "m")) == vocabulary.size
     cat, dog = again.draw_codes(
-        [(S.CLASS_TO_IMAGE, {"class": name}) for name in ("cat", "dog")], SamplingConfig(), [1, 1]
+        [(S.CLASS_TO_IMAGE, {"class": name}) for name in ("cat", "dog")], VisualSampling(), [1, 1]
     )
     assert not torch.equal(cat, dog)
     assert again.generate_class(["cat", "dog"], seed=1)[0].size == (16, 16)

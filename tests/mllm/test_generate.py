@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ddt.mllm import sequences as S
-from ddt.mllm.config import SamplingConfig
+from ddt.mllm.config import TextSampling, VisualSampling
 from ddt.mllm.decoder import has_fixed_steps
 from ddt.mllm.generate import generate_codes, generate_text
 from ddt.mllm.sampling import draw, guided, uniforms
@@ -38,7 +38,7 @@ def draw_codes(model, builder, captions, seeds, sampling, num_tokens=NUM_TOKENS,
 
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_a_batch_gives_what_each_prompt_gives_alone(model, builder, scale):
-    sampling = SamplingConfig(cfg_scale=scale, visual_top_k=20)
+    sampling = VisualSampling(cfg_scale=scale, top_k=20)
     together = draw_codes(model, builder, CAPTIONS, [4, 5, 6, 7], sampling)
     alone = [
         draw_codes(model, builder, [c], [s], sampling)[0] for c, s in zip(CAPTIONS, [4, 5, 6, 7], strict=True)
@@ -50,7 +50,7 @@ def test_a_batch_gives_what_each_prompt_gives_alone(model, builder, scale):
 
 
 def test_greedy_guidance_equals_a_loop_without_cache(model, builder):
-    sampling = SamplingConfig(cfg_scale=2.5, visual_temperature=0.0)
+    sampling = VisualSampling(cfg_scale=2.5, temperature=0.0)
     seen = []
     got = draw_codes(model, builder, CAPTIONS[:1], [0], sampling, on_token=lambda ids: seen.append(ids.shape))
     visual = builder.vocabulary.visual
@@ -102,9 +102,9 @@ def fixed(monkeypatch):
 
 
 @pytest.mark.parametrize("sampling", [
-    SamplingConfig(cfg_scale=1.0, visual_top_k=20),
-    SamplingConfig(cfg_scale=3.0, visual_top_k=20, visual_top_p=0.9),
-    SamplingConfig(cfg_scale=3.0, visual_temperature=0.0),
+    VisualSampling(cfg_scale=1.0, top_k=20),
+    VisualSampling(cfg_scale=3.0, top_k=20, top_p=0.9),
+    VisualSampling(cfg_scale=3.0, temperature=0.0),
 ])  # fmt: skip
 def test_steps_in_fixed_tensors_draw_the_same(model, builder, sampling, request):
     seeds, seen = [4, 5, 6, 7], []
@@ -134,7 +134,7 @@ def test_where_steps_can_not_be_fixed(llama, request, builder):
 def test_replayed_steps_draw_the_same(model, builder, scale, monkeypatch):
     """In float32, where the order of sums does not decide; longer than a picture, for many replays."""
     monkeypatch.setattr("ddt.mllm.generate._autocast", lambda model: nullcontext())
-    model, sampling, seen = model.to("cuda"), SamplingConfig(cfg_scale=scale, visual_top_k=20), []
+    model, sampling, seen = model.to("cuda"), VisualSampling(cfg_scale=scale, top_k=20), []
     arguments = [model, builder, CAPTIONS, [4, 5, 6, 7], sampling]
     replayed = draw_codes(*arguments, num_tokens=24, on_token=seen.append)
     assert torch.equal(replayed, draw_codes(*arguments, num_tokens=24))
@@ -147,7 +147,7 @@ def test_replayed_steps_draw_the_same(model, builder, scale, monkeypatch):
 
 @pytest.mark.gpu
 def test_replayed_steps_under_autocast_are_the_ordinary_ones(model, builder, monkeypatch):
-    model, sampling = model.to("cuda"), SamplingConfig(cfg_scale=3.0, visual_top_k=20, visual_top_p=0.9)
+    model, sampling = model.to("cuda"), VisualSampling(cfg_scale=3.0, top_k=20, top_p=0.9)
     arguments = [model, builder, CAPTIONS, [4, 5, 6, 7], sampling]
     replayed = [draw_codes(*arguments, num_tokens=24) for _ in range(3)]
     monkeypatch.setattr("ddt.mllm.generate.Replayed", Again)
@@ -157,7 +157,7 @@ def test_replayed_steps_under_autocast_are_the_ordinary_ones(model, builder, mon
 
 @pytest.mark.gpu
 def test_drawing_leaves_no_memory_behind(model, builder):
-    model, sampling, taken = model.to("cuda"), SamplingConfig(cfg_scale=3.0), []
+    model, sampling, taken = model.to("cuda"), VisualSampling(cfg_scale=3.0), []
     for _ in range(4):
         draw_codes(model, builder, CAPTIONS, [4, 5, 6, 7], sampling, num_tokens=24)
         taken.append(torch.cuda.memory_allocated())
@@ -169,7 +169,9 @@ def test_text_equals_a_loop_without_cache_and_holds_no_visual_id(model, builder)
     image = np.arange(NUM_TOKENS)
     examples = [(S.ANSWER, {"image": image, "instruction": c}) for c in CAPTIONS]
     prompts = builder.prompts(examples)
-    texts = generate_text(model, vocabulary, prompts, SamplingConfig(max_new_tokens=6), [0] * len(CAPTIONS))
+    texts = generate_text(
+        model, vocabulary, prompts, TextSampling(temperature=0.0, max_new_tokens=6), [0] * len(CAPTIONS)
+    )
     for prompt, text in zip(prompts, texts, strict=True):
         ids = prompt.tolist()
         for wanted in text:
@@ -186,7 +188,7 @@ def test_text_equals_a_loop_without_cache_and_holds_no_visual_id(model, builder)
 def test_text_ends_at_eos(llama, builder):
     vocabulary = builder.vocabulary
     prompts = builder.prompts([(S.ANSWER, {"image": np.arange(NUM_TOKENS), "instruction": "a"})] * 8)
-    sampling = SamplingConfig(text_temperature=1.0, text_top_k=400, max_new_tokens=40)
+    sampling = TextSampling(top_k=400, max_new_tokens=40)
     with torch.no_grad():  # a head that likes EOS ends some sequences early
         llama.get_output_embeddings().weight[vocabulary.eos] *= 20
     texts = generate_text(llama.eval(), vocabulary, prompts, sampling, list(range(8)))

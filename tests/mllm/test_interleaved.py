@@ -11,7 +11,7 @@ from ddt.mllm import DDTLlama
 from ddt.mllm import sequences as S
 from ddt.mllm.build import new_model
 from ddt.mllm.chat import MAX_IMAGES, Chat
-from ddt.mllm.config import SamplingConfig
+from ddt.mllm.config import SamplingConfig, TextSampling, VisualSampling
 from ddt.mllm.conversations import conversation, conversation_prompt
 from ddt.mllm.interleaved import generate_interleaved
 from ddt.mllm.vocabulary import extend_tokenizer
@@ -20,7 +20,9 @@ from tests.mllm.mllm_tiny import NUM_TOKENS, TINY, make_tokenizer
 from tests.mllm.test_conversations import turns
 from tests.mllm.test_sequences import IMAGE as CODES
 
-GREEDY = SamplingConfig(cfg_scale=2.0, visual_temperature=0.0, max_new_tokens=4)
+GREEDY = SamplingConfig(
+    draw=VisualSampling(cfg_scale=2.0, temperature=0.0), text=TextSampling(temperature=0.0, max_new_tokens=4)
+)
 SAID = ["draw a red circle", "what?", "two blue squares left of a green ring", "a"]
 
 
@@ -55,7 +57,7 @@ def reference(model, builder, prompt, max_images):
         return model(torch.tensor([context])).logits[0, -1, rows]
 
     for images in range(max_images + 1):
-        for _ in range(GREEDY.max_new_tokens):
+        for _ in range(GREEDY.text.max_new_tokens):
             rows = [*range(vocabulary.text_size), *([vocabulary.bov] if images < max_images else [])]
             said.append(rows[int(scores([*prompt, *said], rows).argmax())])
             if said[-1] in (vocabulary.bov, vocabulary.eos):
@@ -80,7 +82,9 @@ def test_replies_equal_a_loop_without_cache(eager, builder):
 
 
 def test_a_batch_gives_what_each_prompt_gives_alone_and_pictures_are_whole(eager, builder):
-    sampling = SamplingConfig(cfg_scale=1.5, text_temperature=1.0, text_top_k=400, max_new_tokens=12)
+    sampling = SamplingConfig(
+        draw=VisualSampling(cfg_scale=1.5), text=TextSampling(top_k=400, max_new_tokens=12)
+    )
     prompts, seeds, vocabulary = prompts_of(builder, SAID), [3, 4, 5, 6], builder.vocabulary
     seen = []
     together = reply(eager, builder, prompts, sampling, seeds, on_token=lambda ids: seen.append(ids.shape[1]))
@@ -137,7 +141,12 @@ def ddt_llama():
     model = new_model(TINY, vocabulary, 0).eval()
     with torch.no_grad():
         model.get_output_embeddings().weight[vocabulary.bov] *= 20
-    return DDTLlama(model, text_tokenizer, image_tokenizer, SamplingConfig(max_new_tokens=3))
+    return DDTLlama(
+        model,
+        text_tokenizer,
+        image_tokenizer,
+        SamplingConfig(text=TextSampling(temperature=0.0, max_new_tokens=3)),
+    )
 
 
 def test_a_chat_remembers_what_was_said_and_drawn(ddt_llama):

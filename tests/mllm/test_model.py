@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from ddt.mllm import DDTLlama
 from ddt.mllm.build import new_model
-from ddt.mllm.config import SamplingConfig
+from ddt.mllm.config import SamplingConfig, TextSampling, VisualSampling
 from ddt.mllm.pictures import to_images, to_pixels
 from ddt.mllm.vocabulary import extend_tokenizer
 from ddt.tokenizer import DDTTokenizer, presets
@@ -31,7 +31,11 @@ def folder(tmp_path_factory):
             parameter += 0.1 * torch.randn_like(parameter)
     text_tokenizer = make_tokenizer()
     vocabulary = extend_tokenizer(text_tokenizer, image_tokenizer.config.codebook_size)
-    sampling = SamplingConfig(cfg_scale=2.0, visual_top_p=1.0, max_new_tokens=5)
+    sampling = SamplingConfig(
+        draw=VisualSampling(cfg_scale=2.0, top_p=1.0),
+        edit=VisualSampling(cfg_scale=1.0, temperature=0.0),
+        text=TextSampling(temperature=0.0, max_new_tokens=5),
+    )
     model = DDTLlama(
         new_model(TINY, vocabulary, 0), text_tokenizer, image_tokenizer, sampling, {"pretrain": "abc"}
     )
@@ -57,7 +61,7 @@ def test_a_loaded_model_is_the_saved_one(folder, ddt_llama, tmp_path):
     ddt_llama.save_pretrained(tmp_path)
     for file in ("model.safetensors", "ddt.json", "image_tokenizer/model.safetensors"):
         assert (tmp_path / file).read_bytes() == (folder / file).read_bytes()
-    assert ddt_llama.made_from == {"pretrain": "abc"} and ddt_llama.sampling.cfg_scale == 2.0
+    assert ddt_llama.made_from == {"pretrain": "abc"} and ddt_llama.sampling.draw.cfg_scale == 2.0
 
 
 def test_hugging_face_loads_the_folder_untouched(folder, ddt_llama):

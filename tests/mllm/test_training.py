@@ -9,7 +9,7 @@ from ddt.data.tokens import TokenDataset, TokenMeta, write_shard
 from ddt.mllm import sequences as S
 from ddt.mllm.batches import FinetuneBatches, FinetuneMix
 from ddt.mllm.build import new_model
-from ddt.mllm.config import SamplingConfig
+from ddt.mllm.config import TextSampling, VisualSampling
 from ddt.mllm.generate import generate_codes, generate_text
 from ddt.mllm.loss import LanguageModelLoss
 from ddt.mllm.sequences import SequenceBuilder
@@ -74,9 +74,11 @@ def test_captions_and_answers_are_learnt_by_heart(tmp_path, tokenizer, vocabular
 
     model.eval()
     drawing = builder.prompts([(S.TEXT_TO_IMAGE, {"caption": caption}) for caption in captions])
-    greedy = SamplingConfig(cfg_scale=1.0, visual_temperature=0.0, max_new_tokens=16)
+    greedy = VisualSampling(cfg_scale=1.0, temperature=0.0)
     ids = generate_codes(model, vocabulary, drawing, drawing, NUM_TOKENS, greedy, [0, 0, 0])
     assert builder.codes(ids.numpy()).tolist() == codes.tolist()
     reading = builder.prompts([(S.ANSWER, {"image": image, "instruction": "What?"}) for image in codes])
-    answers = generate_text(model, vocabulary, reading, greedy, [0, 0, 0])
+    answers = generate_text(
+        model, vocabulary, reading, TextSampling(temperature=0.0, max_new_tokens=16), [0, 0, 0]
+    )
     assert [tokenizer.decode(answer).strip() for answer in answers] == captions

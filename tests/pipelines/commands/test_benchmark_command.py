@@ -71,7 +71,7 @@ def test_generates_and_scores(data, model_folder, capsys):
     result = json.loads(capsys.readouterr().out)
     assert result["scores"]["geneval/overall"]["value"] == 1
     assert result["generated"]["made"] == 4 and len(result["generated"]["digest"]) == 64
-    assert "cfg_scale" in result["generated"]["sampling"]
+    assert result["generated"]["sampling"]["draw"]["cfg_scale"] == 8.0
     assert result["generated"]["tokenizer"] == folder_digest(model_folder / "image_tokenizer")
     main(arguments(data, "--model", str(model_folder), "--no-score"))
     assert json.loads(capsys.readouterr().out)["generated"]["made"] == 0

@@ -17,7 +17,7 @@ from PIL import Image
 
 from ddt.mllm import DDTLlama
 from ddt.mllm.build import new_model
-from ddt.mllm.config import SamplingConfig
+from ddt.mllm.config import SamplingConfig, TextSampling, VisualSampling
 from ddt.mllm.vocabulary import extend_tokenizer
 from ddt.store import mark_complete
 from ddt.tokenizer import DDTTokenizer, presets
@@ -41,7 +41,9 @@ def model(tmp_path_factory) -> str:
     with torch.no_grad():
         language_model.get_output_embeddings().weight[vocabulary.bov] *= 20
     folder = tmp_path_factory.mktemp("use") / "model"
-    sampling = SamplingConfig(cfg_scale=2.0, max_new_tokens=4)
+    sampling = SamplingConfig(
+        VisualSampling(2.0), VisualSampling(2.0), TextSampling(temperature=0.0, max_new_tokens=4)
+    )
     DDTLlama(language_model, text_tokenizer, image_tokenizer, sampling).save_pretrained(folder)
     return str(folder)
 
@@ -220,10 +222,10 @@ def test_settings_of_another_program_are_named(model, tmp_path, capsys):
     other = tmp_path / "model"
     shutil.copytree(model, other)
     draw = ["generate", "a", "-o", str(tmp_path / "a.png"), "--model", str(other)]
-    (other / "ddt.json").write_text('{"format_version": 1}')
+    (other / "ddt.json").write_text('{"format_version": 2}')
     assert "ddt.json: lacks codebook_size, made_from, sampling" in mistake(capsys, *draw)
     (other / "ddt.json").write_text("[1]")
-    assert "ddt.json: format_version = None, expected 1" in mistake(capsys, *draw)
+    assert "ddt.json: format_version = None, expected 2" in mistake(capsys, *draw)
 
 
 def test_mistakes_are_one_line(model, tmp_path, capsys):

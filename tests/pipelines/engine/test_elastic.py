@@ -38,7 +38,7 @@ def test_images_are_cut_into_equal_slices_and_rows_into_any():
     split = dataclasses.replace(some, tensor_parallel=2)
     assert group_sizes(PretrainJob, "pretrain", fit, split) == [2, 4, 6]
     assert group_sizes(PretrainJob, "pretrain", fit, resources(train_workers=6)) == [6]
-    message = "train_tokenizer: global_batch = 12: expected a multiple of resources.train_workers = 5"
+    message = "train_tokenizer: global_batch = 12: expected a multiple of its 5 workers"
     with pytest.raises(ValueError, match=message):
         group_sizes(TokenizerJob, "train_tokenizer", fit, resources(train_workers=5, min_train_workers=2))
 

@@ -47,6 +47,17 @@ def test_only_the_tokenizer_has_cores_of_its_own():
     assert unset.of_stage("train_tokenizer").train_cpus_per_worker == 4
 
 
+def test_a_stage_may_have_workers_of_its_own():
+    many = replace(RESOURCES, train_workers=12, min_train_workers=8, tensor_parallel=4)
+    resources = replace(many, tokenizer_workers=3, finetune_workers=8)
+    assert resources.of_stage("pretrain") == resources
+    tuning, tokenizer = resources.of_stage("finetune"), resources.of_stage("train_tokenizer")
+    assert (tuning.train_workers, tuning.min_train_workers, tuning.tensor_parallel) == (8, 8, 4)
+    assert (tokenizer.train_workers, tokenizer.min_train_workers, tokenizer.tensor_parallel) == (3, 3, 1)
+    assert many.of_stage("finetune") == many
+    assert replace(resources, min_train_workers=None).of_stage("finetune").min_train_workers is None
+
+
 @pytest.mark.parametrize(("cpus", "taken", "left"), [(2, 1, 1), (4, 1, 3), (1, 1, 1), (2, None, 2)])
 def test_curation_gets_the_cores_that_training_leaves(cpus, taken, left):
     resources = replace(RESOURCES, cpus=cpus, train_workers=1, tokenizer_cpus_per_worker=taken)

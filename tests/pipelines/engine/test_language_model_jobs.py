@@ -207,7 +207,7 @@ def test_a_checkpoint_that_does_not_fit_is_named_before_its_weights_are_read(inp
     with pytest.raises(ValueError, match="the model has 100 embedding rows, its tokenizer .* text ids"):
         pretrain_from(inputs, write_config(tmp_path / "rows", vocab_size=100))
     other = write_config(tmp_path / "codes", vocab_size=5000)
-    settings = {"format_version": 1, "tokenizer_digest": "f" * 64, "codebook_size": 9}
+    settings = {"format_version": 2, "tokenizer_digest": "f" * 64, "codebook_size": 9}
     settings |= {"sampling": {}, "made_from": {}}
     (other / "ddt.json").write_text(json.dumps(settings))
     (other / "_COMPLETE").touch()

@@ -85,8 +85,9 @@ def _grouped(requests: Sequence[Any]) -> Iterator[tuple[Mapping[str, Any], list[
 
 def _sampling(sampling: Any, options: Mapping[str, Any]) -> Any:
     temperature = float(options.get("temperature") or 0) if options.get("do_sample") else 0.0
-    tokens = int(options.get("max_new_tokens", sampling.max_new_tokens))
-    return dataclasses.replace(sampling, text_temperature=temperature, max_new_tokens=tokens)
+    tokens = int(options.get("max_new_tokens", sampling.text.max_new_tokens))
+    text = dataclasses.replace(sampling.text, temperature=temperature, max_new_tokens=tokens)
+    return dataclasses.replace(sampling, text=text)
 
 
 def _cut(text: str, until: str | Sequence[str]) -> str:
