@@ -84,7 +84,8 @@ class Reject(Exception):
 
     def place(self, source: str, key: str, planted: str | None = None) -> Reject:
         """Say where it stands and what was planted there; the reject itself."""
-        self.source, self.key, self.planted = one_line(source, KEY_CHARS), one_line(key, KEY_CHARS), planted
+        self.source, self.key = one_line(source, KEY_CHARS), one_line(key, KEY_CHARS)
+        self.planted = None if planted is None else clean_text(planted)
         return self
 
     def row(self) -> dict[str, Any]:

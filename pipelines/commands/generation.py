@@ -123,7 +123,14 @@ def generate_on_ray(
         for part in benchmark.rounds():
             missing = [case.id for case in part if case.id in absent]
             blocks = [list(block) for block in batches(missing, UNIT_CASES)]
-            units = [{"unit": digest_of([made_from, block])[:32], "cases": block} for block in blocks]
+            units = [
+                {
+                    "unit": digest_of([made_from, block])[:32],
+                    "name": f"case {block[0]} and {len(block) - 1} more",
+                    "cases": block,
+                }
+                for block in blocks
+            ]
             worker = {
                 "stage": STAGE, "fingerprint": made_from, "store_uri": store.root_uri,
                 "arguments": {"request": request},

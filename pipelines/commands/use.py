@@ -37,13 +37,12 @@ def generate(params: Params | None, arguments: argparse.Namespace) -> None:
     output, prompt, name = checked_drawing(arguments), arguments.prompt, arguments.class_name
     if (prompt is None) == (name is None):
         raise ValueError("generate: expected a prompt or --class, one of the two")
-    if prompt is not None:
-        prompt = text_argument(prompt, "prompt")
+    asked = text_argument(prompt, "prompt") if name is None else text_argument(name, "--class")
     model = load(params, arguments.model)
     count = arguments.num_images
     seeds = list(range(arguments.seed, arguments.seed + count))
     with drawing(model, count, output, arguments) as on_token:
-        draw, asked = (model.generate_image, prompt) if name is None else (model.generate_class, name)
+        draw = model.generate_image if name is None else model.generate_class
         images = draw([asked] * count, arguments.cfg_scale, seed=seeds, on_token=on_token)
     save(arrange(images, arguments.scale, arguments.grid), output)
 

@@ -136,6 +136,14 @@ def test_a_caption_that_is_no_text_is_that_samples_reject(tmp_path):
         ({"json": {"prompt": "one level down"}}, "one level down"),
         ({"caption": "half \ud83d an emoji"}, "half an emoji"),
         ({"caption": "a", "n": float("nan"), "deep": 10**500}, "a"),
+        (
+            {
+                "caption": "a",
+                "planted": "half \ud83d",
+                "questions": [{"question": "\ud83d?", "answer": "y\0"}],
+            },
+            "a",
+        ),
     ],
 )
 def test_captions_of_the_json_under_usual_names(tmp_path, meta, caption):

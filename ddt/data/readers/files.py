@@ -32,7 +32,7 @@ def find_files(where: str, what: str, suffixes: Sequence[str]) -> list[Path]:
             found.add(path)
         elif path.suffix.lower() in suffixes and not path.exists():
             raise ValueError(f"{what}: {path} is a link to nothing")
-        elif _is_compressed(path, suffixes) and not path.with_suffix("").exists():
+        elif is_compressed(path, suffixes) and not _unpacked(path).exists():
             raise ValueError(f"{what}: {path} is compressed; expected it unpacked, as {wanted}")
     if not found:
         raise ValueError(f"{what}: no {wanted} file in {where}")
@@ -96,9 +96,10 @@ def _fits(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     return bool(names) and fnmatchcase(names[0], pattern[0]) and _fits(names[1:], pattern[1:])
 
 
-def _is_compressed(path: Path, suffixes: Sequence[str]) -> bool:
+def is_compressed(path: Path, suffixes: Sequence[str]) -> bool:
     """`a.tar.gz`, `a.jsonl.zst`, `a.tgz` of a wanted kind."""
-    last = path.suffix.lower()
-    return (last in COMPRESSED and path.with_suffix("").suffix.lower() in suffixes) or (
-        last == ".tgz" and ".tar" in suffixes
-    )
+    return path.suffix.lower() in (*COMPRESSED, ".tgz") and _unpacked(path).suffix.lower() in suffixes
+
+
+def _unpacked(path: Path) -> Path:
+    return path.with_suffix(".tar" if path.suffix.lower() == ".tgz" else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ddt.clean import clean_text
 from ddt.records import canonical_caption
 
 TYPICAL_SAMPLE_BYTES = 100_000  # of a picture from the web: about how many are lost where none could be read
@@ -27,7 +28,7 @@ class RawSample:
     def planted(self) -> str | None:
         """The fault a synthetic crawl planted in this sample, for measuring curation."""
         value = self.meta.get("planted")
-        return value if isinstance(value, str) else None
+        return clean_text(value) if isinstance(value, str) else None
 
     @property
     def questions(self) -> list[dict[str, str]]:

@@ -11,7 +11,7 @@ from ddt.clean import one_line
 from ddt.data.decode import check_image
 from ddt.data.readers.columns import pictures_digest
 from ddt.data.readers.edits import EDIT_IMAGES
-from ddt.data.readers.files import find_files, is_hidden
+from ddt.data.readers.files import find_files, is_compressed, is_hidden
 from ddt.data.readers.parquet import IMAGE, holds_pictures, read_parquet
 from ddt.data.readers.sample import RawSample
 from ddt.data.readers.tar import read_tar
@@ -77,13 +77,17 @@ def _s3_files(where: str, what: str, suffixes: tuple[str, ...]) -> dict[Path, Pa
     bucket, _, prefix = where.removeprefix("s3://").partition("/")
     store = open_store(f"s3://{bucket}")
     try:
-        keys = [key for key in store.list(prefix) if Path(key).suffix.lower() in suffixes]
+        every = [Path(key) for key in store.list(prefix)]
     except StoreError as error:
         raise ValueError(f"{what}: {error}") from error
-    keys = [key for key in keys if not any(map(is_hidden, Path(key).relative_to(Path(prefix).parent).parts))]
+    seen = [key for key in every if not any(map(is_hidden, key.relative_to(Path(prefix).parent).parts))]
+    for key in seen:
+        if is_compressed(key, suffixes):
+            raise ValueError(f"{what}: s3://{bucket}/{key} is compressed; expected it unpacked")
+    keys = [key for key in seen if key.suffix.lower() in suffixes]
     if not keys:
         raise ValueError(f"{what}: no {' or '.join(suffixes)} object under {where}")
-    return {Path(key): store.fetch(key) for key in keys}
+    return {key: store.fetch(key.as_posix()) for key in keys}
 
 
 def read_source(path: str | Path, name: str, config: SourceConfig) -> Iterator[dict[str, Any] | Reject]:

@@ -249,6 +249,7 @@ def test_a_text_of_which_nothing_is_left_is_told_before_the_model_is_loaded(mode
     absent = ["--model", str(tmp_path / "absent")]
     for name, arguments in (
         ("prompt", ["generate", nothing, "-o", output]),
+        ("--class", ["generate", "--class", nothing, "-o", output]),
         ("instruction", ["edit", path, nothing, "-o", output]),
         ("question", ["ask", path, nothing]),
         ("message", ["chat", nothing]),
