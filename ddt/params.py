@@ -14,12 +14,13 @@ from typing import Any
 
 import yaml
 
-from ddt.config import ConfigError, build, merge
+from ddt.config import ConfigError, build, merge, to_dict
 from ddt.sections.curation import IngestParams, RecaptionParams, ScoreParams, SelectParams
 from ddt.sections.language_model import FinetuneParams, PretrainParams
 from ddt.sections.quality import EvaluateParams, PromoteParams
 from ddt.sections.run import Paths, Resources, Tracking
 from ddt.sections.tokenizer import TokenizeImagesParams, TrainTokenizerParams
+from ddt.tokenizer.config import presets
 from ddt.yaml_file import parse_yaml, read_yaml
 
 PROFILES_DIR = "profiles"
@@ -66,12 +67,25 @@ def overlay(
     values: Mapping[str, Any], profile: str | None, overrides: Iterable[str], folder: Path
 ) -> dict[str, Any]:
     """`values` under a profile (looked up in `folder`/profiles) and single overrides, unchecked."""
-    merged = dict(values)
+    merged = _lay_over({}, values)
     if profile:
-        merged = merge(merged, read_yaml(_profile_path(folder, profile)))
+        merged = _lay_over(merged, read_yaml(_profile_path(folder, profile)))
     for override in overrides:
-        merged = merge(merged, _parse_override(override))
+        merged = _lay_over(merged, _parse_override(override))
     return merged
+
+
+def _lay_over(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    """`layer` over `base`. A tokenizer's model that names a `preset` starts from it, not from `base`'s."""
+    section = layer.get("train_tokenizer")
+    model = section.get("model") if isinstance(section, Mapping) else None
+    if not isinstance(model, Mapping) or "preset" not in model:
+        return merge(base, layer)
+    name, known = model["preset"], presets()
+    if name not in known:
+        raise ConfigError(f"train_tokenizer.model.preset = {name!r}: expected one of {', '.join(known)}")
+    own = {key: value for key, value in model.items() if key != "preset"}
+    return merge(base, {**layer, "train_tokenizer": {**section, "model": {**to_dict(known[name]), **own}}})
 
 
 def _profile_path(folder: Path, profile: str) -> Path:

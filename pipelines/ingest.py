@@ -58,12 +58,19 @@ SCENES = "scenes"
 SCHEMAS = {
     "pairs": RECORD_SCHEMA,
     "holdout": RECORD_SCHEMA,
+    "images": RECORD_SCHEMA,
     "edits": EDIT_SCHEMA,
     "chat": CONVERSATION_SCHEMA,
 }
 CONVERSATIONS_PER_UNIT = 4096  # with their pictures a shard of some hundred MB
 HELD_OUT_SCENES = 256  # for what needs pictures with true captions that no training has seen
-KINDS = {"pairs": "pairs", "holdout": "held-out pairs", "edits": "edits", "chat": "conversations"}
+KINDS = {
+    "pairs": "pairs",
+    "holdout": "held-out pairs",
+    "images": "tokenizer's images",
+    "edits": "edits",
+    "chat": "conversations",
+}
 REJECT_EXAMPLES = 12
 SHARD_CHARS = 40  # of a shard's name in a line that tells its losses
 
@@ -104,7 +111,8 @@ class IngestWorker(UnitWorker):
             return read_edits(unit["path"], **limits) if "path" in unit else self._drawn_edits(unit)
         if unit["role"] == "holdout" and "path" not in unit:
             return check_samples(self._held_out_scenes(unit), unit["name"], self.params)
-        return read_source(self._source(unit, folder), unit["name"], self.params)
+        captions = unit["role"] != "images"
+        return read_source(self._source(unit, folder), unit["name"], self.params, captions)
 
     def _source(self, unit: dict[str, Any], folder: Path) -> Path:
         if "path" in unit:
@@ -145,12 +153,13 @@ class IngestWorker(UnitWorker):
 def run(ctx: StageContext) -> StageResult:
     """Ingest every source shard; stops where a kind, or a shard, loses more than `max_reject_rate`."""
     params: IngestParams = ctx.section
-    units = source_units(params, ctx.fingerprint)
+    units = source_units(params, ctx.fingerprint, ctx.params.train_tokenizer.source)
     made = run_units(ctx, IngestWorker, units, params=params)
     _check_losses(ctx, units, {commit.unit: commit for commit in made})
     for key in dict.fromkeys(c.stats["from"] for c in made):
         if not any(c.rows for c in made if c.stats["from"] == key):
-            where = getattr(params, key.removeprefix("ingest."))
+            section, _, name = key.partition(".")
+            where = getattr(getattr(ctx.params, section), name)
             raise StageError(f"ingest: nothing usable in {key} = {where}")
     return StageResult(made, _report(ctx, made))
 
@@ -188,18 +197,20 @@ def _told(reject: dict[str, Any]) -> str:
 
 def is_current(ctx: StageContext, manifest: Manifest) -> bool:
     """Whether the manifest is of the source as it is now: files change under the same path."""
-    units = source_units(ctx.section, ctx.fingerprint)
+    units = source_units(ctx.section, ctx.fingerprint, ctx.params.train_tokenizer.source)
     return {unit["unit"] for unit in units} == {commit.unit for commit in manifest.commits}
 
 
-def source_units(params: IngestParams, fingerprint: str) -> list[dict[str, Any]]:
-    """One unit for each source shard: pairs, held-out pairs, edits, conversations."""
+def source_units(params: IngestParams, fingerprint: str, images: str | None = None) -> list[dict[str, Any]]:
+    """One unit for each source shard: pairs, held-out pairs, tokenizer's images, edits, conversations."""
     if params.source == SCENES:
         units = _scene_units(params.scenes, fingerprint, params.holdout is None)
     else:
         units = _file_units(params.source, "pairs", fingerprint, "ingest.source")
     if params.holdout is not None:
         units += _file_units(params.holdout, "holdout", fingerprint, "ingest.holdout")
+    if images is not None:
+        units += _file_units(images, "images", fingerprint, "train_tokenizer.source")
     if params.edits is not None:
         units += _file_units(params.edits, "edits", fingerprint, "ingest.edits", EDITS)
     if params.conversations is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ddt.manifest import Manifest
 from ddt.sections.tokenizer import TrainTokenizerParams
-from pipelines.engine.runner import StageContext, StageResult
+from pipelines.engine.runner import StageContext, StageError, StageResult
 from pipelines.engine.training import Job, run_training
 from pipelines.reports.pictures import position_plot
 from pipelines.reports.report import Report
@@ -129,15 +129,18 @@ def training_psnr_db(tokenizer: ImageTokenizer, images_BCHW: Tensor) -> dict[str
     return metrics
 
 
-def image_shards(ingest: Manifest) -> list[tuple[str, int]]:
-    """Keys and rows of the ingested shards to train on."""
-    return [(c.key, c.rows) for c in ingest.commits if c.stats["role"] == "pairs" and c.rows]
+def image_shards(ingest: Manifest, own_images: bool) -> list[tuple[str, int]]:
+    """Keys and rows of the ingested shards to train on: the pairs', or those of `train_tokenizer.source`."""
+    role = "images" if own_images else "pairs"
+    return [(c.key, c.rows) for c in ingest.commits if c.stats["role"] == role and c.rows]
 
 
 def run(ctx: StageContext) -> StageResult:
-    """Train on every ingested training image; writes the tokenizer's folder."""
+    """Train on every ingested training image, or on the source of its own; writes the tokenizer's folder."""
     check_codebook(ctx.section)
-    shards = image_shards(ctx.inputs["ingest"])
+    shards = image_shards(ctx.inputs["ingest"], ctx.section.source is not None)
+    if not shards:
+        raise StageError(f"train_tokenizer.source = {ctx.section.source}: not ingested; run ingest again")
     commit, report = run_training(ctx, TokenizerJob, params=ctx.section, shards=shards)
     _plot_positions(ctx, report)
     folder = ctx.store.fetch_tree(commit.key.rpartition("/")[0])

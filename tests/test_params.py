@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from ddt.config import ConfigError
 from ddt.mllm.config import VisualSampling
@@ -41,7 +42,7 @@ def test_paper_profile_is_the_paper() -> None:
     )
     assert (fit.steps, fit.global_batch, fit.lr, fit.warmup_steps) == (140_000, 1024, 1e-4, 5000)
     assert (fit.betas, fit.eps, fit.weight_decay, fit.clip) == ((0.9, 0.99), 1e-6, 0.0, None)
-    assert (model.position_period, model.regional_blocks, model.gate_start) == (10_000.0, 0, 0.0)
+    assert (model.position_period, model.gate_start) == (10_000.0, 0.0)
     assert {f.optimizer for f in (fit, params.pretrain.fit, params.finetune.fit)} == {"adamw"}
     pretrain = params.pretrain
     assert (pretrain.long_caption_rate, pretrain.caption_drop_rate, pretrain.text_rate) == (0.6, 0.1, 0.1)
@@ -59,6 +60,30 @@ def test_paper_profile_is_the_paper() -> None:
     assert [params.resources.of_stage(stage).train_workers for stage in stages] == [32, 512, 256]
     assert params.select.keep == 200_000_000
     assert (params.resources.train_workers, params.resources.min_train_workers) == (512, 448)
+
+
+@pytest.mark.parametrize("profile", ["paper", "h200"])
+def test_nothing_that_was_tuned_on_a_laptop_gets_into_a_profile_with_a_preset(
+    profile: str, tmp_path: Path
+) -> None:
+    values = yaml.safe_load(PARAMS.read_text())
+    model = values["train_tokenizer"]["model"]
+    model |= {"code_dim": 5, "qk_norm": True, "code_noise": 0.7, "time_power": 9.0, "tail_dropout": 0.9}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(values))
+    (tmp_path / "profiles").symlink_to(ROOT / "profiles")
+    changed = load_params(tmp_path / "params.yaml", profile).train_tokenizer.model
+    assert changed == load_params(PARAMS, profile).train_tokenizer.model
+
+
+def test_a_preset_is_where_a_tokenizer_starts_from() -> None:
+    chosen = load_params(PARAMS, "paper", ["train_tokenizer.model.preset=selftok"]).train_tokenizer.model
+    assert chosen == presets()["selftok"]
+    layers = ["train_tokenizer.model={preset: selftok, decode_steps: 7}"]
+    assert load_params(PARAMS, None, layers).train_tokenizer.model == chosen.replace(decode_steps=7)
+    with pytest.raises(
+        ConfigError, match="train_tokenizer.model.preset = 'sd3': expected one of paper, self"
+    ):
+        load_params(PARAMS, None, ["train_tokenizer.model.preset=sd3"])
 
 
 def test_paper_plan_counts_without_allocating() -> None:

@@ -31,7 +31,6 @@ class SpatialConfig:
     blocks: Count
     position_norm: bool
     code_noise: Annotated[float, Range(0)]
-    code_distance: Annotated[float, Range(0, 2)]
     unquantized_steps: Natural
     ema_decay: Fraction
     dead_threshold: Annotated[float, Range(0)]

@@ -47,7 +47,6 @@ class SpatialTokenizer(SavedModel[SpatialConfig]):
             unquantized_steps=config.unquantized_steps,
             entropy_floor=config.entropy_floor,
             noise=config.code_noise,
-            code_distance=config.code_distance,
         )
         self.decoder = ConvDecoder(config.channels, config.blocks, config.code_dim)
 

@@ -14,10 +14,12 @@ from ddt.train.config import FitConfig
 class TrainTokenizerParams:
     """The DDT tokenizer and its training. `init`: SD3 weights for the decoder's image stream, or null.
 
+    `source`: its own images (ImageNet in the paper), read as `ingest.source` is; null: those of the pairs.
     `spatial`: sizes of the baseline to train in its place, with the tokens, codes and quantizer of `model`.
     """
 
     init: str | None
+    source: str | None
     spatial: SpatialSizes | None
     model: DDTConfig
     fit: FitConfig

@@ -42,14 +42,9 @@ class DDTConfig:
     activation: Literal[
         "gelu_tanh", "gelu"
     ]  # SD3 has the tanh form; on CPU in bf16 the exact one is 3x faster
-    # The start of training. On a small grid a period of 10,000 makes all positions look alike; in the first
-    # `regional_blocks` blocks token i starts by attending to the i-th part of the image, and back (0: at
-    # random); decoder gates start at `gate_start` (0: adaLN-zero). All of it can be unlearned.
+    # The start of training. On a small grid a period of 10,000 makes all positions look alike; decoder gates
+    # start at `gate_start` (0: adaLN-zero).
     position_period: Positive
-    regional_blocks: Natural
-    # One learned query for all tokens, each at the centre of its region, and positions in attention alone:
-    # codes then mean the same everywhere (false: T learned queries, as in the paper).
-    shared_query: bool
     gate_start: float
     # The decoder's image positions: `sincos` by the period above; `stored` the same at first, but kept with
     # the weights, so that those of the SD3 checkpoint that training starts from can take their place.
@@ -65,8 +60,8 @@ class DDTConfig:
     # `joint`: tokens attend to the noisy image as well. `separate`: each only to the tokens before it,
     # whatever the time, so that decoding computes the token stream once for all its steps.
     token_stream: Literal["joint", "separate"]
-    # What the decoder sees of x_t: all of it (null), or, for data of this standard deviation, the best linear
-    # guess of x_0, so that pure noise is not seen at all.
+    # The decoder sees x_t and predicts x_0 (null), or, for data of this standard deviation, sees the best
+    # linear guess of x_0, which hides pure noise, and predicts what that misses.
     data_std: Positive | None
     # Training. `power`: t = u^(1/time_power), denser near pure noise, where the tokens carry the image.
     target: Literal["x0", "velocity"]
@@ -78,9 +73,6 @@ class DDTConfig:
     # Noise of this length on the unit vectors in training, before they are quantized: codes then depend less
     # on what the decoder hardly needs, and a language model learns them faster (0: none, as in the paper).
     code_noise: Annotated[float, Range(0)]
-    # Codes (unit vectors) are kept this far apart, so that what is frequent, such as a flat background, has
-    # one code rather than many (0: any distance, as in the paper).
-    code_distance: Annotated[float, Range(0, 2)]
     unquantized_steps: Natural
     ema_decay: Fraction
     dead_threshold: Annotated[float, Range(0)]  # in expected hits of a code per step
@@ -125,6 +117,13 @@ class DDTConfig:
                 f"hidden_tokens = {self.hidden_tokens!r}: expected 'mask' with token_stream = separate, "
                 "whose tokens do not depend on which are hidden"
             )
+        if self.target == "velocity" and self.data_std is not None:
+            raise ValueError(
+                f"target = velocity: expected x0 with data_std = {self.data_std}, whose decoder sees a guess "
+                "of x_0 and not the noise at t = 1"
+            )
+        if self.time_sampling == "uniform" and self.time_power != 1:
+            raise ValueError(f"time_power = {self.time_power}: expected 1 with time_sampling = uniform")
         self._check_stages()
 
     def _check_stages(self) -> None:
@@ -188,8 +187,6 @@ def presets() -> dict[str, DDTConfig]:
         mlp_ratio=4.0,
         activation="gelu_tanh",
         position_period=10_000.0,
-        regional_blocks=0,
-        shared_query=False,
         gate_start=0.0,
         decoder_positions="sincos",
         schedule="linear",
@@ -206,7 +203,6 @@ def presets() -> dict[str, DDTConfig]:
         condition_dropout=0.0,
         position_norm=False,
         code_noise=0.0,
-        code_distance=0.0,
         unquantized_steps=2000,
         ema_decay=0.99,
         dead_threshold=0.2,

@@ -12,16 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddt.tokenizer.flow import best_guess
+from ddt.tokenizer.flow import best_guess, guess_error
 from ddt.tokenizer.layers import (
     MLP,
-    align_attention,
     at_least_float32,
     attend_heads,
     compute_dtype,
     grid_points,
     patchify,
-    region_points,
     sincos_1d,
     sincos_2d,
     unpatchify,
@@ -111,15 +109,12 @@ class DecoderBlock(nn.Module):
         qk_norm: bool,
         gate_start: float,
         last: bool,
-        regional: bool,
     ) -> None:
         super().__init__()
         self.last = last
         shared = (width, heads, mlp_ratio, activation, qk_norm, gate_start)
         self.image = DecoderStream(*shared)
         self.token = DecoderStream(*shared, attention_only=last)
-        if regional:
-            align_attention(self.image.qkv, self.token.qkv)
 
     def forward(
         self, image_BLD: Tensor, token_BTD: Tensor, condition_BD: Tensor, key_bias: Tensor | None
@@ -177,7 +172,6 @@ class Decoder(nn.Module):
         token_stream: str,
         data_std: float | None,
         position_period: float,
-        regional_blocks: int,
         gate_start: float,
         stored_positions: bool,
     ) -> None:
@@ -189,12 +183,7 @@ class Decoder(nn.Module):
         self.embed_time = TimeEmbedding(width)
         grid = side // patch
         image_positions = sincos_2d(grid_points(grid), width, position_period)
-        # Tokens that start as regions are placed where the encoder's queries start.
-        token_positions = (
-            sincos_2d(region_points(num_tokens, grid), width, position_period)
-            if regional_blocks
-            else sincos_1d(torch.arange(num_tokens), width, position_period)
-        )
+        token_positions = sincos_1d(torch.arange(num_tokens), width, position_period)
         self.register_buffer("image_positions", image_positions, persistent=stored_positions)
         self.register_buffer("token_positions", token_positions, persistent=False)
         self.blocks = nn.ModuleList(
@@ -206,7 +195,6 @@ class Decoder(nn.Module):
                 qk_norm,
                 gate_start,
                 last=i == depth - 1,
-                regional=i < regional_blocks,
             )
             for i in range(depth)
         )
@@ -229,9 +217,23 @@ class Decoder(nn.Module):
         x is the noisy image at t_B, codes_BTd the unit code vectors of which visible_BT are given. `tokens`
         is what `read_tokens` gave for the codes where the token stream is separate (None: computed here).
         """
+        if self.data_std is None:
+            return self._network(x_BCHW, t_B, codes_BTd, visible_BT, tokens)
+        # Not in the paper, whose decoder predicts x_0 from x_t: the network says what the linear guess
+        # misses, in units of its error, so that the error vanishes with t by construction (as EDM's does).
+        guess_BCHW = best_guess(x_BCHW, t_B, self.data_std)
+        missing_BCHW = self._network(guess_BCHW, t_B, codes_BTd, visible_BT, tokens)
+        return guess_BCHW + guess_error(t_B, self.data_std) * missing_BCHW
+
+    def _network(
+        self,
+        x_BCHW: Tensor,
+        t_B: Tensor,
+        codes_BTd: Tensor,
+        visible_BT: Tensor,
+        tokens: list[KeysValues] | None,
+    ) -> Tensor:
         dtype = compute_dtype(x_BCHW)
-        if self.data_std is not None:
-            x_BCHW = best_guess(x_BCHW, t_B, self.data_std)
         image_BLD = (self.embed(patchify(x_BCHW, self.patch)) + self.image_positions).to(dtype)
         key_bias = self._key_bias(visible_BT, image_BLD.shape[1]) if self.hidden_tokens == "mask" else None
         condition_BD = F.silu(self.embed_time(t_B))

@@ -26,10 +26,16 @@ def best_guess(x_BCHW: Tensor, t_B: Tensor, data_std: float) -> Tensor:
     """The linear estimate of x_0 from x_t of least squared error, for data of mean 0 and that deviation.
 
     (1 − t)σ² / ((1 − t)²σ² + t²) · x_t: x_t itself at t = 0, nothing at t = 1. Not in the paper, which gives
-    the decoder x_t; it is the input of an EDM-style denoiser (arXiv 2206.00364, section 5).
+    the decoder x_t; it is the skip of an EDM-style denoiser (arXiv 2206.00364, section 5).
     """
     t, variance = _column(t_B), data_std**2
     return x_BCHW * ((1 - t) * variance / ((1 - t).square() * variance + t.square()))
+
+
+def guess_error(t_B: Tensor, data_std: float) -> Tensor:
+    """Root mean square error of `best_guess` [B, 1, 1, 1]: σt / √((1 − t)²σ² + t²), from 0 to σ."""
+    t = _column(t_B)
+    return data_std * t / ((1 - t).square() * data_std**2 + t.square()).sqrt()
 
 
 def predicted_x0(prediction_BCHW: Tensor, x_BCHW: Tensor, t_B: Tensor, target: str) -> Tensor:

@@ -19,8 +19,8 @@ from torch import Tensor
 from ddt.config import build, to_dict
 
 WEIGHTS, CONFIG, CARD, MARKER = "model.safetensors", "config.json", "README.md", "_COMPLETE"
-# 3: code_noise, regions row by row; 4: shared_query; 5: code_distance; 6: the digest of the VAE
-FORMAT_VERSION = 6
+# 6: the digest of the VAE; 7: no regions, no shared query, the guess of x_0 is the decoder's skip
+FORMAT_VERSION = 7
 C = TypeVar("C")
 
 

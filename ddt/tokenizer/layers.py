@@ -77,28 +77,6 @@ def grid_points(side: int) -> Tensor:
     return torch.cartesian_prod(torch.arange(side), torch.arange(side)).to(torch.get_default_dtype())
 
 
-def region_points(count: int, side: int) -> Tensor:
-    """Centres [count, 2] of `count` equal regions of a square grid, row by row: as many columns as come
-    closest to a square, and at least as many rows."""
-    columns = next(n for n in range(math.isqrt(count), 0, -1) if count % n == 0)
-    rows = count // columns
-    ys, xs = ((torch.arange(n) + 0.5) / n * side - 0.5 for n in (rows, columns))
-    return torch.cartesian_prod(ys, xs)
-
-
-@torch.no_grad()
-def align_attention(first: nn.Linear, second: nn.Linear) -> None:
-    """Gives q and k of two streams one orthogonal matrix, so that at first like attends to like.
-
-    Layers project to concatenated q, k, v of their own input width.
-    """
-    width = first.in_features
-    shared = nn.init.orthogonal_(torch.empty(width, width, device=first.weight.device))
-    for layer in (first, second):
-        layer.weight[: 2 * width] = shared.repeat(2, 1)
-        layer.bias[: 2 * width] = 0
-
-
 def patchify(x_BCHW: Tensor, patch: int) -> Tensor:
     """[B, C, H, W] -> [B, (H/p)·(W/p), C·p·p], patches row by row."""
     batch, channels, height, width = x_BCHW.shape

@@ -21,17 +21,11 @@ def unit(x: Tensor) -> Tensor:
 
 def nearest(z_Nd: Tensor, codebook_Kd: Tensor) -> Tensor:
     """int64 [N]: the code with the largest inner product; ties go to the lowest index."""
-    rows = rows_at_once(codebook_Kd)
+    rows = _rows_at_once(codebook_Kd)
     return torch.cat([(chunk @ codebook_Kd.T).argmax(-1) for chunk in z_Nd.split(rows)])
 
 
-def largest_cosine(z_Nd: Tensor, codebook_Kd: Tensor) -> Tensor:
-    """float [N]: the inner product with the nearest code."""
-    rows = rows_at_once(codebook_Kd)
-    return torch.cat([(chunk @ codebook_Kd.T).amax(-1) for chunk in z_Nd.split(rows)])
-
-
-def rows_at_once(codebook_Kd: Tensor) -> int:
+def _rows_at_once(codebook_Kd: Tensor) -> int:
     """How many vectors may be compared with all codes in one product."""
     on_cpu = codebook_Kd.device.type == "cpu"
     return max(1, (LOOKUP_ELEMENTS if on_cpu else ACCELERATOR_LOOKUP_ELEMENTS) // len(codebook_Kd))

@@ -79,8 +79,6 @@ class DDTTokenizer(SavedModel[DDTConfig]):
             mlp_ratio=config.mlp_ratio,
             activation=config.activation,
             position_period=config.position_period,
-            regional_blocks=config.regional_blocks,
-            shared_query=config.shared_query,
         )
         self.quantizer = Quantizer(
             config.codebook_size,
@@ -91,7 +89,6 @@ class DDTTokenizer(SavedModel[DDTConfig]):
             unquantized_steps=config.unquantized_steps,
             entropy_floor=config.entropy_floor,
             noise=config.code_noise,
-            code_distance=config.code_distance,
         )
         self.decoder = Decoder(
             side=config.grid_side,
@@ -109,7 +106,6 @@ class DDTTokenizer(SavedModel[DDTConfig]):
             token_stream=config.token_stream,
             data_std=config.data_std,
             position_period=config.position_period,
-            regional_blocks=config.regional_blocks,
             gate_start=config.gate_start,
             stored_positions=config.decoder_positions == "stored",
         )

@@ -66,7 +66,6 @@ class Quantizer(nn.Module):
         unquantized_steps: int,
         entropy_floor: float = 0.0,
         noise: float = 0.0,
-        code_distance: float = 0.0,
     ) -> None:
         super().__init__()
         self.ema_decay = ema_decay
@@ -74,7 +73,6 @@ class Quantizer(nn.Module):
         self.unquantized_steps = unquantized_steps
         self.entropy_floor = entropy_floor
         self.noise = noise
-        self.code_distance = code_distance
         self.norm = PositionNorm(normalise_positions, code_dim, ema_decay) if normalise_positions else None
         codebook_Kd = unit(torch.randn(codebook_size, code_dim))
         self.register_buffer("codebook_Kd", codebook_Kd)
@@ -147,7 +145,6 @@ class Quantizer(nn.Module):
             self.hits_K,
             torch.cat(vectors.outputs_Nd),
             threshold=self.dead_threshold,
-            code_distance=self.code_distance,
             seed=step,
         )
         # The direction of the sum is the direction of the mean: no division by hits, no smoothing.

@@ -106,14 +106,7 @@ class Renderer(SavedModel[RendererConfig]):
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.embed_token = nn.Linear(tokenizer.code_dim, width)
         self.blocks = nn.ModuleList(
-            EncoderBlock(
-                width,
-                sizes.heads,
-                sizes.mlp_ratio,
-                sizes.activation,
-                last=i == sizes.depth - 1,
-                regional=False,
-            )
+            EncoderBlock(width, sizes.heads, sizes.mlp_ratio, sizes.activation, last=i == sizes.depth - 1)
             for i in range(sizes.depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)

@@ -50,7 +50,6 @@ def _misfits(config: DDTConfig, sd3: Any) -> Iterator[str]:
         "activation": "gelu_tanh",
         "decoder_positions": "stored",
         "data_std": None,  # SD3 sees x_t itself
-        "regional_blocks": 0,  # its start is in the weights that are replaced
     }
     for name, value in wanted.items():
         if getattr(config, name) != value:

@@ -83,9 +83,8 @@ def run(params: Params, tokenizer: str | None, output: str) -> None:
     ctx = StageContext(NAME, params, section, store, workspace, identity, {"ingest": ingest})
     copy = f"shards/{NAME}/tokenizer-{digest[:32]}"  # where every worker can read it
     store.put_tree(copy, folder)
-    commit, report = run_training(
-        ctx, RendererJob, tokenizer=copy, fit=section.fit, shards=image_shards(ingest)
-    )
+    shards = image_shards(ingest, section.source is not None)
+    commit, report = run_training(ctx, RendererJob, tokenizer=copy, fit=section.fit, shards=shards)
     made = store.fetch_tree(commit.key.removesuffix(f"/{MARKER}"))
     shutil.copytree(made, target, ignore=shutil.ignore_patterns(MARKER))
     shutil.copyfile(made / MARKER, target / MARKER)  # last: without it no reader takes the folder

@@ -27,7 +27,6 @@ CONFIG_16 = SpatialConfig(
     blocks=1,
     position_norm=False,
     code_noise=0.0,
-    code_distance=0.0,
     unquantized_steps=30,
     ema_decay=0.99,
     dead_threshold=0.2,
@@ -68,7 +67,7 @@ def test_it_learns_in_the_shared_loop():
 
 def test_its_codes_are_learned_by_the_rules_of_the_ddt_tokenizers():
     ddt = make(
-        num_tokens=16, code_noise=0.3, code_distance=0.5, dead_threshold=0.1, entropy_weight=0.5,
+        num_tokens=16, code_noise=0.3, dead_threshold=0.1, entropy_weight=0.5,
         entropy_floor=1.0, unquantized_steps=0,
     )  # fmt: skip
     config = SpatialConfig.like(ddt.config, SpatialSizes(width=8, blocks=1))
@@ -85,7 +84,7 @@ def test_its_codes_are_learned_by_the_rules_of_the_ddt_tokenizers():
     loss, metrics = terms(seed=0)
     assert loss > metrics["reconstruction"] + metrics["commitment"]  # and the entropy of usage
     quantizer = model.quantizer
-    quantizer.ema_decay, quantizer.code_distance, quantizer.dead_threshold = 1.0, 0.0, 0.0  # codes stay
+    quantizer.ema_decay, quantizer.dead_threshold = 1.0, 0.0  # codes stay
     assert terms(seed=0)[0] == terms(seed=0)[0] != terms(seed=1)[0]  # and the noise
 
 

@@ -29,13 +29,14 @@ from ddt.scenes.crawl import shard_samples
 from ddt.scenes.crawl import write_shard as write_crawl
 from ddt.store import Store, open_store
 from ddt.tokenizer import DDTTokenizer, presets
-from pipelines import finetune, ingest, pretrain, tokenize_images
+from pipelines import finetune, ingest, pretrain, tokenize_images, train_tokenizer
 from pipelines.commands.cli import main
 from pipelines.commands.preflight import check_own_data
 from pipelines.engine.language_model import token_shards
 from pipelines.engine.runner import StageContext, StageError, is_finished
 from pipelines.reports.workspace import manifest_path, report_path
 from pipelines.services.models import publish_model
+from pipelines.train_tokenizer import image_shards
 from tests.data.test_instruction_readers import png, said
 from tests.mllm.mllm_tiny import make_tokenizer
 from tests.pipelines.engine.test_language_model_jobs import FIT_SHORT, SHAPE
@@ -300,6 +301,38 @@ def test_a_source_that_changed_under_its_path_is_read_again(files, tmp_path, mon
     assert not is_finished(stages.context("ingest"))
     second = finish()
     assert len(second - first) == len(first - second) == 1  # nothing else is read again
+
+
+def test_a_tokenizer_with_a_source_of_its_own_never_reads_the_pairs(files, tmp_path, monkeypatch):
+    """As the paper's, which trains on ImageNet: `source` is set in its profile."""
+    assert load_params(ROOT / "params.yaml", "paper").train_tokenizer.source is not None
+    images = [{"bytes": png(colour), "path": None} for colour in ("red", "blue", "green")]
+    pq.write_table(pa.table({"image": images}), files / "imagenet.parquet")
+    own = f"train_tokenizer.source={files}/imagenet.parquet"
+    stages = Stages(own_params(files, "ingest.max_reject_rate=0.5", own), tmp_path, monkeypatch)
+    stages.run(ingest, "ingest")
+    made = stages.inputs["ingest"]
+    pairs, shards = image_shards(made, own_images=False), image_shards(made, own_images=True)
+    assert [rows for _, rows in shards] == [3] and not set(pairs) & set(shards)
+    seen: dict[str, Any] = {}
+
+    def training(ctx: Any, job: Any, **arguments: Any) -> None:
+        seen.update(arguments)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_tokenizer, "run_training", training)
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer.run(stages.context("train_tokenizer"))
+    assert seen["shards"] == shards
+    stages.params = own_params(files)
+    with pytest.raises(KeyboardInterrupt):
+        train_tokenizer.run(stages.context("train_tokenizer"))
+    assert seen["shards"] == pairs
+    stages.params = own_params(files, own)
+    kept = tuple(c for c in made.commits if c.stats["role"] != "images")
+    stages.inputs["ingest"] = Manifest("ingest", made.fingerprint, {}, kept)  # read before there was one
+    with pytest.raises(StageError, match="imagenet.parquet: not ingested; run ingest again"):
+        train_tokenizer.run(stages.context("train_tokenizer"))
 
 
 def test_what_is_not_there_is_named(files, tmp_path, monkeypatch):

@@ -85,4 +85,7 @@ def test_best_guess_is_the_least_squares_estimate(t):
     times = torch.full((len(x0),), t)
     x = flow.add_noise(x0, noise, times)
     slope = (x * x0).mean() / (x * x).mean()
-    torch.testing.assert_close(flow.best_guess(x, times, std), slope * x, atol=0.02, rtol=0)
+    guess = flow.best_guess(x, times, std)
+    torch.testing.assert_close(guess, slope * x, atol=0.02, rtol=0)
+    error = (guess - x0).square().mean().sqrt()
+    assert flow.guess_error(times, std)[0].item() == pytest.approx(error.item(), abs=0.01)

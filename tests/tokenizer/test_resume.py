@@ -24,7 +24,7 @@ FIT = dataclasses.replace(
     checkpoint_every=SAVED_EVERY, keep_checkpoints=1, log_every=1,
 )  # fmt: skip
 DDT = debug(
-    unquantized_steps=PLACED_AT, tail_dropout=0.3, condition_dropout=0.1, code_noise=0.2, code_distance=0.2,
+    unquantized_steps=PLACED_AT, tail_dropout=0.3, condition_dropout=0.1, code_noise=0.2,
     position_norm=True, commitment_weight=0.1, entropy_weight=0.5, entropy_floor=1.0, dead_threshold=0.5,
 )  # fmt: skip
 SPATIAL = CONFIG_16.replace(unquantized_steps=PLACED_AT, dead_threshold=0.5)

@@ -133,7 +133,6 @@ def test_its_positions_are_saved_with_the_weights(tmp_path, folder):
         ({"activation": "gelu"}, "activation = 'gelu', expected 'gelu_tanh'"),
         ({"decoder_positions": "sincos"}, "decoder_positions = 'sincos', expected 'stored'"),
         ({"data_std": 0.5}, "data_std = 0.5, expected None"),
-        ({"regional_blocks": 1}, "regional_blocks = 1, expected 0"),
         ({"image_size": 64}, "a grid of 32 patches a side, expected at most 24"),
     ],
 )

@@ -19,7 +19,7 @@ from tests.tokenizer.test_renderer import SIZES
 from tests.train.test_fit import CONFIG
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
-MASKED = {"hidden_tokens": "mask", "qk_norm": True, "regional_blocks": 1, "unquantized_steps": 2}
+MASKED = {"hidden_tokens": "mask", "qk_norm": True, "unquantized_steps": 2}
 
 
 def new(device=CPU, **changes):

@@ -34,9 +34,14 @@ IMAGE = Wanted("image", IMAGE_COLUMNS, IMAGE_TYPES, IMAGE_EXPECTED, "image_colum
 
 
 def read_parquet(
-    path: str | Path, image_column: str | None = None, caption_column: str | None = None
+    path: str | Path,
+    image_column: str | None = None,
+    caption_column: str | None = None,
+    captions: bool = True,
 ) -> Iterator[RawSample | Reject]:
     """Rows in order, a few at a time. Columns that are not named are found by name and type.
+
+    Without `captions` none is looked for, and all are empty.
 
     Raises ValueError where the file has no such column. What can't be read gives a Reject with reason
     corrupt_archive. Class labels stored as numbers become their names where the file has them (Hugging Face
@@ -46,7 +51,7 @@ def read_parquet(
     found: list[_Columns] = []
 
     def choose(schema: pa.Schema) -> Sequence[str]:
-        found.append(_Columns(path, schema, image_column, caption_column))
+        found.append(_Columns(path, schema, image_column, caption_column, captions))
         return found[0].wanted
 
     pictures = Pictures(path.parent)
@@ -75,10 +80,12 @@ def holds_pictures(path: Path) -> bool:
 class _Columns:
     """Which columns hold what."""
 
-    def __init__(self, path: Path, schema: pa.Schema, image: str | None, caption: str | None) -> None:
+    def __init__(
+        self, path: Path, schema: pa.Schema, image: str | None, caption: str | None, captions: bool
+    ) -> None:
         self.labels = _label_names(schema)
         self.image = IMAGE.find(path, schema, image)
-        self.caption = self._caption(path, schema, caption)
+        self.caption = self._caption(path, schema, caption) if captions else None
         by_name = {name.lower(): name for name in reversed(schema.names)}
         self.key = next((by_name[n] for n in KEY_COLUMNS if n in by_name), None)
         self.planted, self.status = by_name.get("planted"), by_name.get("status")
@@ -114,7 +121,8 @@ class _Columns:
             raise Reject("not_downloaded", f"{status}: {why}" if why else status, lost=0)
         image = pictures.read(values[self.image])
         meta = {"planted": self.planted_of(values)} if self.planted else {}
-        return RawSample(key, image, self._caption_of(values[self.caption]), meta)
+        caption = self._caption_of(values[self.caption]) if self.caption else ""
+        return RawSample(key, image, caption, meta)
 
     def _caption_of(self, value: Any) -> str:
         if not isinstance(value, int):

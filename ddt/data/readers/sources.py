@@ -90,11 +90,16 @@ def _s3_files(where: str, what: str, suffixes: tuple[str, ...]) -> dict[Path, Pa
     return {key: store.fetch(key.as_posix()) for key in keys}
 
 
-def read_source(path: str | Path, name: str, config: SourceConfig) -> Iterator[dict[str, Any] | Reject]:
-    """Checked rows of RECORD_SCHEMA, and Rejects that carry `name` as their source, in the file's order."""
+def read_source(
+    path: str | Path, name: str, config: SourceConfig, captions: bool = True
+) -> Iterator[dict[str, Any] | Reject]:
+    """Checked rows of RECORD_SCHEMA, and Rejects that carry `name` as their source, in the file's order.
+
+    Without `captions` a file may have pictures alone.
+    """
     path = Path(path)
     if KINDS[path.suffix.lower()] == "parquet":
-        samples = read_parquet(path, config.image_column, config.caption_column)
+        samples = read_parquet(path, config.image_column, config.caption_column, captions)
     else:
         samples = read_tar(path)
     return check_samples(samples, name, config)
