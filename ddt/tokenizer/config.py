@@ -60,8 +60,8 @@ class DDTConfig:
     # `joint`: tokens attend to the noisy image as well. `separate`: each only to the tokens before it,
     # whatever the time, so that decoding computes the token stream once for all its steps.
     token_stream: Literal["joint", "separate"]
-    # The decoder sees x_t and predicts x_0 (null), or, for data of this standard deviation, sees the best
-    # linear guess of x_0, which hides pure noise, and predicts what that misses.
+    # The decoder sees x_t and predicts x_0 (null), or, for data of this standard deviation, sees an x_t that
+    # fades with what it says of x_0, pure noise not at all, and predicts what the best linear guess misses.
     data_std: Positive | None
     # Training. `power`: t = u^(1/time_power), denser near pure noise, where the tokens carry the image.
     target: Literal["x0", "velocity"]
@@ -119,8 +119,8 @@ class DDTConfig:
             )
         if self.target == "velocity" and self.data_std is not None:
             raise ValueError(
-                f"target = velocity: expected x0 with data_std = {self.data_std}, whose decoder sees a guess "
-                "of x_0 and not the noise at t = 1"
+                f"target = velocity: expected x0 with data_std = {self.data_std}, whose decoder sees no "
+                "noise at t = 1"
             )
         if self.time_sampling == "uniform" and self.time_power != 1:
             raise ValueError(f"time_power = {self.time_power}: expected 1 with time_sampling = uniform")

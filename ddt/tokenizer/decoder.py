@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddt.tokenizer.flow import best_guess, guess_error
+from ddt.tokenizer.flow import best_guess, faded, guess_error
 from ddt.tokenizer.layers import (
     MLP,
     at_least_float32,
@@ -221,9 +221,9 @@ class Decoder(nn.Module):
             return self._network(x_BCHW, t_B, codes_BTd, visible_BT, tokens)
         # Not in the paper, whose decoder predicts x_0 from x_t: the network says what the linear guess
         # misses, in units of its error, so that the error vanishes with t by construction (as EDM's does).
-        guess_BCHW = best_guess(x_BCHW, t_B, self.data_std)
-        missing_BCHW = self._network(guess_BCHW, t_B, codes_BTd, visible_BT, tokens)
-        return guess_BCHW + guess_error(t_B, self.data_std) * missing_BCHW
+        seen_BCHW = faded(x_BCHW, t_B, self.data_std)
+        missing_BCHW = self._network(seen_BCHW, t_B, codes_BTd, visible_BT, tokens)
+        return best_guess(x_BCHW, t_B, self.data_std) + guess_error(t_B, self.data_std) * missing_BCHW
 
     def _network(
         self,

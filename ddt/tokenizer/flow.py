@@ -38,6 +38,17 @@ def guess_error(t_B: Tensor, data_std: float) -> Tensor:
     return data_std * t / ((1 - t).square() * data_std**2 + t.square()).sqrt()
 
 
+def faded(x_BCHW: Tensor, t_B: Tensor, data_std: float) -> Tensor:
+    """x_t for a network to look at: as large as the data times the root of its correlation with x_0.
+
+    σ√ρ · x_t / √((1 − t)²σ² + t²) with ρ = (1 − t)σ / √((1 − t)²σ² + t²). Between EDM's c_in (ρ⁰), with
+    which pure noise is seen as well as data, and the best linear guess (ρ¹), which hides x_t too early.
+    """
+    t = _column(t_B)
+    spread = ((1 - t).square() * data_std**2 + t.square()).sqrt()
+    return x_BCHW * (data_std / spread) * ((1 - t) * data_std / spread).sqrt()
+
+
 def predicted_x0(prediction_BCHW: Tensor, x_BCHW: Tensor, t_B: Tensor, target: str) -> Tensor:
     """x_0 as the prediction made at (x_t, t) implies it."""
     return prediction_BCHW if target == "x0" else x_BCHW - _column(t_B) * prediction_BCHW

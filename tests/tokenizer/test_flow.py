@@ -78,6 +78,17 @@ def test_sampling_clips_the_predicted_image_and_cuts_the_prefix():
 
 
 @pytest.mark.parametrize("t", [0.0, 0.3, 0.9, 1.0])
+def test_what_is_seen_of_x_t_is_as_large_as_its_correlation_with_x_0_says(t):
+    std, generator = 0.55, torch.Generator().manual_seed(1)
+    x0 = std * torch.randn(20_000, 1, 2, 2, generator=generator)
+    times = torch.full((len(x0),), t)
+    x = flow.add_noise(x0, torch.randn(x0.shape, generator=generator), times)
+    correlation = (x * x0).mean() / (x.std() * x0.std())
+    expected = std * correlation.clamp(min=0).sqrt().item()
+    assert flow.faded(x, times, std).std().item() == pytest.approx(expected, abs=0.01 + 0.05 * (t == 1))
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.9, 1.0])
 def test_best_guess_is_the_least_squares_estimate(t):
     std, generator = 0.55, torch.Generator().manual_seed(1)
     x0 = std * torch.randn(20_000, 1, 2, 2, generator=generator)

@@ -449,7 +449,10 @@ def test_a_decoder_that_knows_the_datas_deviation_adds_to_the_linear_guess():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"target": "velocity", "data_std": 0.5}, "target = velocity: expected x0 with data_std = 0.5"),
+        (
+            {"target": "velocity", "data_std": 0.5},
+            "target = velocity: expected x0 with data_std = 0.5, whose decoder sees no noise",
+        ),
         ({"time_power": 2.0}, "time_power = 2.0: expected 1 with time_sampling = uniform"),
         (
             {"schedule": "stages", "stage_ends": (0.5, 0.9), "stage_tokens": (4, 4)},
