@@ -4,7 +4,8 @@ Trains each variant with each seed for the same steps on the same scenes, --jobs
 table of all runs there are. A run's numbers lie in a file of --folder named after what it is made of
 (configuration, seed, sizes, code): a finished run is not run again, and one of other code is left out.
 Columns of the table:
-one step, T steps   PSNR in dB of held-out scenes, decoded from all tokens
+one step, T steps   PSNR in dB of held-out scenes, decoded from all tokens; `drawn` by the sampler in use
+any time            PSNR in dB of x_0 predicted from (x_t, V_1..V_k(t)), at the worst of the times 0.05 to 1
 largest fall        the most that PSNR in one step loses as one more token is shown, in dB
 used                share of the codes that occur among the held-out scenes
 codes' CE           nats a token of a small decoder-only model on held-out codes, read in the variant's order
@@ -57,15 +58,24 @@ MODULES = (
 )  # fmt: skip
 
 BASE: dict[str, Any] = {"unquantized_steps": 150}  # over train_tokenizer of params.yaml, which trains longer
-STAGES = {"schedule": "stages", "stage_ends": (0.2, 0.4, 0.6, 0.8, 1.0), "stage_tokens": (12, 10, 4, 4, 2)}
+SELFTOKS = {"stage_ends": (0.2, 0.4, 0.6, 0.8, 1.0), "stage_tokens": (12, 10, 4, 4, 2)}
+LINEAR = {"schedule": "linear", "stage_ends": (), "stage_tokens": ()}
+TIMES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
 VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "base": {"": {}},
-    "schedule": {
-        "linear, inclusive": {"prefix": "inclusive"},
-        "Selftok's stages": {**STAGES, "prefix": "inclusive"},
+    "times": {
+        "uniform": {"time_sampling": "uniform", "time_power": 1.0},
+        "power 4": {"time_power": 4.0},
     },
+    "k(t)": {
+        "linear": LINEAR,
+        "later": {"stage_ends": (0.2, 0.4, 0.6, 0.75, 1.0)},
+        "Selftok's stages": {**SELFTOKS, "prefix": "inclusive"},
+    },
+    "preconditioning": {"none: x_t in, x_0 out": {"data_std": None}},
+    "each position's codes": {"as they come": {"position_norm": False}},
     "hidden tokens": {"zeroed, attended to": {"hidden_tokens": "zero"}},
-    "target": {"velocity": {"target": "velocity"}},
+    "target": {"velocity, x_t in": {"target": "velocity", "data_std": None}},
     "order": {"the other way": {"token_order": "V_1..V_T"}},
     "warm-up": {
         "none": {"unquantized_steps": 0},
@@ -78,16 +88,20 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "below 0.2": {"dead_threshold": 0.2},
         "below 1": {"dead_threshold": 1.0},
     },
-    "code noise": {"none": {"code_noise": 0.0}, "0.1": {"code_noise": 0.1}},
-    "code distance": {"none": {"code_distance": 0.0}, "0.1": {"code_distance": 0.1}},
-    "queries": {"one for each token": {"shared_query": False}},
+    "code noise": {"none": {"code_noise": 0.0}, "0.3": {"code_noise": 0.3}},
+    "commitment": {"0.1": {"commitment_weight": 0.1}, "on visible": {"commitment_on": "visible"}},
+    "usage entropy": {
+        "0.1, of all codes": {"entropy_weight": 0.1, "entropy_floor": 1.0},
+    },
     "codebook": {"64": {"codebook_size": 64}, "512": {"codebook_size": 512}},
     "token stream": {"separate": {"token_stream": "separate", "hidden_tokens": "mask"}},
-    "tail dropout": {"0.3": {"tail_dropout": 0.3}},
+    "tail dropout": {"none": {"tail_dropout": 0.0}, "0.5": {"tail_dropout": 0.5}},
 }
 COLUMNS = {  # of the table: metric, decimals
     "one step": ("psnr_one_step_db", 2),
+    "drawn": ("psnr_drawn_db", 2),
     "T steps": ("psnr_t_steps_db", 2),
+    "any time": ("psnr_any_time_db", 2),
     "largest fall": ("largest_fall_db", 2),
     "used": ("codes_used", 3),
     "codes' CE": ("codes_ce_nats", 3),
@@ -234,10 +248,15 @@ def measure(tokenizer: DDTTokenizer, images_BCHW: Tensor) -> dict[str, Any]:
         return psnr_db(tokenizer.decode(codes_BT, **options).cpu(), images_BCHW).mean().item()
 
     by_prefix = [psnr(num_steps=1, num_tokens=count) for count in range(1, config.num_tokens + 1)]
+    at_times = [
+        psnr_db(tokenizer.estimate(images_BCHW, codes_BT, t).cpu(), images_BCHW).mean().item() for t in TIMES
+    ]
     falls = [before - after for before, after in zip(by_prefix, by_prefix[1:], strict=False)]
     return {
         "psnr_one_step_db": by_prefix[-1],
+        "psnr_drawn_db": psnr(),
         "psnr_t_steps_db": psnr(num_steps=config.num_tokens),
+        "psnr_any_time_db": min(at_times),
         "largest_fall_db": max(falls),
         "codes_used": len(codes_BT.unique()) / config.codebook_size,
     }
