@@ -113,7 +113,8 @@ def test_no_picture_begins_that_would_not_fit(eager, builder):
 
 def test_a_picture_after_text_fits_too(eager, builder):
     """Text takes room as it is written: in the end there is none for a picture, which is then not begun."""
-    sampling = SamplingConfig(cfg_scale=1.0, text_temperature=1.0, text_top_k=400, max_new_tokens=12)
+    text = TextSampling(temperature=1.0, top_k=400, max_new_tokens=12)
+    sampling = SamplingConfig(draw=VisualSampling(cfg_scale=1.0), text=text)
     vocabulary, (prompt,) = builder.vocabulary, prompts_of(builder, ["a"])
     begun = []
     for limit in (len(prompt) + NUM_TOKENS + 4, 128):
