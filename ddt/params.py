@@ -79,7 +79,7 @@ def _lay_over(base: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, An
     """`layer` over `base`. A tokenizer's model that names a `preset` starts from it, not from `base`'s."""
     section = layer.get("train_tokenizer")
     model = section.get("model") if isinstance(section, Mapping) else None
-    if not isinstance(model, Mapping) or "preset" not in model:
+    if section is None or not isinstance(model, Mapping) or "preset" not in model:
         return merge(base, layer)
     name, known = model["preset"], presets()
     if name not in known:

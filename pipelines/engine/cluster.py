@@ -121,7 +121,7 @@ def _why_no_grpc(host: str, port: int) -> str | None:
 def _why_no_ray(address: str) -> str | None:
     """None where the control store tells the cluster's name. Ray waits 40 s for one that says nothing."""
     _prepare_environment()
-    from ray._raylet import GcsClient
+    from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
     from ray.exceptions import RpcError
 
     try:
