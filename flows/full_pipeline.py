@@ -31,6 +31,7 @@ from flows.support import (  # noqa: E402
     check_command_line,
     exit_codes,
     finish_run,
+    read_file,
     read_settings,
     run_step,
     start_run,
@@ -40,9 +41,7 @@ from flows.support import (  # noqa: E402
 class FullPipeline(FlowSpec):
     """From image-text shards to a promoted DDT-LLaMA."""
 
-    conf = Config(
-        "conf", default=str(ROOT / "params.yaml"), parser="yaml.safe_load", help="the parameter file"
-    )
+    conf = Config("conf", default=str(ROOT / "params.yaml"), parser=read_file, help="the parameter file")
     profile = Parameter("profile", default="", help="overlay: smoke, h200, paper, or a YAML file")
     overrides = Parameter("set", default="", help="keys to override: 'section.key=value section.key=value'")
 
@@ -145,6 +144,6 @@ class FullPipeline(FlowSpec):
 
 
 if __name__ == "__main__":
-    check_command_line(sys.argv[1:])
+    sys.argv[1:] = check_command_line(sys.argv[1:])
     with exit_codes():
         FullPipeline()

@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import yaml
 from metaflow import current
 from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException, MetaflowInternalError
 
@@ -30,6 +31,7 @@ from pipelines.engine.training import group_sizes
 from pipelines.reports.report import Report
 from pipelines.services import tracking
 from pipelines.services.dvc_record import record, why_not_recorded
+from pipelines.services.passwords import put_away, shown
 from pipelines.services.surroundings import why_unwritable
 from pipelines.train_tokenizer import TokenizerJob, check_codebook
 
@@ -65,10 +67,13 @@ def exit_codes() -> Iterator[None]:
         raise
 
 
-def check_command_line(arguments: Sequence[str]) -> None:
-    """Refuse wrong parameters before Metaflow starts anything: one line, exit code 2."""
+def check_command_line(arguments: Sequence[str]) -> list[str]:
+    """The arguments as Metaflow may keep them: without the password of `tracking.uri`.
+
+    Refuses wrong parameters before Metaflow starts anything: one line, exit code 2.
+    """
     if "run" not in arguments:
-        return
+        return list(arguments)
     words = list(chain.from_iterable(_split(argument) for argument in arguments))
     options = dict(zip(words, words[1:], strict=False))
     path = ROOT / "params.yaml"
@@ -83,18 +88,20 @@ def check_command_line(arguments: Sequence[str]) -> None:
         check_own_data(params)
         check_codebook(params.train_tokenizer)
         group_sizes(TokenizerJob, "train_tokenizer", params.train_tokenizer.fit, params.resources)
-        tracking.require_place(params.tracking.uri)
+        tracking.require_place(put_away(params.tracking.uri))  # the run's steps inherit the password
         for stage in STAGES:
             check_models(stage, params)
         require_places(params)
         _require_runs_folder()
         require_cluster()
     except (ValueError, OSError) as error:
-        print(shortened(tracking.shown(f"full_pipeline: {error}")), file=sys.stderr)
+        print(shortened(shown(f"full_pipeline: {error}")), file=sys.stderr)
         sys.exit(2)
     left_out = why_not_recorded(ROOT, params)
     if left_out is not None:
         print(f"full_pipeline: the run will not be recorded in DVC: {left_out}", file=sys.stderr)
+    uri = params.tracking.uri
+    return [argument.replace(uri, put_away(uri)) for argument in arguments]
 
 
 def _require_runs_folder() -> None:
@@ -106,6 +113,18 @@ def _require_runs_folder() -> None:
             f"Metaflow keeps its runs in {folder}, which can't be written to ({reason}); "
             "METAFLOW_DATASTORE_SYSROOT_LOCAL names another folder"
         )
+
+
+def read_file(text: str) -> dict[str, Any]:
+    """The parameter file as Metaflow keeps it: without the password of `tracking.uri`."""
+    return _without_password(yaml.safe_load(text))
+
+
+def _without_password(settings: dict[str, Any]) -> dict[str, Any]:
+    tracking = settings.get("tracking")
+    if isinstance(tracking, dict) and isinstance(tracking.get("uri"), str):
+        return {**settings, "tracking": {**tracking, "uri": put_away(tracking["uri"])}}
+    return settings
 
 
 def _split(argument: str) -> list[str]:
@@ -120,7 +139,7 @@ def one_line() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         kind = Mistake if is_mistake(error) else StepFailed
-        raise kind(shortened(tracking.shown(str(error)))) from None
+        raise kind(shortened(shown(str(error)))) from None
 
 
 def read_settings(conf: Mapping[str, Any], profile: str, overrides: str) -> dict[str, Any]:
@@ -128,7 +147,7 @@ def read_settings(conf: Mapping[str, Any], profile: str, overrides: str) -> dict
     with one_line():
         settings = overlay(_plain(conf), profile or None, overrides.split(), ROOT)
         build(Params, settings)
-    return settings
+    return _without_password(settings)  # a profile may have one
 
 
 def _plain(value: Any) -> Any:
@@ -194,7 +213,7 @@ def finish_run(flow: Any) -> dict[str, Any]:
         "cores": params.resources.cpus or os.cpu_count(),
         "dvc": "recorded in dvc.lock" if left_out is None else f"not recorded: {left_out}",
         "mlflow_run": flow.mlflow_run,
-        "tracking": tracking.shown(params.tracking.uri),
+        "tracking": shown(params.tracking.uri),
         "workspace": str(workspace.resolve()),
         "store": params.paths.store,
         "reports": flow.reports,

@@ -1,5 +1,6 @@
 """What the flow's command line refuses before Metaflow starts anything: exit code 2 and one line."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ from pipelines.reports.report import Report
 pytest.importorskip("metaflow")
 
 from flows import support  # noqa: E402
-from flows.support import StepFailed, check_command_line, read_settings  # noqa: E402
+from flows.support import StepFailed, check_command_line, read_file, read_settings  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -67,6 +68,24 @@ def test_what_is_right_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str
     # The run is not dvc.yaml's, and that is known before it.
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("full_pipeline: the run will not be recorded in DVC: dvc.yaml is for another work")
+
+
+def test_metaflow_is_given_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither by the command line, nor by the parameter file, nor in the settings that its steps share."""
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "")
+    monkeypatch.setattr(support.tracking, "require_place", lambda uri: None)
+    uri, hidden = "postgresql://ann:s3cret@host/db", "postgresql://ann:***@host/db"
+    arguments = inside(tmp_path)
+    arguments[-1] = f"{arguments[-1]} tracking.uri={uri}"
+    kept = check_command_line(arguments)
+    assert kept[-1].endswith(f"tracking.uri={hidden}") and kept[:-1] == arguments[:-1]
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "s3cret"
+
+    profile = tmp_path / "team.yaml"
+    profile.write_text(f"tracking: {{uri: '{uri}'}}")
+    file = read_file((ROOT / "params.yaml").read_text().replace("sqlite:///data/mlflow.db", uri))
+    for settings in (file, read_settings(file, "", ""), read_settings(file, str(profile), "")):
+        assert settings["tracking"]["uri"] == hidden
 
 
 def test_a_cluster_that_is_gone_is_told_before_the_run(

@@ -16,8 +16,8 @@ from pathlib import Path
 from ddt.clean import one_line
 from ddt.params import Params, load_params
 from pipelines.engine.graph import INPUTS, STAGES
+from pipelines.services.passwords import shown
 from pipelines.services.surroundings import prepare
-from pipelines.services.tracking import shown
 
 DEFAULT_PARAMS = "params.yaml"
 MODEL_HELP = (

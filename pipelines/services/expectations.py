@@ -18,6 +18,8 @@ import pandas as pd
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
+SHOWN_VALUES = 3  # of the rows that fail an expectation
+
 
 class GateFailed(ValueError):
     """The data does not meet the gate's expectations; the message names those that failed."""
@@ -32,7 +34,7 @@ class Expectation:
 
     def __str__(self) -> str:
         column = self.arguments.get("column", "table")
-        limits = ", ".join(f"{k} {v}" for k, v in self.arguments.items() if k != "column")
+        limits = ", ".join(f"{k} {_number(v)}" for k, v in self.arguments.items() if k != "column")
         return f"{self.kind}({column}{': ' + limits if limits else ''})"
 
 
@@ -106,7 +108,22 @@ def _describe(result: Any) -> str:
     config = result.expectation_config
     arguments = {k: v for k, v in config.kwargs.items() if k != "batch_id"}
     name = "".join(part.title() for part in config.type.split("_"))
-    observed = result.result.get("observed_value", result.result.get("unexpected_percent"))
+    return f"{Expectation(name, arguments)} observed {_observed(result)}"
+
+
+def _observed(result: Any) -> str:
+    """What was found instead: the value, or of several rows how many and the first of their values."""
     if result.exception_info and result.exception_info.get("raised_exception"):
-        observed = str(result.exception_info.get("exception_message"))[:120]
-    return f"{Expectation(name, arguments)} observed {observed}"
+        return str(result.exception_info.get("exception_message"))[:120]
+    found = result.result
+    if "unexpected_count" not in found:
+        return _number(found.get("observed_value"))
+    values = list(dict.fromkeys(map(_number, found.get("partial_unexpected_list") or ())))
+    if found["element_count"] == 1:
+        return values[0] if values else "no value"
+    shown = f": {', '.join(values[:SHOWN_VALUES])}" if values else ""
+    return f"in {found['unexpected_count']} of {found['element_count']} rows{shown}"
+
+
+def _number(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -14,6 +14,7 @@ from ddt.params import Params
 from ddt.sections.run import Tracking
 from ddt.store import MARKER, Store, folder_digest, open_store, require_complete
 from pipelines.services import tracking
+from pipelines.services.passwords import shown
 
 REFERENCE = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))?")
 
@@ -74,9 +75,7 @@ def _registered(reference: str, where: Tracking) -> tracking.Version:
     version = tracking.find_version(where, name, alias or number)
     if version is None:
         kind = "alias" if alias else "version"
-        raise ValueError(
-            f"{reference}: no such {kind} in {tracking.shown(where.uri)}; has the pipeline been run?"
-        )
+        raise ValueError(f"{reference}: no such {kind} in {shown(where.uri)}; has the pipeline been run?")
     return version
 
 
@@ -87,7 +86,7 @@ def _champion_or_candidate(name: str, where: Tracking) -> tracking.Version:
     candidate = tracking.find_version(where, name, tracking.CANDIDATE)
     if candidate is None:
         raise ValueError(
-            f"{name}: neither champion nor candidate in {tracking.shown(where.uri)}; run "
+            f"{name}: neither champion nor candidate in {shown(where.uri)}; run "
             "`python flows/full_pipeline.py run` to make one, or name a folder by --model"
         )
     refused_for = FAILED_METRIC.findall(candidate.tags.get("verdict_reasons", ""))

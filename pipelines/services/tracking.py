@@ -26,6 +26,7 @@ from urllib.request import urlopen
 
 from ddt.sections.run import Tracking
 from pipelines.reports.report import Report
+from pipelines.services.passwords import shown, whole, without
 from pipelines.services.surroundings import why_unwritable
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -39,11 +40,8 @@ DIGEST_CHARS = 32  # MLflow allows 36 characters for a dataset digest; the full 
 CHAMPION, CANDIDATE = "champion", "candidate"
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter of an alias
 SQLITE, SQLITE_MAGIC = "sqlite:///", b"SQLite format 3\0"
-# What stands before a password in a URI, and the password: up to the last @, or the value of an option.
-SECRET = re.compile(
-    r"(://[^:/@\s]*:|[?&](?:password|passwd|pwd|token|secret)=)((?<=:)\S+(?=@)|(?<==)[^&\s]+)", re.IGNORECASE
-)
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+PACKAGE_OF_DRIVER = {"psycopg": "ddt-llama[pipeline-postgres]", "mysqldb": "mysqlclient"}
 ANSWER_SECONDS = 10  # within which a server must say anything at all
 
 
@@ -70,35 +68,31 @@ def client(tracking: Tracking) -> Any:
     for noisy in ("mlflow.store.db.utils", "mlflow", "alembic.runtime.migration"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     require_place(tracking.uri)
+    uri = whole(tracking.uri)
     try:
-        mlflow.set_tracking_uri(tracking.uri)
-        made = mlflow.MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
+        mlflow.set_tracking_uri(uri)
+        made = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         made.get_experiment_by_name(tracking.experiment)
     except (MlflowException, SQLAlchemyError, ImportError) as error:  # the last for a database's driver
         raise _unusable(tracking.uri, error) from error
     return made
 
 
-def shown(text: str) -> str:
-    """A URI, or a message with one in it, as people may see it: without its password."""
-    return SECRET.sub(r"\1***", text)
-
-
 def _unusable(uri: str, reason: Exception | str) -> ValueError:
     """The error that names `tracking.uri`; what MLflow says may hold the whole of it."""
     text = str(reason).strip().splitlines()[0]
-    for _, secret in SECRET.findall(uri):
-        text = text.replace(secret, "***")
-    return ValueError(f"tracking.uri = {shown(uri)}: {text}")
+    return ValueError(f"tracking.uri = {shown(uri)}: {without(text, uri)}")
 
 
 @cache
 def require_place(uri: str) -> None:
     """ValueError where `tracking.uri` is a file that is no database, or a server that does not answer.
 
-    Makes a local database's folder. It takes no import of MLflow, which also asks a server or a database that
-    is away for minutes: right in the midst of a run only.
+    Also where its password or a database's driver is missing. Makes a local database's folder. It takes
+    no import of MLflow, which also asks a server or a database that is away for minutes: right in the midst
+    of a run only.
     """
+    whole(uri)  # its password is there
     try:
         if uri.startswith(SQLITE):
             path = _database(uri)
@@ -124,7 +118,7 @@ def require_place(uri: str) -> None:
 def _reach_database(uri: str) -> None:
     """OSError where nothing listens at a database's address; one on a socket of this machine is not asked.
 
-    Raises ValueError for what is no address.
+    Raises ValueError for what is no address, and where the driver is not installed.
     """
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
@@ -136,6 +130,14 @@ def _reach_database(uri: str) -> None:
     if url.host:
         place = url.host, url.port or DATABASE_PORTS[url.get_backend_name()]
         socket.create_connection(place, ANSWER_SECONDS).close()
+    try:
+        url.get_dialect().import_dbapi()
+    except ImportError:
+        driver = url.get_driver_name()
+        package = PACKAGE_OF_DRIVER.get(driver, driver)
+        raise _unusable(uri, f"needs the driver {driver}: pip install '{package}'") from None
+    except ArgumentError:
+        raise _unusable(uri, f"no such driver as {url.get_driver_name()}") from None
 
 
 def _database(uri: str) -> Path:
@@ -297,7 +299,7 @@ def serve(tracking: Tracking, port: int) -> None:
     client(tracking)  # makes the database where there is none
     print(f"MLflow on http://127.0.0.1:{port} (Ctrl-C ends it)", file=sys.stderr)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    place = {"MLFLOW_BACKEND_STORE_URI": tracking.uri}  # a command line is for all to see
+    place = {"MLFLOW_BACKEND_STORE_URI": whole(tracking.uri)}  # a command line is for all to see
     subprocess.run(command, env=os.environ | place, check=False)
 
 

@@ -83,13 +83,13 @@ def spoil(rows: list[dict[str, Any]]) -> None:
 def test_bad_pairs_are_stopped_with_each_expectation_named(store: Store, tmp_path: Path) -> None:
     made = write_pairs(store, tmp_path, spoil)
     result = check_pairs(store, [made], select_params(), tmp_path / "gate")
-    assert sorted(re.split(r":| observed", text)[0] for text in result.failed) == [
-        "ExpectColumnValuesToBeBetween(long_words",
-        "ExpectColumnValuesToBeBetween(mean_score",
-        "ExpectColumnValuesToBeBetween(pairs",
-        "ExpectColumnValuesToBeBetween(score",
-        "ExpectColumnValuesToBeBetween(short_words",
-        "ExpectColumnValuesToBeUnique(sample_id)",
+    assert sorted(result.failed) == [
+        "ExpectColumnValuesToBeBetween(long_words: min_value 1, max_value 60) observed in 1 of 39 rows: 500",
+        "ExpectColumnValuesToBeBetween(mean_score: min_value 0.3) observed 0.1359",  # (38 x 0.1 + 1.5) / 39
+        "ExpectColumnValuesToBeBetween(pairs: min_value 40, max_value 40) observed 39",
+        "ExpectColumnValuesToBeBetween(score: min_value -1, max_value 1) observed in 1 of 39 rows: 1.5",
+        "ExpectColumnValuesToBeBetween(short_words: min_value 2) observed in 1 of 39 rows: 0",
+        f"ExpectColumnValuesToBeUnique(sample_id) observed in 2 of 39 rows: {4:064x}",
     ]
     assert told(result.page) == {
         "select_rows": "Failed, 2 of 6 expectations", "select_selection": "Failed, 0 of 2 expectations",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import socket
+import sys
 import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,7 +17,8 @@ from ddt.config import ConfigError
 from ddt.params import Params
 from ddt.sections.run import EXPERIMENT_CHARS, MODEL_CHARS, Tracking
 from pipelines.services import tracking
-from pipelines.services.tracking import experiment_id, require_experiment, require_place, shown
+from pipelines.services.passwords import shown
+from pipelines.services.tracking import experiment_id, require_experiment, require_place
 
 SECRET = "s3cret/@:x"
 GOOD = Tracking("sqlite:///a.db", "ddt-llama", "ddt-tokenizer", "ddt-llama")
@@ -124,20 +126,30 @@ def test_databases_are_asked_before_mlflow_is() -> None:
         ValueError, match=r"^tracking.uri = postgresql\+psycopg2://ann:\*\*\*@127.0.0.1:9/db: Connection ref"
     ):
         require_place(place)
-    require_place("mysql+pymysql:///db?unix_socket=/tmp/mysql.sock")
     with pytest.raises(
         ValueError, match=r"^tracking.uri = postgresql://ann:\*\*\*@host/db: no address of a data"
     ):
         require_place(f"postgresql://ann:{SECRET}@host/db")
 
 
-def test_a_driver_that_is_not_installed_is_told(params: Params) -> None:
+@pytest.mark.parametrize(
+    ("driver", "told"),
+    [
+        ("postgresql", "needs the driver psycopg: pip install 'ddt-llama[pipeline-postgres]'"),
+        ("mysql+pymysql", "needs the driver pymysql: pip install 'pymysql'"),
+        ("mssql+nodriver", "no such driver as nodriver"),
+    ],
+)
+def test_a_driver_that_is_not_installed_is_told_before_the_work(
+    driver: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("psycopg", "pymysql"):
+        monkeypatch.setitem(sys.modules, package, None)
     with socket.create_server(("127.0.0.1", 0)) as server:
-        uri = f"mssql+nodriver://ann:s3cret@127.0.0.1:{server.getsockname()[1]}/db"
-        with pytest.raises(
-            ValueError, match=r"^tracking.uri = mssql\+nodriver://ann:\*\*\*@127.0.0.1:\d+/db: "
-        ):
-            tracking.client(replace(params.tracking, uri=uri))
+        place = f"127.0.0.1:{server.getsockname()[1]}/db"
+        with pytest.raises(ValueError) as error:
+            require_place(f"{driver}://ann:s3cret@{place}")
+    assert str(error.value) == f"tracking.uri = {driver}://ann:***@{place}: {told}"
 
 
 def test_a_server_is_used_with_its_password_and_nothing_of_it_is_printed(
