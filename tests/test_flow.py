@@ -18,7 +18,7 @@ import pytest
 from ddt.manifest import Manifest
 from ddt.params import load_params
 from pipelines.engine.graph import STAGES
-from pipelines.services import tracking
+from pipelines.services import registry, tracking
 from tests.processes import HANGS_AFTER_S
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
@@ -95,15 +95,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Flow:
 
 def test_the_run_leaves_a_registered_model_and_a_verdict(whole: Flow) -> None:
     params = load_params(ROOT / "params.yaml", "smoke", whole.overrides)
-    candidate = tracking.find_version(params.tracking, "ddt-llama", tracking.CANDIDATE)
+    candidate = registry.find_version(params.tracking, "ddt-llama", registry.CANDIDATE)
     assert candidate is not None and candidate.tags["verdict"] in ("promoted", "refused")
-    assert tracking.find_version(params.tracking, "ddt-tokenizer", tracking.CANDIDATE) is not None
+    assert registry.find_version(params.tracking, "ddt-tokenizer", registry.CANDIDATE) is not None
     report = json.loads((whole.folder / "workspace" / "reports" / "promote.json").read_text())
     assert candidate.tags["verdict"] in report["notes"][0]
     client = tracking.client(params.tracking)
     runs = client.search_runs([tracking.experiment_id(params.tracking, client)])
     names = sorted(run.data.tags["mlflow.runName"] for run in runs)
-    assert names[1:] == sorted(STAGES) and names[0].startswith("FullPipeline/")
+    assert names[0].startswith("FullPipeline/")
+    assert names[1:] == sorted([*STAGES, "ddt-llama champion"])
     [parent] = [run for run in runs if run.data.tags["mlflow.runName"] == names[0]]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert len(children) == len(STAGES)

@@ -85,7 +85,15 @@ def build_parser() -> argparse.ArgumentParser:
     for stage in STAGES:
         needs = f"; needs {', '.join(INPUTS[stage])}" if INPUTS[stage] else ""
         command = _command(commands, stage, STAGE_HELP[stage] + needs, _run_stage)
-        command.set_defaults(stage=stage)
+        command.set_defaults(stage=stage, dry_run=False)
+        if stage == "promote":
+            command.add_argument("--dry-run", action="store_true", help="say what it would decide, and stop")
+    rollback = _command(
+        commands, "rollback", "give the champion's alias back to an earlier version", _rollback
+    )
+    rollback.add_argument("version", nargs="?", help="its number (default: the champion before this one)")
+    rollback.add_argument("--why", default="", help="reason, kept in the history")
+    _command(commands, "history", "which versions were the champion, since when, by whom and why", _history)
     plan = _command(commands, "plan", "what a run would do: stages, what is done, sizes of the models", _plan)
     plan.add_argument(
         "--tflops", type=float, help="that a worker reaches in training (default: 40%% of an H100's peak)"
@@ -208,6 +216,10 @@ def _params(arguments: argparse.Namespace) -> Params:
 
 
 def _run_stage(arguments: argparse.Namespace) -> None:
+    if arguments.dry_run:
+        from pipelines.commands.registry import try_promotion
+
+        return try_promotion(_params(arguments))
     from pipelines.engine.runner import run_stage
 
     report = run_stage(arguments.stage, _params(arguments))
@@ -217,6 +229,18 @@ def _run_stage(arguments: argparse.Namespace) -> None:
         print(f"  {name} {value:.6g}")
     for line in report.notes:
         print(f"  {line}")
+
+
+def _rollback(arguments: argparse.Namespace) -> None:
+    from pipelines.commands.registry import rollback
+
+    rollback(_params(arguments), arguments.version, arguments.why)
+
+
+def _history(arguments: argparse.Namespace) -> None:
+    from pipelines.commands.registry import print_history
+
+    print_history(_params(arguments))
 
 
 def _plan(arguments: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from ddt.manifest import Commit, Manifest, commit, shard_prefix
 from ddt.params import Params
 from ddt.sections.run import Tracking
 from ddt.store import MARKER, Store, folder_digest, open_store, require_complete
-from pipelines.services import tracking
+from pipelines.services import registry
 from pipelines.services.passwords import shown
 
 REFERENCE = re.compile(r"models:/([^/@]+)(?:@([^/@]+)|/(\d+))?")
@@ -59,11 +59,14 @@ def find_model(reference: str | None, params: Params | None) -> Path:
         return require_complete(local_folder(reference))
     assert params is not None  # who takes references of the registry reads them
     version = _registered(reference or f"models:/{params.tracking.model_name}", params.tracking)
-    root, marker, prefix = version.source.partition("/shards/")
-    return open_store(root.removeprefix("file://")).fetch_tree(f"shards/{prefix}" if marker else prefix)
+    if "key" not in version.tags:
+        raise ValueError(
+            f"{version.name} version {version.number}: not registered by `promote`; run it again"
+        )
+    return open_store(version.tags["store"]).fetch_tree(version.tags["key"])
 
 
-def _registered(reference: str, where: Tracking) -> tracking.Version:
+def _registered(reference: str, where: Tracking) -> registry.Version:
     found = REFERENCE.fullmatch(reference)
     if found is None:
         raise ValueError(
@@ -72,18 +75,18 @@ def _registered(reference: str, where: Tracking) -> tracking.Version:
     name, alias, number = found.groups()
     if alias is None and number is None:
         return _champion_or_candidate(name, where)
-    version = tracking.find_version(where, name, alias or number)
+    version = registry.find_version(where, name, alias or number)
     if version is None:
         kind = "alias" if alias else "version"
         raise ValueError(f"{reference}: no such {kind} in {shown(where.uri)}; has the pipeline been run?")
     return version
 
 
-def _champion_or_candidate(name: str, where: Tracking) -> tracking.Version:
-    champion = tracking.find_version(where, name, tracking.CHAMPION)
+def _champion_or_candidate(name: str, where: Tracking) -> registry.Version:
+    champion = registry.find_version(where, name, registry.CHAMPION)
     if champion is not None:
         return champion
-    candidate = tracking.find_version(where, name, tracking.CANDIDATE)
+    candidate = registry.find_version(where, name, registry.CANDIDATE)
     if candidate is None:
         raise ValueError(
             f"{name}: neither champion nor candidate in {shown(where.uri)}; run "

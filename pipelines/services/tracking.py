@@ -1,4 +1,4 @@
-"""MLflow: runs, datasets, metrics, pictures and the registry. The one module that imports mlflow.
+"""MLflow: where it is, runs, datasets, metrics and pictures.
 
 A pipeline run is a parent run with one child a stage. Only the driver of a stage writes to its run, in
 batches. The default backend is a local SQLite file, created and migrated once, before stages fan out:
@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException
 from pathlib import Path
@@ -37,22 +36,10 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 _NOT_IN_NAMES = re.compile(r"[^\w\-./ :]")  # MLflow refuses these in a metric's name
 MAX_BATCH = 1000  # metrics that MLflow takes at once
 DIGEST_CHARS = 32  # MLflow allows 36 characters for a dataset digest; the full one goes into a tag
-CHAMPION, CANDIDATE = "champion", "candidate"
-NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter of an alias
 SQLITE, SQLITE_MAGIC = "sqlite:///", b"SQLite format 3\0"
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 PACKAGE_OF_DRIVER = {"psycopg": "ddt-llama[pipeline-postgres]", "mysqldb": "mysqlclient"}
 ANSWER_SECONDS = 10  # within which a server must say anything at all
-
-
-@dataclass(frozen=True)
-class Version:
-    """A registered model version and the tags that identify it."""
-
-    name: str
-    number: str
-    source: str
-    tags: dict[str, str]
 
 
 def client(tracking: Tracking) -> Any:
@@ -74,11 +61,11 @@ def client(tracking: Tracking) -> Any:
         made = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         made.get_experiment_by_name(tracking.experiment)
     except (MlflowException, SQLAlchemyError, ImportError) as error:  # the last for a database's driver
-        raise _unusable(tracking.uri, error) from error
+        raise unusable(tracking.uri, error) from error
     return made
 
 
-def _unusable(uri: str, reason: Exception | str) -> ValueError:
+def unusable(uri: str, reason: Exception | str) -> ValueError:
     """The error that names `tracking.uri`; what MLflow says may hold the whole of it."""
     text = str(reason).strip().splitlines()[0]
     return ValueError(f"tracking.uri = {shown(uri)}: {without(text, uri)}")
@@ -98,7 +85,7 @@ def require_place(uri: str) -> None:
             path = _database(uri)
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and _beginning(path) not in (b"", SQLITE_MAGIC):
-                raise _unusable(uri, "the file is no SQLite database")
+                raise unusable(uri, "the file is no SQLite database")
         elif uri.startswith(("http://", "https://")):
             parts = urlsplit(uri)
             server = parts.netloc.rpartition("@")[2]  # without user and password, which urlopen does not take
@@ -108,11 +95,11 @@ def require_place(uri: str) -> None:
     except HTTPError as answer:  # it may ask for a password, or have no page there
         answer.close()
     except HTTPException as error:
-        raise _unusable(uri, "no address of a web server") from error
+        raise unusable(uri, "no address of a web server") from error
     except OSError as error:
         cause = getattr(error, "reason", error)  # urllib wraps it
         where = f" ({error.filename})" if error.filename else ""
-        raise _unusable(uri, f"{getattr(cause, 'strerror', None) or cause}{where}") from error
+        raise unusable(uri, f"{getattr(cause, 'strerror', None) or cause}{where}") from error
 
 
 def _reach_database(uri: str) -> None:
@@ -126,7 +113,7 @@ def _reach_database(uri: str) -> None:
     try:
         url = make_url(uri)
     except (ArgumentError, ValueError):  # their words may hold a part of the password
-        raise _unusable(uri, "no address of a database; @ : / in a password are %40 %3A %2F") from None
+        raise unusable(uri, "no address of a database; @ : / in a password are %40 %3A %2F") from None
     if url.host:
         place = url.host, url.port or DATABASE_PORTS[url.get_backend_name()]
         socket.create_connection(place, ANSWER_SECONDS).close()
@@ -135,9 +122,9 @@ def _reach_database(uri: str) -> None:
     except ImportError:
         driver = url.get_driver_name()
         package = PACKAGE_OF_DRIVER.get(driver, driver)
-        raise _unusable(uri, f"needs the driver {driver}: pip install '{package}'") from None
+        raise unusable(uri, f"needs the driver {driver}: pip install '{package}'") from None
     except ArgumentError:
-        raise _unusable(uri, f"no such driver as {url.get_driver_name()}") from None
+        raise unusable(uri, f"no such driver as {url.get_driver_name()}") from None
 
 
 def _database(uri: str) -> Path:
@@ -156,7 +143,7 @@ def require_experiment(tracking: Tracking) -> None:
         database = _database(tracking.uri)
         reason = why_unwritable(database.parent)
         if reason is not None:
-            raise _unusable(tracking.uri, f"{reason} ({database.parent})")
+            raise unusable(tracking.uri, f"{reason} ({database.parent})")
         if not database.exists():  # nothing to ask, and making it takes seconds
             return
     experiment_id(tracking, client(tracking))
@@ -234,57 +221,6 @@ def log_stage(
                 mlflow_client.log_artifact(run_id, str(workspace / path), folder)
     mlflow_client.set_terminated(run_id)
     return run_id
-
-
-def register(
-    tracking: Tracking, name: str, source: str, digest: str, run_id: str | None, tags: dict[str, str]
-) -> Version:
-    """Register `source` as a version of `name` with the alias `candidate`, once for each digest."""
-    from mlflow.exceptions import MlflowException
-
-    mlflow_client = client(tracking)
-    try:
-        mlflow_client.create_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    for version in mlflow_client.search_model_versions(f"name = '{name}'"):
-        if version.tags.get("digest") == digest:
-            found = Version(name, str(version.version), version.source, dict(version.tags))
-            mlflow_client.set_registered_model_alias(name, CANDIDATE, found.number)
-            return found
-    made = mlflow_client.create_model_version(name, source, run_id, tags=tags | {"digest": digest})
-    mlflow_client.set_registered_model_alias(name, CANDIDATE, str(made.version))
-    return Version(name, str(made.version), source, tags | {"digest": digest})
-
-
-def find_version(tracking: Tracking, name: str, which: str) -> Version | None:
-    """The version behind an alias or a version number, or None. Aliases are missing from searches."""
-    from mlflow.exceptions import MlflowException
-
-    mlflow_client = client(tracking)
-    try:
-        if which.isdigit():
-            found = mlflow_client.get_model_version(name, which)
-        else:
-            found = mlflow_client.get_model_version_by_alias(name, which)
-    except MlflowException as error:
-        if error.error_code not in NOT_THERE:
-            raise _unusable(tracking.uri, error) from error
-        return None
-    return Version(name, str(found.version), found.source, dict(found.tags))
-
-
-def set_champion(tracking: Tracking, version: Version) -> None:
-    """Move the alias `champion` to `version`."""
-    client(tracking).set_registered_model_alias(version.name, CHAMPION, version.number)
-
-
-def tag_version(tracking: Tracking, version: Version, tags: dict[str, str]) -> None:
-    """Write tags on a version."""
-    mlflow_client = client(tracking)
-    for key, value in tags.items():
-        mlflow_client.set_model_version_tag(version.name, version.number, key, value)
 
 
 def serve(tracking: Tracking, port: int) -> None:

@@ -9,8 +9,8 @@ from ddt.eval.benchmark import Score
 from ddt.params import load_params
 from ddt.sections.quality import PromoteParams
 from pipelines.engine.runner import StageError
-from pipelines.promote import champion_scores, decide, refuse_unfit
-from pipelines.services.tracking import Version
+from pipelines.promote import champion_scores, checks_of, refuse_unfit
+from pipelines.services.registry import Version
 
 ROOT = Path(__file__).resolve().parents[2]
 PSNR, L1, GENEVAL, VQA = "reconstruct/psnr", "edit/l1", "geneval/overall", "vqa/accuracy"
@@ -32,7 +32,7 @@ def scores(
 
 
 def failed(found: dict[str, Score], champion: dict[str, Score] | None = None) -> list[tuple[str, str]]:
-    return [(c.metric, c.rule[:14]) for c in decide(PARAMS, found, champion) if not c.passed]
+    return [(c.metric, c.rule[:14]) for c in checks_of(PARAMS, found, champion) if not c.passed]
 
 
 def test_a_threshold_looks_at_the_worse_bound() -> None:
@@ -71,7 +71,7 @@ def test_a_drop_compares_the_same_bounds() -> None:
 def test_an_interval_must_be_above_the_floor(low: float, high: float, floor: float, passes: bool) -> None:
     params = PromoteParams({VQA: 0.01}, {}, {}, {})
     score = Score((low + high) / 2, low, high, 1000, floor=floor, floor_is="question without the picture")
-    [check] = decide(params, {VQA: score}, None)
+    [check] = checks_of(params, {VQA: score}, None)
     assert check.passed == passes and check.limit == pytest.approx(floor + 0.01)
 
 
@@ -79,15 +79,15 @@ def test_a_refusal_says_by_how_much() -> None:
     params = PromoteParams({VQA: 0.01, L1: 0.0}, {}, {}, {})
     vqa = Score(0.48, 0.45, 0.51, 1000, floor=0.46, floor_is="question without the picture")
     l1 = Score(0.30, 0.25, 0.35, 100, floor=0.3, floor_is="the unedited source", higher_is_better=False)
-    assert [check.reason() for check in decide(params, {VQA: vqa, L1: l1}, None)] == [
+    assert [check.reason() for check in checks_of(params, {VQA: vqa, L1: l1}, None)] == [
         "edit/l1: upper bound over 0 below the floor of 0.3000 (the unedited source), 0.3000: it is 0.3000 "
         "(0.2500 to 0.3500), 0.05 short",
         "vqa/accuracy: lower bound over 0.01 above the floor of 0.4600 (question without the picture), "
         "0.4700: it is 0.4800 (0.4500 to 0.5100), 0.02 short",
     ]
     touching = Score(0.5, 0.46, 0.54, 1000, floor=0.46)
-    assert not decide(PromoteParams({VQA: 0.0}, {}, {}, {}), {VQA: touching}, None)[0].passed
-    [absent] = decide(PromoteParams({VQA: 0.01}, {}, {}, {}), {}, None)
+    assert not checks_of(PromoteParams({VQA: 0.0}, {}, {}, {}), {VQA: touching}, None)[0].passed
+    [absent] = checks_of(PromoteParams({VQA: 0.01}, {}, {}, {}), {}, None)
     assert absent.reason() == "vqa/accuracy: lower bound over 0.01 above the floor, it is missing"
 
 
@@ -144,7 +144,7 @@ def test_the_gates_of_the_profiles_ask_for_what_their_data_have() -> None:
 
 
 def test_every_check_is_listed_with_its_interval() -> None:
-    rows = [check.row() for check in decide(PARAMS, scores(), {PSNR: around(25, 0.1)})]
+    rows = [check.row() for check in checks_of(PARAMS, scores(), {PSNR: around(25, 0.1)})]
     assert [row[0] for row in rows] == [PSNR, L1, L1, GENEVAL, PSNR]
     assert rows[0] == [PSNR, "lower bound at least", "21.0000", "25.0000", "24.9900 to 25.0100", "yes"]
     assert rows[3][1:3] == ["the champion was not measured by it", ""] and rows[3][5] == "yes"
@@ -166,9 +166,9 @@ def test_a_threshold_on_the_wrong_side_is_named() -> None:
 
 
 def test_the_champion_is_not_compared_with_itself() -> None:
-    champion = Version("ddt-llama", "3", "", {f"metric.{PSNR}": "[24.5, 24.1, 24.9]", "stage": "finetune"})
+    champion = Version("ddt-llama", "3", None, {f"metric.{PSNR}": "[24.5, 24.1, 24.9]", "stage": "finetune"})
     assert champion_scores(champion, champion) is None
-    found = champion_scores(Version("ddt-llama", "4", "", {}), champion)
+    found = champion_scores(Version("ddt-llama", "4", None, {}), champion)
     assert found is not None and (found[PSNR].value, found[PSNR].low, found[PSNR].high) == (
         24.5,
         24.1,
@@ -177,8 +177,8 @@ def test_the_champion_is_not_compared_with_itself() -> None:
 
 
 def test_a_tag_that_is_no_score_is_named() -> None:
-    champion = Version("ddt-llama", "3", "", {f"metric.{PSNR}": "24.5"})
+    champion = Version("ddt-llama", "3", None, {f"metric.{PSNR}": "24.5"})
     with pytest.raises(
         StageError, match=r"version 3 has the tag metric.reconstruct/psnr = '24.5', expected \[value, low"
     ):
-        champion_scores(Version("ddt-llama", "4", "", {}), champion)
+        champion_scores(Version("ddt-llama", "4", None, {}), champion)

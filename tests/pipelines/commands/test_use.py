@@ -12,40 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import Image
 
 from ddt.mllm import DDTLlama
-from ddt.mllm.build import new_model
-from ddt.mllm.config import SamplingConfig, TextSampling, VisualSampling
-from ddt.mllm.vocabulary import extend_tokenizer
 from ddt.store import mark_complete
-from ddt.tokenizer import DDTTokenizer, presets
+from ddt.tokenizer import presets
 from pipelines.commands import use
 from pipelines.commands.cli import main
-from tests.mllm.mllm_tiny import TINY, make_tokenizer
+from tests.pipelines.tiny_model import save_model
 
 PARAMS = str(Path(__file__).resolve().parents[3] / "params.yaml")
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    image_tokenizer = DDTTokenizer(presets()["debug"]).eval()
-    with torch.no_grad():  # layers that start at zero would draw grey whatever the codes
-        for parameter in image_tokenizer.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)
-    text_tokenizer = make_tokenizer()
-    vocabulary = extend_tokenizer(text_tokenizer, image_tokenizer.config.codebook_size)
-    language_model = new_model(TINY, vocabulary, 0)
-    with torch.no_grad():
-        language_model.get_output_embeddings().weight[vocabulary.bov] *= 20
-    folder = tmp_path_factory.mktemp("use") / "model"
-    sampling = SamplingConfig(
-        VisualSampling(2.0), VisualSampling(2.0), TextSampling(temperature=0.0, max_new_tokens=4)
-    )
-    DDTLlama(language_model, text_tokenizer, image_tokenizer, sampling).save_pretrained(folder)
-    return str(folder)
+    return str(save_model(tmp_path_factory.mktemp("use") / "model"))
 
 
 def run(*arguments: str) -> None:

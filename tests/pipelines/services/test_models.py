@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from ddt.manifest import Commit, Manifest
 from ddt.params import Params
 from ddt.store import FolderStore, mark_complete
 from pipelines.promote import Check
-from pipelines.services import tracking
+from pipelines.services import registry
+from pipelines.services.logged_model import Model
 from pipelines.services.models import find_model
 
 
@@ -26,9 +28,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def register(params: Params, place: Path, name: str, digest: str) -> tracking.Version:
-    source = f"{place}/store/shards/finetune/{digest}-model"
-    return tracking.register(params.tracking, name, source, digest, None, {})
+def register(params: Params, place: Path, name: str, digest: str) -> registry.Version:
+    made = Commit("unit", "key", 1, 1, digest)
+    manifest = Manifest("finetune", digest, {}, (made,))
+    model = Model("model", "finetune", manifest, f"{place}/store", f"shards/finetune/{digest}-model")
+    return registry.register(params.tracking, name, model, {})
 
 
 def found(reference: str | None, params: Params) -> str:
@@ -52,13 +56,14 @@ def test_the_champion_else_the_candidate(
         Check(metric, "lower bound at least", None, 0.5, False) for metric in ("vqa/accuracy", "mme/color")
     ]
     reasons = "; ".join(check.reason() for check in checks)
-    tracking.tag_version(params.tracking, first, {"verdict_reasons": reasons})
+    registry.tag_version(params.tracking, first, {"verdict_reasons": reasons})
     assert found("models:/ddt-llama", params) == "a"
     assert capsys.readouterr().err == f"{told} refused for vqa/accuracy, mme/color\n"
     with pytest.raises(ValueError, match="^models:/ddt-llama@champion: no such alias in sqlite:"):
         find_model("models:/ddt-llama@champion", params)
 
-    tracking.set_champion(params.tracking, first)
+    nobody = registry.read_champion(params.tracking, "ddt-llama")
+    registry.move_champion(params.tracking, nobody, first, "a test")
     register(params, place, "ddt-llama", "b")  # newer, and refused
     assert found(None, params) == found("models:/ddt-llama", params) == "a"
     assert found("models:/ddt-llama@candidate", params) == found("models:/ddt-llama/2", params) == "b"
