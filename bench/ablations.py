@@ -128,6 +128,7 @@ class Run:
         widths = {} if self.width is None else {"encoder_width": self.width, "decoder_width": self.width}
         return TrainTokenizerParams(
             init=None,
+            source=None,
             spatial=None,
             model=base.model.replace(**BASE, **widths).replace(**self.changes),
             fit=type(base.fit)(**{**fit_config, "betas": tuple(fit_config["betas"])}),
