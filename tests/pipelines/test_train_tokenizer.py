@@ -42,7 +42,7 @@ from tests.train.test_fit import CONFIG
 
 PARAMS_FILE = str(Path(__file__).resolve().parents[2] / "params.yaml")
 FIT = dataclasses.replace(CONFIG, steps=4, global_batch=8, ema_decay=0.9, log_every=2)
-PARAMS = TrainTokenizerParams(init=None, spatial=None, model=debug(unquantized_steps=1), fit=FIT)
+PARAMS = TrainTokenizerParams(init=None, source=None, spatial=None, model=debug(unquantized_steps=1), fit=FIT)
 BASELINE = dataclasses.replace(
     PARAMS, spatial=SpatialSizes(width=8, blocks=1), model=debug(unquantized_steps=1, num_tokens=16)
 )
@@ -132,7 +132,9 @@ def test_training_starts_from_sd3(context: StageContext, tmp_path: Path) -> None
     sd3.save_pretrained(tmp_path / "sd3")
     still = dataclasses.replace(FIT, lr=0.0, ema_decay=None)
     model = debug(unquantized_steps=1, decoder_positions="stored")
-    params = TrainTokenizerParams(init=str(tmp_path / "sd3"), spatial=None, model=model, fit=still)
+    params = TrainTokenizerParams(
+        init=str(tmp_path / "sd3"), source=None, spatial=None, model=model, fit=still
+    )
     decoder = train_one(context, "a" * 64, params).decoder
     assert torch.equal(decoder.embed.weight, sd3.pos_embed.proj.weight.flatten(1))
     with pytest.raises(ValueError, match="init = .*: does not fit the tokenizer: decoder_positions"):
