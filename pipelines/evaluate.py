@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ddt.store import Store
 from pipelines.engine.runner import StageContext, StageResult
 from pipelines.engine.units import Output, UnitWorker, digest_of, run_units
 from pipelines.reports.pictures import paper_plot
+from pipelines.reports.recursion import recursion_pictures
 from pipelines.reports.report import Report
 from pipelines.services.models import model_folder, model_key
 
@@ -99,11 +101,17 @@ def evaluation_of(ctx: StageContext, made: Sequence[Commit]) -> Evaluation:
     side_px, held_out, benchmarks = _suite(ctx)
     rows = {benchmark.name: read_rows(ctx.store, made, benchmark.name) for benchmark in benchmarks}
     return Evaluation(
-        [Result.of(benchmark, rows[benchmark.name]) for benchmark in benchmarks],
+        [_result(benchmark, rows[benchmark.name]) for benchmark in benchmarks],
         f"{'scenes' if held_out is None else 'photographs'} of {side_px} px",
         _settings(ctx),
         does_not_apply(ctx.section, held_out),
     )
+
+
+def _result(benchmark: Benchmark, rows: Sequence[Row]) -> Result:
+    """A benchmark's outcome; of recursion with its plots."""
+    result = Result.of(benchmark, rows)
+    return replace(result, pictures=recursion_pictures(rows)) if benchmark.name == "recursion" else result
 
 
 def _suite(ctx: StageContext) -> tuple[int, Photographs | None, list[Benchmark]]:
@@ -186,7 +194,9 @@ def _report(ctx: StageContext, evaluation: Evaluation) -> Report:
     report.tables["Scores"] = score_table(scores)
     _picture(ctx, report, "Beside the paper", "beside_the_paper", paper_plot(tables))
     for result in evaluation.results:
-        sheet = example_sheet(result)
+        for i, (title, image) in enumerate(result.pictures.items()):
+            _picture(ctx, report, title, f"{result.name}_{i}", image)
+        sheet = None if result.pictures else example_sheet(result)
         if sheet is not None:
             _picture(ctx, report, result.title, result.name, sheet)
     return report

@@ -35,7 +35,8 @@ class Score:
     `low` and `high` are the bounds of its 95 % bootstrap interval over `n` cases, equal where it has none.
     `ceiling` is what ground truth scores through the same scorer, and `tokenized_ceiling`, of pictures that
     a model draws, what ground truth scores that the image tokenizer has encoded and decoded. `floor` is the
-    best of the baselines named in `floor_is`.
+    best of the baselines named in `floor_is`. `baseline` is what another method has, named in `baseline_is`,
+    that is no floor: it may be better by this measure, or as good.
     """
 
     value: float
@@ -47,6 +48,8 @@ class Score:
     floor_is: str = ""
     higher_is_better: bool = True
     tokenized_ceiling: float | None = None
+    baseline: float | None = None
+    baseline_is: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

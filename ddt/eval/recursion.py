@@ -1,30 +1,33 @@
 """What the tokens are: of the diffusion's times or of places (paper sections 3.1 and 5, figures 6 and 8).
 
 A DDT token makes up for what x_t has lost at its time, so x_t with its prefix V_1..V_k(t) rebuilds x_0 at any
-time, and no token belongs to a place. Shapes: B batch, T tokens, C H W pixels in [-1, 1].
+time, and no token belongs to a place. Shapes: N cases, B batch, T tokens, C H W pixels in [-1, 1].
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ddt.eval.benchmark import Case, Row, Score, column, make_row, mean_score, ordered
+from ddt.eval.benchmark import Case, Row, Score, make_row, ordered
+from ddt.eval.drawn_from_parts import DrawnFromParts, draw_from_parts
 from ddt.eval.held_out_pictures import HeldOutPictures
 from ddt.eval.metrics import psnr
-from ddt.eval.report.pictures import png_bytes
+from ddt.eval.recursion_scores import COUNTS_DB, REGIONS, recursion_scores
+from ddt.eval.report.pictures import BLANK_GREY, png_bytes
 from ddt.eval.scenes.mixtures import read_mixtures
-from ddt.eval.statistics import bootstrap, mean_of
-from ddt.eval.token_looks import CELLS, MOST_DB, TIMES, Arrays, TokenLooks
+from ddt.eval.token_looks import CELLS, MOST_DB, QUARTERS, TIMES, Arrays, TokenLooks
 from ddt.mllm.pictures import to_pixels
 
 MOST_CASES = 64  # each is decoded some T times
-COUNTS_DB = 0.2  # a token whose exchange costs less carries nothing
+MOST_DRAWN = 32  # of them, the first ones, are drawn by the sampler from each prefix
+# One measure of each kind, of which rows of another version may have none.
+NEEDED = ("codes", "region_token_loss_db", "region_quarter_damage", "region_moved")
 
 
 class Recursion(HeldOutPictures):
@@ -41,12 +44,14 @@ class Recursion(HeldOutPictures):
         "one half of the picture). `roll_excess`: the picture is rolled by a quarter and by an eighth of "
         "its side; how many more codes are equal at the best shift of the sequence than at the median "
         "one. `order_by_height`: |Spearman's rho| of a token's number and the height at which it acts. "
-        "`prefix_*`: drawn from a quarter, half, three quarters and all of the tokens. "
+        "`prefix_*`: drawn from a quarter, half, three quarters and all of the tokens; floor: plain grey. "
         f"`tokens_that_count`: tokens whose exchange for another picture's costs {COUNTS_DB:g} dB or more."
         " `exchange_valid`: with V_1..V_(T/2) of another picture, results in which the background and "
         "every object found is of one of the two pictures; floor: the upper half of one over the lower "
-        "half of the other. Single tokens and halves are exchanged in one step; prefixes and "
-        "`exchange_valid` are drawn by the sampler in use."
+        "half of the other. Single tokens, halves and quarters are exchanged in one step; prefixes and "
+        f"`exchange_valid` are drawn by the sampler in use, of the first {MOST_DRAWN} pictures. The baseline "
+        "of each number is an ideal tokenizer of places that draws exactly as well: the same drawing handed "
+        f"out as {REGIONS}, so that a prefix is its upper part and an exchange is CutMix."
     )
 
     def __init__(
@@ -58,132 +63,88 @@ class Recursion(HeldOutPictures):
         photos: Sequence[bytes] | None = None,
     ) -> None:
         super().__init__(min(cases, MOST_CASES), seed, image_size, decode_steps, photos)
+        count = self.num_cases if photos is None else min(self.num_cases, len(photos))
+        if count < 2:
+            raise ValueError(
+                f"recursion: got {count} picture{'s' if count != 1 else ''}, expected 2 or more, since it "
+                "exchanges tokens between pictures (evaluate.cases, held-out pictures)"
+            )
 
     def run_batch(self, model: Any, cases: Sequence[Case]) -> list[Row]:
         tokenizer, every = model.image_tokenizer, self.cases()
+        check_tokens(tokenizer.config.num_tokens)
         places = {case["case_id"]: place for place, case in enumerate(every)}
         others = [every[(places[case["case_id"]] + 1) % len(every)] for case in cases]
         pictures, partners = ([self.picture(case) for case in part] for part in (cases, others))
         own_BCHW, other_BCHW = (_pixels(part, self.image_size) for part in (pictures, partners))
         codes_BT, other_BT = tokenizer.encode(own_BCHW).cpu(), tokenizer.encode(other_BCHW).cpu()
-        looks = TokenLooks(tokenizer, own_BCHW, codes_BT, other_BT, [case["seed"] for case in cases])
-        prefixes = looks.prefixes(self.decode_steps)
-        exchanged_BHWC = looks.exchanged(self.decode_steps)
-        values = [{"codes": codes_T} for codes_T in codes_BT.tolist()]
-        for found in (looks.at_any_time(), looks.by_token(), looks.by_cell(), looks.rolled()):
-            for row, (name, value_B) in ((row, item) for row in range(len(cases)) for item in found.items()):
-                values[row][name] = value_B[row].tolist()
+        seeds = [case["seed"] for case in cases]
+        looks = TokenLooks(tokenizer, own_BCHW, codes_BT, other_BT, seeds)
+        found = looks.at_any_time() | looks.by_token() | looks.by_cell() | looks.rolled()
+        drawn = [i for i, case in enumerate(cases) if places[case["case_id"]] < MOST_DRAWN]
+        parts = dict(zip(drawn, self._draw(tokenizer, codes_BT, other_BT, seeds, drawn), strict=True))
         rows = []
         for i, (case, picture, partner) in enumerate(zip(cases, pictures, partners, strict=True)):
-            drawn = [images[i] for images in prefixes]
-            values[i]["prefix_psnr"] = [min(psnr(image, picture), MOST_DB) for image in drawn]
-            if self.photos is None:
-                values[i] |= read_mixtures(picture, partner, drawn, exchanged_BHWC[i])
-            strip = np.concatenate([picture, *drawn, exchanged_BHWC[i], partner], axis=1)
-            rows.append(make_row(case, image=png_bytes(strip), values=values[i]))
+            values = {name: value_B[i].tolist() for name, value_B in found.items()}
+            values["codes"] = codes_BT[i].tolist()
+            strip = np.concatenate([picture, partner], axis=1)
+            if i in parts:
+                values |= self._parts_read(picture, partner, parts[i])
+                strip = parts[i].strip(picture, partner)
+            rows.append(make_row(case, image=png_bytes(strip), values=values))
         return rows
 
-    def summarize(self, rows: Sequence[Row]) -> dict[str, Score]:
-        rows = ordered(rows)
-        taken = {name: np.array(column(rows, name)) for name in _names(rows)}
-        scores: dict[str, Score] = {}
-        if "with_tokens" in taken:
-            scores["recursion/any_time_psnr"] = self._any_time(taken)
-        scores |= self._placeless(taken) | self._tokens(taken)
-        for place, quarter in enumerate((25, 50, 75, 100)):
-            psnr_N = taken["prefix_psnr"][:, place]
-            scores[f"recursion/prefix_{quarter}_psnr"] = mean_score(
-                psnr_N, seed=self.seed, span=(0.0, MOST_DB)
+    def _draw(
+        self, tokenizer: Any, codes_BT: Tensor, other_BT: Tensor, seeds: Sequence[int], drawn: Sequence[int]
+    ) -> list[DrawnFromParts]:
+        if not drawn:
+            return []
+        chosen = [seeds[i] for i in drawn]
+        return draw_from_parts(tokenizer, codes_BT[drawn], other_BT[drawn], chosen, self.decode_steps)
+
+    def _parts_read(self, picture: np.ndarray, partner: np.ndarray, drawn: DrawnFromParts) -> dict[str, Any]:
+        values: dict[str, Any] = {
+            name: [min(psnr(image, picture), MOST_DB) for image in images]
+            for name, images in (
+                ("prefix_psnr", drawn.prefixes),
+                ("region_prefix_psnr", drawn.region_prefixes),
+                ("grey_psnr", [np.full_like(picture, BLANK_GREY)]),
             )
-            for name in ("background", "placed", "kept") if self.photos is None else ():
-                value_N = taken[f"prefix_{name}"][:, place]
-                scores[f"recursion/prefix_{quarter}_{name}"] = mean_score(value_N, seed=self.seed)
-        if self.photos is None:
-            floors = {"the upper half of one picture over the lower of another": taken["cut_valid"]}
-            scores["recursion/exchange_valid"] = mean_score(
-                taken["exchange_valid"], taken["picture_valid"], floors, seed=self.seed,
-                tokenized=taken["own_valid"],
-            )  # fmt: skip
-        return scores
+        }
+        return values if self.photos is not None else values | read_mixtures(picture, partner, drawn)
 
-    def _any_time(self, taken: Arrays) -> Score:
-        """The worst time, which each resample chooses anew; floors at the time that the data have."""
-        with_NM = taken["with_tokens"]
-        worst = int(with_NM.mean(0).argmin())
-        bounds = bootstrap(
-            lambda indices: with_NM[indices].mean(1).min(-1), len(with_NM), self.seed, (0.0, MOST_DB)
+    def summarize(self, rows: Sequence[Row]) -> dict[str, Score]:
+        return recursion_scores(*taken(rows), seed=self.seed)
+
+
+def taken(rows: Sequence[Row]) -> tuple[Arrays, Arrays]:
+    """What was measured of all cases, and of those that were drawn by the sampler: name -> [cases, ...].
+
+    ValueError for rows of another version, or where none was drawn.
+    """
+    values = [json.loads(row["values"]) for row in ordered(rows)]
+    drawn = [each for each in values if "prefix_psnr" in each]
+    if not drawn:
+        raise ValueError("recursion: none of the first pictures is among the rows; run `ddt evaluate`")
+    common = [name for name in values[0] if all(name in each for each in values)]
+    for name in NEEDED:
+        if name not in common:
+            raise ValueError(f"recursion: rows have no {name!r}: made by another version; make them again")
+    return _stacked(values, common), _stacked(drawn, list(drawn[0]))
+
+
+def _stacked(values: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Arrays:
+    return {name: np.array([each[name] for each in values]) for name in names}
+
+
+def check_tokens(num_tokens: int) -> None:
+    """ValueError for a tokenizer of too few tokens to be exchanged by quarters."""
+    if num_tokens < QUARTERS:
+        raise ValueError(
+            f"recursion: the tokenizer has num_tokens = {num_tokens}, expected {QUARTERS} or more, since "
+            "they are exchanged by quarters"
         )
-        floors = {"without tokens": taken["without_tokens"], "the best linear guess": taken["linear_guess"]}
-        means = {name: float(value_NM[:, worst].mean()) for name, value_NM in floors.items()}
-        best = max(means, key=lambda name: means[name])
-        value = float(with_NM[:, worst].mean())
-        bounds = min(bounds[0], value), max(bounds[1], value)
-        return Score(value, *bounds, len(with_NM), MOST_DB, means[best], f"{best}, t = {TIMES[worst]:g}")
-
-    def _placeless(self, taken: Arrays) -> dict[str, Score]:
-        gain_NC, whole_NC = taken["half_damage"], taken["whole_damage"]
-
-        def unevenness(indices_Rn: np.ndarray) -> np.ndarray:
-            share_RC = gain_NC[indices_Rn].sum(1) / np.maximum(whole_NC[indices_Rn].sum(1), 1e-12)
-            return share_RC.std(-1) / np.maximum(np.abs(share_RC.mean(-1)), 1e-12)
-
-        moved_NKS = taken["moved"]
-
-        def excess(indices_Rn: np.ndarray) -> np.ndarray:
-            share_RKS = moved_NKS[indices_Rn].mean(1)
-            return (share_RKS.max(-1) - np.median(share_RKS, -1)).max(-1)
-
-        damage_NT, height_NT = taken["token_damage"], taken["token_height"]
-
-        def by_height(indices_Rn: np.ndarray) -> np.ndarray:
-            weight_RT = damage_NT[indices_Rn].sum(1)
-            height_RT = (damage_NT * height_NT)[indices_Rn].sum(1) / np.maximum(weight_RT, 1e-12)
-            return np.array([abs(spearman(height_T)) for height_T in height_RT])
-
-        return {
-            "recursion/place_unevenness": self._lower(
-                unevenness, len(gain_NC), "the upper half of a picture"
-            ),
-            "recursion/roll_excess": self._lower(excess, len(moved_NKS), "codes that move with the picture"),
-            "recursion/order_by_height": self._lower(by_height, len(damage_NT), "row by row"),
-        }
-
-    def _lower(self, statistic: Callable[[np.ndarray], np.ndarray], count: int, floor_is: str) -> Score:
-        """A score that is 0 at best and 1 for tokens of places."""
-        value = float(statistic(np.arange(count)[None])[0])
-        low, high = bootstrap(statistic, count, self.seed, None)
-        # The extremes of few cases lie further out than that of all: the value may be outside its resamples.
-        low, high = min(low, value), max(high, value)
-        return Score(value, low, high, count, 0.0, 1.0, floor_is, higher_is_better=False)
-
-    def _tokens(self, taken: Arrays) -> dict[str, Score]:
-        loss_NT = taken["token_loss_db"]
-
-        def counting(indices_Rn: np.ndarray) -> np.ndarray:
-            return (loss_NT[indices_Rn].mean(1) >= COUNTS_DB).mean(-1)
-
-        value = float(counting(np.arange(len(loss_NT))[None])[0])
-        low, high = bootstrap(counting, len(loss_NT), self.seed, None)
-        low, high = min(low, value), max(high, value)
-        least = loss_NT[:, loss_NT.mean(0).argmin()]
-        return {
-            "recursion/tokens_that_count": Score(value, low, high, len(loss_NT), 1.0, 0.0, "no token"),
-            "recursion/least_token_db": Score(
-                float(least.mean()), *bootstrap(mean_of(least), len(least), self.seed, None), len(least)
-            ),
-        }
-
-
-def _names(rows: Sequence[Row]) -> list[str]:
-    return [name for name in json.loads(rows[0]["values"]) if name != "codes"]
 
 
 def _pixels(pictures: Sequence[np.ndarray], side_px: int) -> Tensor:
     return to_pixels([Image.fromarray(picture) for picture in pictures], side_px)
-
-
-def spearman(value_T: np.ndarray) -> float:
-    """Spearman's rank correlation of values, none of them equal, with their order."""
-    ranks_T = np.argsort(np.argsort(value_T, kind="stable"), kind="stable").astype(np.float64)
-    order_T = np.arange(len(value_T), dtype=np.float64)
-    return float(np.corrcoef(ranks_T, order_T)[0, 1]) if len(value_T) > 1 else 0.0

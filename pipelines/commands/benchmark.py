@@ -13,6 +13,7 @@ from pipelines.services.models import find_model
 
 if TYPE_CHECKING:
     from ddt.eval.official import Case
+    from ddt.eval.official.recursion import Recursion
 
 
 def add_arguments(command: argparse.ArgumentParser) -> None:
@@ -48,6 +49,7 @@ def add_arguments(command: argparse.ArgumentParser) -> None:
 def run(params: Params, arguments: argparse.Namespace) -> None:
     """Generate where a model is given, then score; the result is JSON on stdout."""
     from ddt.eval.official import evaluate
+    from ddt.eval.official.recursion import Recursion
     from ddt.eval.scorers import Scorers
     from pipelines.commands.generation import Request, generate_on_ray, signature
 
@@ -76,9 +78,21 @@ def run(params: Params, arguments: argparse.Namespace) -> None:
         made = generate_on_ray(params, request, benchmark, look)
     if not arguments.no_score:
         result |= evaluate(benchmark, outputs, scorers, arguments.partial)
+        if isinstance(benchmark, Recursion):
+            write_plots(benchmark, outputs)
     maker = signature(outputs)
     result["generated"] = None if maker is None else {"made": made, **maker}
     print(json.dumps(result, indent=1, allow_nan=False))
+
+
+def write_plots(benchmark: Recursion, outputs: Path) -> None:
+    """The plots and strips of `recursion` as PNGs in its outputs' folder."""
+    from ddt.eval.official.problems import Problems
+    from pipelines.reports.recursion import recursion_pictures
+
+    pictures = recursion_pictures(benchmark.rows(benchmark.found(outputs, Problems())))
+    for i, image in enumerate(pictures.values()):
+        image.save(outputs / f"recursion_{i}.png")
 
 
 def _absolute(path: str | Path) -> str:

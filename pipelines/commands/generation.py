@@ -28,7 +28,7 @@ from pipelines.engine.units import Output, UnitWorker, digest_of
 from pipelines.services.models import image_tokenizer_folder
 
 STAGE = "benchmark"
-MODULES = ("ddt.eval.official", "ddt.mllm", "ddt.tokenizer", "pipelines.commands.generation")
+MODULES = ("ddt.eval", "ddt.mllm", "ddt.tokenizer", "ddt.baselines", "pipelines.commands.generation")
 UNIT_CASES = 32  # what a kill can lose in each actor; generation takes --batch-size of them at a time
 MADE_BY = "made_by.json"
 Mapper = Callable[..., Iterator[dict[str, Any]]]

@@ -45,14 +45,17 @@ def figure_image(figure: Any) -> Image.Image:
     return decode_rgb(buffer.getvalue())
 
 
-def axes(width: float = 7, height: float = 3, rows: int = 1) -> tuple[Any, Any]:
-    """A figure without a display, and its axes (an array of them for several rows)."""
+def axes(width: float = 7, height: float = 3, rows: int = 1, columns: int = 1) -> tuple[Any, Any]:
+    """A figure without a display, and its axes (an array of them for several rows or columns).
+
+    `width` is the whole figure's, `height` a row's, in inches.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    return plt.subplots(rows, figsize=(width, height * rows), sharex=True)
+    return plt.subplots(rows, columns, figsize=(width, height * rows), sharex=True)
 
 
 def score_histogram(scores: Mapping[str, np.ndarray]) -> Image.Image:

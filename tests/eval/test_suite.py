@@ -90,7 +90,9 @@ def test_the_report_is_whole(results, tmp_path):
     assert data["settings"]["seed"] == 3 and data["does_not_apply"] == {"x": "why"}
     score = data["scores"]["geneval/overall"]
     told = {"value", "low", "high", "n", "ceiling", "floor", "floor_is", "higher_is_better"}
-    assert set(score) == told | {"tokenized_ceiling"}
+    assert set(score) == told | {"tokenized_ceiling", "baseline", "baseline_is"}
+    compared = {name.split("/")[0] for name, score in data["scores"].items() if score["baseline"] is not None}
+    assert compared == {"recursion"}
     drawn = {name for name, score in data["scores"].items() if score["tokenized_ceiling"] is not None}
     assert {name.split("/")[0] for name in drawn} == {"geneval", "t2i", "edit", "recursion"}
     assert len(data["beside_the_paper"]) == 14 + 6 + 9 + 2

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ddt.data.decode import fitted, read_image
+from ddt.data.decode import read_image
 from ddt.eval.benchmark import Score, batches, mean_score
 from ddt.eval.metrics import frechet_influence, psnr, ssim
 from ddt.eval.metrics.fid import frechet_of_moments, moments
 from ddt.eval.metrics.image import mse
 from ddt.eval.official.case import Case, Scored, halves
-from ddt.eval.official.drawn import SUFFIXES, Drawn
+from ddt.eval.official.photographs import Photographs
 from ddt.eval.reconstruct import PSNR_OF_EQUAL, pooled_score
 from ddt.eval.report.pictures import rgb_array
 from ddt.eval.round_trip import round_trip
@@ -29,45 +29,14 @@ SPANS: dict[str, tuple[float, float] | None] = {
 }  # fmt: skip
 
 
-class Reconstruction(Drawn):
-    """Data: a folder of pictures (any depth); outputs: the same names as `.png`.
-
-    Pictures are cut to their centre square and resized to `side_px` (the paper's 256) before anything.
-    """
+class Reconstruction(Photographs):
+    """Outputs: the pictures as the tokenizer gives them back."""
 
     ceiling_is = "the picture itself, or with --scorer vae= the VAE's round trip"
     name = "reconstruction"
-    files_help = "a folder of pictures, such as ImageNet's validation images"
-    uses_tokenizer = True
-
-    @classmethod
-    def defaults(cls) -> dict[str, str]:
-        return {"side_px": "256"}
-
-    def read(self) -> list[Case]:
-        root = self.files[0]
-        if not root.is_dir():
-            raise ValueError(f"{root}: no such folder; expected {self.files_help}")
-        self.side_px = self.count_of("side_px")
-        cases: dict[str, Case] = {}
-        for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES):
-            output = path.relative_to(root).with_suffix(".png").as_posix()
-            if output in cases:
-                self.problems.add("second picture of a name", f"{path}, first {cases[output].where}")
-            else:
-                cases[output] = Case(output, "", str(path), output=output)
-        return list(cases.values())
-
-    def original(self, case: Case) -> np.ndarray:
-        """The picture to be reconstructed, uint8 [side, side, 3]."""
-        return np.asarray(fitted(read_image(case.where), self.side_px))
 
     def draw(self, model: Any, cases: Sequence[Case], outputs: Path) -> list[Image.Image]:
-        if model.config.image_size != self.side_px:
-            raise ValueError(
-                f"{self.name}: the tokenizer is for {model.config.image_size} px, "
-                f"asked are {self.side_px}: give --setting side_px={model.config.image_size}"
-            )
+        self.check_side(model)
         images = [Image.fromarray(self.original(case)) for case in cases]
         return round_trip(model, images, [case.seed for case in cases])[1]
 

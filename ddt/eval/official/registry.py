@@ -16,6 +16,7 @@ from ddt.eval.official.magicbrush import MagicBrush
 from ddt.eval.official.mme import MME
 from ddt.eval.official.pope import POPE
 from ddt.eval.official.reconstruction import Reconstruction
+from ddt.eval.official.recursion import Recursion
 from ddt.eval.official.seed import SEEDBench
 from ddt.eval.official.t2i import Color, Complex, NonSpatial, Shape, Spatial, Texture
 from ddt.eval.official.vqa import OKVQA, VizWiz, VQAv2
@@ -24,7 +25,8 @@ OFFICIAL: dict[str, type[Official]] = {
     cls.name: cls
     for cls in (
         GenEval, Color, Shape, Texture, Spatial, NonSpatial, Complex, DrawBench, EVR, MA5K, MagicBrush,
-        NoCaps, Flickr30K, VQAv2, GQA, OKVQA, VizWiz, MME, SEEDBench, POPE, Reconstruction, ClassFID,
+        NoCaps, Flickr30K, VQAv2, GQA, OKVQA, VizWiz, MME, SEEDBench, POPE, Reconstruction, Recursion,
+        ClassFID,
     )
 }  # fmt: skip
 

@@ -8,12 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ddt.eval.benchmark import Row, Score
 from ddt.eval.report.compare import Line, differs, official_text, own_text
 from ddt.eval.report.paper import OURS, Table
+from ddt.eval.report.pictures import png_bytes
 from ddt.eval.report.plots import bar, legend, strip
-from ddt.eval.report.results import HEADER, Result, row_text, score_table
+from ddt.eval.report.results import Result, row_text, score_table
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; color: #1c1e21 }
@@ -32,6 +34,7 @@ th { font-weight: 600; font-size: 13px; color: #4a4e53 }
 figure { margin: 0; max-width: 20rem; padding: .5rem; border: 1px solid #dfe2e5; border-radius: 4px }
 figure.wrong { border-color: #d08a84 } figure.right { border-color: #8abf95 }
 figure img { width: 6rem; image-rendering: pixelated; margin-right: .25rem }
+img.drawing { display: block; max-width: 100% }
 figcaption { font-size: 13px; overflow-wrap: anywhere }
 """
 _LEGEND = (
@@ -129,18 +132,30 @@ def _whole(table: Table) -> str:
 
 
 def _section(result: Result) -> str:
-    scores = list(result.scores.values())
-    header = "".join(f"<th>{html.escape(name)}</th>" for name in [*HEADER[:2], "", *HEADER[2:]])
+    names, *lines = score_table(result.scores)
+    header = "".join(f"<th>{html.escape(name)}</th>" for name in [*names[:2], "", *names[2:]])
     body = "".join(
-        _table_row(cells, score) for cells, score in zip(score_table(result.scores)[1:], scores, strict=True)
+        _table_row(cells, score) for cells, score in zip(lines, result.scores.values(), strict=True)
     )
-    examples = [(row, "right") for row in result.successes] + [(row, "wrong") for row in result.failures]
-    figures = "".join(_figure(row, verdict) for row, verdict in examples)
     return (
         f"<h3>{html.escape(result.title)}</h3><p class='protocol'>{html.escape(result.protocol)}</p>"
         f"<table class='scores'><tr>{header}</tr>{body}</table>"
-        f"<h4>Examples</h4><div class='examples'>{figures}</div>"
+        f"{_pictures(result.pictures) if result.pictures else _examples(result)}"
     )
+
+
+def _pictures(pictures: Mapping[str, Image.Image]) -> str:
+    return "".join(
+        f"<h4>{html.escape(title)}</h4><img class='drawing' alt='{html.escape(title, quote=True)}' "
+        f"src='{_data_uri(png_bytes(image))}'>"
+        for title, image in pictures.items()
+    )
+
+
+def _examples(result: Result) -> str:
+    examples = [(row, "right") for row in result.successes] + [(row, "wrong") for row in result.failures]
+    figures = "".join(_figure(row, verdict) for row, verdict in examples)
+    return f"<h4>Examples</h4><div class='examples'>{figures}</div>"
 
 
 def _table_row(cells: list[str], score: Score) -> str:
@@ -149,10 +164,14 @@ def _table_row(cells: list[str], score: Score) -> str:
     return f"<tr><td>{name}</td><td>{value}</td><td>{bar(score)}</td>{rest}</tr>"
 
 
+def _data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
 def _figure(row: Row, verdict: str) -> str:
     judged = "" if np.isnan(row["correct"]) else verdict
     images = "".join(
-        f"<img alt='{what}' title='{what}' src='data:image/png;base64,{base64.b64encode(row[key]).decode()}'>"
+        f"<img alt='{what}' title='{what}' src='{_data_uri(row[key])}'>"
         for key, what in _PICTURES.items()
         if row[key]
     )

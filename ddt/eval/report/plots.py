@@ -27,18 +27,22 @@ class Axis:
 def bar(score: Score, width_px: int = 150) -> str:
     """Floor to ceiling as a bar, the score as a dot over its interval; empty without both ends.
 
-    The ceiling through the tokenizer is a tick.
+    The ceiling through the tokenizer is a tick, and so is the baseline.
     """
     if score.floor is None or score.ceiling is None or score.floor == score.ceiling:
         return ""
-    reached = [] if score.tokenized_ceiling is None else [score.tokenized_ceiling]
-    axis = Axis([score.floor, score.ceiling, score.low, score.high, *reached], width_px)
+    beside = {
+        "ground truth through the tokenizer": score.tokenized_ceiling,
+        score.baseline_is: score.baseline,
+    }
+    ticks = {name: value for name, value in beside.items() if value is not None}
+    axis = Axis([score.floor, score.ceiling, score.low, score.high, *ticks.values()], width_px)
     left, right = sorted((axis.x(score.floor), axis.x(score.ceiling)))
     return _svg(
         width_px,
         "floor, score and ceiling",
         f"<rect x='{left:.1f}' y='5' width='{right - left:.1f}' height='4' fill='#e3e6e9'/>",
-        *[_tick(axis, value, "ground truth through the tokenizer") for value in reached],
+        *[_tick(axis, value, name) for name, value in ticks.items()],
         _interval(axis, score, OFFICIAL),
         f"<circle cx='{axis.x(score.value):.1f}' cy='7' r='4' fill='{OFFICIAL}'/>",
     )

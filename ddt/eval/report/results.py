@@ -27,6 +27,7 @@ class Result:
     scores: dict[str, Score]
     successes: list[Row] = field(default_factory=list)
     failures: list[Row] = field(default_factory=list)
+    pictures: Mapping[str, Image.Image] = field(default_factory=dict)  # by title, in place of examples
 
     @classmethod
     def of(cls, benchmark: Benchmark, rows: Sequence[Row]) -> Result:
@@ -57,17 +58,27 @@ def spread(items: Iterable[T], task: Callable[[T], str], count: int = EXAMPLES) 
 
 
 HEADER = ["score", "value", "95 % interval", "n", "floor", "ceiling", "through the tokenizer"]
+BASELINE = "baseline"
 
 
 def score_table(scores: Mapping[str, Score]) -> list[list[str]]:
-    """The scores with their controls as text, the first row being the header."""
-    rows = [HEADER]
+    """The scores with their controls as text, the first row being the header.
+
+    There is a column of baselines where some score has one.
+    """
+    compared = any(score.baseline is not None for score in scores.values())
+    rows = [[*HEADER, BASELINE] if compared else HEADER]
     for name, score in scores.items():
-        floor = number(score.floor) + (f" ({score.floor_is})" if score.floor_is else "")
         interval = f"{number(score.low)} to {number(score.high)}"
+        floor = _named(score.floor, score.floor_is)
         ceilings = [number(score.ceiling), number(score.tokenized_ceiling)]
-        rows.append([name, number(score.value), interval, str(score.n), floor, *ceilings])
+        baseline = [_named(score.baseline, score.baseline_is)] if compared else []
+        rows.append([name, number(score.value), interval, str(score.n), floor, *ceilings, *baseline])
     return rows
+
+
+def _named(value: float | None, what: str) -> str:
+    return number(value) + (f" ({what})" if what else "")
 
 
 def number(value: float | None) -> str:

@@ -52,7 +52,7 @@ def params(tmp_path, monkeypatch):
     monkeypatch.setattr(evaluate, "run_units", here)
     given = {
         "paths.store": tmp_path / "store", "paths.workspace": tmp_path / "workspace",
-        "evaluate.benchmarks": "[reconstruct, geneval, edit, perplexity]", "evaluate.cases": 6,
+        "evaluate.benchmarks": "[reconstruct, recursion, geneval, edit, perplexity]", "evaluate.cases": 6,
         "evaluate.batch_size": 3, "evaluate.decode_steps": 1,
     }  # fmt: skip
     params = load_params("params.yaml", None, [f"{key}={value}" for key, value in given.items()])
@@ -84,11 +84,15 @@ def test_the_stage_and_the_report_over_it(params, tmp_path, monkeypatch, capsys)
     assert len(tables) == 4 and report.tables[tables[0]][1][0] == "GenEval overall"
     assert report.tables[tables[0]][1][3] == "not run" and report.tables[tables[0]][1][4] != "not run"
     assert set(report.pictures) >= {"Beside the paper", "Image editing"}
+    recursion = [path for path in report.pictures.values() if "recursion_" in path]
+    assert len(recursion) == 5  # over time, prefixes, what they recover, where tokens act, exchange
+    assert report.tables["Scores"][0][-1] == "baseline"
     assert all((workspace / path).stat().st_size > 1000 for path in report.pictures.values())
     assert report.scores["edit/l1"]["higher_is_better"] is False
     assert report.scores["edit/l1"]["value"] == report.metrics["edit/l1"]
     assert any(note.startswith('Measured on: {"sampling"') for note in report.notes)
     page = (workspace / report.pages["Evaluation report"]).read_text()
+    assert page.count("class='drawing'") == len(recursion)
     assert "scenes of 16 px" in page and ctx.inputs["finetune"].digest in page
 
     # As the runner ends a stage; then the page again, with an official result.
@@ -108,6 +112,7 @@ def test_the_stage_and_the_report_over_it(params, tmp_path, monkeypatch, capsys)
         "0.25 (0.20 to 0.30)" in output.read_text()
         and "scored by verdicts results.jsonl" in output.read_text()
     )
+    assert output.read_text().count("class='drawing'") == len(recursion)
     assert logged[0].metrics == {"official/geneval/overall": 0.25} and set(logged[0].pages) >= {"Numbers"}
 
 
