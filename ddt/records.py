@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 
@@ -143,6 +143,27 @@ def read_shard(path: str | Path, columns: list[str] | None = None) -> pa.Table:
     """A shard as a memory-mapped table: columns that are not touched are not read."""
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     return table.select(columns) if columns else table
+
+
+def read_columns(file: BinaryIO, columns: list[str], rows: Iterable[int] | None = None) -> pa.Table:
+    """Some columns of a shard, of some rows if told: the bytes of other columns are not read.
+
+    rows: numbers, ascending. Batches behind the last of them are not read either.
+    """
+    with file:
+        fields = [pa.ipc.open_file(file).schema.get_field_index(name) for name in columns]
+        reader = pa.ipc.open_file(file, options=pa.ipc.IpcReadOptions(included_fields=fields))
+        if rows is None:
+            return reader.read_all().select(columns)
+        wanted, first, found = list(rows), 0, [reader.schema.empty_table()]
+        for index in range(reader.num_record_batches):
+            if not wanted:
+                break
+            batch = reader.get_batch(index)
+            here = [row - first for row in wanted if row < first + batch.num_rows]
+            found.append(pa.Table.from_batches([batch]).take(here))
+            wanted, first = wanted[len(here) :], first + batch.num_rows
+        return pa.concat_tables(found).select(columns)
 
 
 def iter_shard(path: str | Path) -> Iterator[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """Identity of records, and the shards that hold them."""
 
 import hashlib
+import io
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from ddt.records import (
     Reject,
     canonical_caption,
     iter_shard,
+    read_columns,
     read_shard,
     sample_id,
     write_shard,
@@ -55,6 +57,30 @@ def test_shard_round_trip_and_stable_bytes(tmp_path):
     assert (tmp_path / "a.arrow").read_bytes() == (tmp_path / "b.arrow").read_bytes()
     assert list(iter_shard(tmp_path / "a.arrow")) == want
     assert read_shard(tmp_path / "a.arrow", ["sample_id"]).column_names == ["sample_id"]
+
+
+def test_columns_alone_are_read_without_the_images(tmp_path):
+    path, want = tmp_path / "a.arrow", rows(3 * ROWS_PER_BATCH)
+    for row in want:
+        row["image"] = bytes(10_000)
+    write_shard(path, want, RECORD_SCHEMA)
+    table = read_columns(file := Counting(path.read_bytes()), ["caption", "sample_id"])
+    assert table.to_pylist() == [{k: row[k] for k in ("caption", "sample_id")} for row in want]
+    assert file.bytes_read < 500 * len(want)
+    some = [0, ROWS_PER_BATCH - 1, ROWS_PER_BATCH, ROWS_PER_BATCH + 5]
+    table = read_columns(file := Counting(path.read_bytes()), ["image", "caption"], some)
+    assert table.to_pylist() == [{k: want[n][k] for k in ("image", "caption")} for n in some]
+    assert file.bytes_read < 2.2 * ROWS_PER_BATCH * 10_000, "the third batch is not read"
+    assert read_columns(Counting(path.read_bytes()), ["image"], []).num_rows == 0
+
+
+class Counting(io.BytesIO):
+    bytes_read = 0
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self.bytes_read += len(data)
+        return data
 
 
 def test_empty_shard_and_rejects(tmp_path):

@@ -11,6 +11,7 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 READ_CHUNK_BYTES = 1 << 20
 
@@ -70,6 +71,13 @@ class Store(ABC):
         """A local path with the bytes of `key`, to be read only; raises NotFound.
 
         A folder store answers with its own file; S3 with a cached copy of the current version.
+        """
+
+    @abstractmethod
+    def open(self, key: str) -> BinaryIO:
+        """The bytes of `key` as a file to read and seek in; raises NotFound.
+
+        For a few columns or rows of a large shard: of an object in S3 only what is read is fetched.
         """
 
     @abstractmethod

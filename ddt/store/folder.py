@@ -9,6 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from ddt.store.base import NotFound, Store, StoreError, check_key, unique_name
 from ddt.store.tree import MARKER, files_digest, folder_digest, marker_bytes, require_complete, tree_files
@@ -124,6 +125,9 @@ class FolderStore(Store):
         if not path.is_file():
             raise NotFound(f"{path}: not found")
         return path
+
+    def open(self, key: str) -> BinaryIO:
+        return self.fetch(key).open("rb")
 
     def exists(self, key: str) -> bool:
         return self._path(key).is_file()

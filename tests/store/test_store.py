@@ -70,6 +70,18 @@ class TestBothStores:
         assert len(store.list()) == 5
         assert store.list("nothing/") == []
 
+    def test_an_open_object_is_read_in_parts(self, store):
+        data = bytes(range(256)) * 1000
+        store.put_bytes("k", data)
+        with store.open("k") as file:
+            assert file.seek(1000) == 1000 and file.read(10) == data[1000:1010] and file.tell() == 1010
+            assert file.seek(-5, os.SEEK_END) == len(data) - 5 and file.read() == data[-5:]
+            assert file.read(1) == b""
+            file.seek(0)
+            assert file.read() == data
+        with pytest.raises(NotFound):
+            store.open("absent")
+
     @pytest.mark.parametrize("key", ["", "/etc/passwd", "../x", "a/../b", "a//b", ".tmp/x", "a/./b", "a\\b"])
     def test_keys_never_leave_the_root(self, store, key):
         with pytest.raises(StoreError, match="store key"):
@@ -198,6 +210,22 @@ class TestS3:
         assert len(store.list("units/")) == 1003
         many = store.get_many(store.list("units/000"))
         assert len(many) == 100 and set(many.values()) == {b""}
+
+    def test_of_an_open_object_only_what_is_read_is_fetched(self, s3_endpoint, tmp_path, monkeypatch):
+        store, fetched = S3Store(f"s3://test-bucket/{tmp_path.name}", tmp_path / "cache"), []
+        store.put_bytes("k", bytes(1 << 20))
+        get = store._client.get_object
+        monkeypatch.setattr(
+            store._client, "get_object", lambda **call: fetched.append(call["Range"]) or get(**call)
+        )
+        with store.open("k") as file:
+            file.seek(500_000)
+            assert len(file.read(100)) == len(file.read(100)) == 100
+            assert fetched == ["bytes=500000-565535"]
+            store.put_bytes("k", b"another")
+            file.seek(0)
+            with pytest.raises(StoreError, match="PreconditionFailed"):
+                file.read(1)
 
     def test_missing_bucket_is_one_line(self, s3_endpoint):
         store = open_store("s3://no-such-bucket/x")
