@@ -1,23 +1,24 @@
 """Exactly the K rows with the highest score, of any number of rows, in bounded memory.
 
-Nothing is sorted and no score is kept. The bits of a float32, turned so that they order as the numbers do,
-are counted in two passes of 65536 bins: by their upper half, then, within the bin that holds the K-th score,
-by their lower half. That gives the K-th score itself and how many of the rows equal to it belong to the K.
-Which of those is decided by a hash of the id, found with the same kind of passes, so that the selection does
-not depend on the order of rows, of parts or of workers. NaN is below every number and never selected.
+Nothing is sorted and no row is kept. A row's key is the bits of its float32 score, turned so that they order
+as the numbers do, then a keyed hash of its id, then the id. The K-th largest key is found digit by digit of
+16 bits: a pass over the rows counts them by the next digit, those alone that agree with the K-th in the
+digits before. Counts of parts add up (512 KB), so they are made wherever the rows are. Two passes find the
+K-th score; where only some of the rows equal to it belong to the K, one or two more find which. The selection
+does not depend on the order of rows, of parts or of workers. NaN is below every number and never selected.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-ID_BYTES = 32
-BINS = 1 << 16
-# Ties no more than this are collected at once (10 MB); more are first narrowed to one bin of their hashes.
-MAX_COLLECTED_TIES = 1 << 16
+ID_BYTES, HASH_BYTES, DIGIT_BYTES = 32, 8, 2
+BINS = 1 << 8 * DIGIT_BYTES
+SCORE_DIGITS = 2
+DIGITS = SCORE_DIGITS + (HASH_BYTES + ID_BYTES) // DIGIT_BYTES
 
 Part = Callable[[], tuple[np.ndarray, np.ndarray]]  # -> (sample_ids uint8[n, 32], scores float32[n])
 
@@ -54,7 +55,7 @@ class TopK:
     """Which rows are selected: above the threshold all, at the threshold those whose hash is low enough.
 
     threshold: the K-th highest score. num_ties: rows that have it; num_ties_kept: those of them selected.
-    cut_hash and cut_id: the last selected tie, in the order of (hash, id).
+    cut_hash and cut_id (hex): no selected tie is beyond them in the order of (hash, id).
     """
 
     threshold: float
@@ -62,7 +63,7 @@ class TopK:
     num_ties_kept: int
     seed: int
     cut_hash: int
-    cut_id: bytes
+    cut_id: str
 
     def keep(self, sample_ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
         """bool[n]: the selected rows of sample_ids uint8[n, 32], scores float32[n]."""
@@ -77,34 +78,85 @@ class TopK:
         hashes = tie_hash(sample_ids[ties], self.seed)
         kept[ties[hashes < self.cut_hash]] = True
         for tie in ties[hashes == self.cut_hash]:
-            kept[tie] = sample_ids[tie].tobytes() <= self.cut_id
+            kept[tie] = sample_ids[tie].tobytes().hex() <= self.cut_id
         return kept
+
+
+class TopKSearch:
+    """The search for the K-th largest key: `prefix` has its digits found so far, `found` the outcome.
+
+    While `found` is None: count every part by `digit_counts(search.prefix, ...)`, and `add` the sum.
+    """
+
+    def __init__(self, k: int, seed: int) -> None:
+        if k < 1:
+            raise ValueError(f"top-k: k is {k}, expected at least 1")
+        self.k, self.seed = k, seed
+        self.prefix: list[int] = []
+        self.needed = k  # of the rows that agree with the K-th in the digits of `prefix`
+        self.num_ties = self.num_ties_kept = 0
+        self.found: TopK | None = None
+
+    def add(self, counts: np.ndarray) -> None:
+        """The next digit, from int64[BINS] of all parts. Raises ValueError where fewer than k rows have a
+        score, or where an id that occurs twice makes k ambiguous.
+        """
+        rows = int(counts.sum())
+        if not self.prefix and self.k > rows - counts[0]:  # no number's bits begin with that digit
+            raise ValueError(f"top-k: k is {self.k}, but only {rows - counts[0]} of {rows} rows have a score")
+        place, above = _bin_of(counts, self.needed)
+        self.prefix.append(place)
+        self.needed -= above
+        if len(self.prefix) == SCORE_DIGITS:
+            self.num_ties, self.num_ties_kept = int(counts[place]), self.needed
+        if len(self.prefix) >= SCORE_DIGITS and counts[place] == self.needed:
+            self.found = self._outcome()
+        elif len(self.prefix) == DIGITS:
+            raise ValueError(
+                f"top-k: id {self._cut()[HASH_BYTES:].hex()} occurs twice; drop duplicates first"
+            )
+
+    def _outcome(self) -> TopK:
+        cut = self._cut()
+        threshold = _from_ordered_bits(self.prefix[0] << 16 | self.prefix[1])
+        hash_cut, id_cut = int.from_bytes(cut[:HASH_BYTES]), cut[HASH_BYTES:].hex()
+        return TopK(threshold, self.num_ties, self.num_ties_kept, self.seed, hash_cut, id_cut)
+
+    def _cut(self) -> bytes:
+        """Hash and id of the last tie, as far as their digits are known; beyond, the largest."""
+        known = BINS - 1 - np.array(self.prefix[SCORE_DIGITS:], dtype=np.int64)
+        return known.astype(">u2").tobytes().ljust(HASH_BYTES + ID_BYTES, b"\xff")
+
+
+def digit_counts(prefix: Sequence[int], seed: int, sample_ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """int64[BINS]: how many rows whose key begins with `prefix` have each value of the next digit."""
+    sample_ids, scores = _checked(sample_ids, scores)
+    ordered = ordered_bits(scores)
+    if not prefix:
+        digits = ordered >> 16
+    elif len(prefix) < SCORE_DIGITS:
+        digits = ordered[ordered >> 16 == prefix[0]] & 0xFFFF
+    else:
+        ties = sample_ids[ordered == (prefix[0] << 16 | prefix[1])]
+        known = len(prefix) - SCORE_DIGITS
+        rest_nD = _tie_digits(ties, seed, known + 1)
+        digits = rest_nD[(rest_nD[:, :known] == prefix[SCORE_DIGITS:]).all(1), known]
+    return np.bincount(digits, minlength=BINS)
 
 
 def select_top_k(parts: Sequence[Part], k: int, seed: int) -> TopK:
     """Selects exactly k rows with the highest scores, whatever the order of parts and of rows in them.
 
-    parts: each returns (sample_ids uint8[n, 32], scores float32[n]) and is called two to four times. Raises
-    ValueError where fewer than k rows have a score, or where an id that occurs twice makes k ambiguous.
+    parts: each returns (sample_ids uint8[n, 32], scores float32[n]) and is called once for each digit: twice,
+    and once or twice more where ties are cut. Raises ValueError as `TopKSearch.add` does.
     """
-    if k < 1:
-        raise ValueError(f"top-k: k is {k}, expected at least 1")
-    high = np.zeros(BINS, dtype=np.int64)
-    rows = missing = 0
-    for _, ordered in _ordered(parts):
-        high += np.bincount(ordered >> 16, minlength=BINS)
-        rows, missing = rows + len(ordered), missing + int((ordered == 0).sum())
-    if k > rows - missing:
-        raise ValueError(f"top-k: k is {k}, but only {rows - missing} of {rows} rows have a score")
-    high_bin, above = _bin_of(high, k)
-    low = np.zeros(BINS, dtype=np.int64)
-    for _, ordered in _ordered(parts):
-        low += np.bincount(ordered[ordered >> 16 == high_bin] & 0xFFFF, minlength=BINS)
-    low_bin, above_low = _bin_of(low, k - above)
-    bits = high_bin << 16 | low_bin
-    num_ties, needed = int(low[low_bin]), k - above - above_low
-    cut = (0, b"") if needed == num_ties else _cut_ties(parts, bits, num_ties, needed, seed)
-    return TopK(_from_ordered_bits(bits), num_ties, needed, seed, *cut)
+    search = TopKSearch(k, seed)
+    while search.found is None:
+        counts = np.zeros(BINS, dtype=np.int64)
+        for part in parts:
+            counts += digit_counts(search.prefix, seed, *part())
+        search.add(counts)
+    return search.found
 
 
 def _checked(sample_ids: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -114,12 +166,6 @@ def _checked(sample_ids: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np
     return sample_ids, scores
 
 
-def _ordered(parts: Sequence[Part]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for part in parts:
-        sample_ids, scores = _checked(*part())
-        yield sample_ids, ordered_bits(scores)
-
-
 def _bin_of(counts: np.ndarray, k: int) -> tuple[int, int]:
     """The bin that holds the k-th largest, and how many lie in the bins above it."""
     from_top = np.cumsum(counts[::-1])
@@ -127,27 +173,9 @@ def _bin_of(counts: np.ndarray, k: int) -> tuple[int, int]:
     return len(counts) - 1 - place, int(from_top[place] - counts[::-1][place])
 
 
-def _cut_ties(parts: Sequence[Part], bits: int, num_ties: int, needed: int, seed: int) -> tuple[int, bytes]:
-    """The needed-th tie in the order of (hash, id)."""
-
-    def ties() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for sample_ids, ordered in _ordered(parts):
-            chosen = sample_ids[ordered == bits]
-            yield chosen, tie_hash(chosen, seed)
-
-    before, within = 0, None
-    if num_ties > MAX_COLLECTED_TIES:
-        counts = np.zeros(BINS, dtype=np.int64)
-        for _, hashes in ties():
-            counts += np.bincount((hashes >> np.uint64(48)).astype(np.int64), minlength=BINS)
-        low_bin = int(np.searchsorted(np.cumsum(counts), needed))
-        before, within = int(counts[:low_bin].sum()), np.uint64(low_bin)
-    found: list[tuple[int, bytes]] = []
-    for sample_ids, hashes in ties():
-        here = np.arange(len(hashes)) if within is None else np.flatnonzero(hashes >> np.uint64(48) == within)
-        found += [(int(hashes[i]), sample_ids[i].tobytes()) for i in here]
-    found.sort()
-    place = needed - before - 1
-    if place + 1 < len(found) and found[place] == found[place + 1]:
-        raise ValueError(f"top-k: id {found[place][1].hex()} occurs twice; drop duplicates first")
-    return found[place]
+def _tie_digits(sample_ids: np.ndarray, seed: int, count: int) -> np.ndarray:
+    """uint16[n, D]: at least the first `count` digits of (hash, id), inverted: the lowest is the largest."""
+    key = tie_hash(sample_ids, seed).astype(">u8").view(np.uint8).reshape(-1, HASH_BYTES)
+    if count * DIGIT_BYTES > HASH_BYTES:
+        key = np.concatenate([key, sample_ids], axis=1)
+    return np.uint16(BINS - 1) - key.view(">u2")
