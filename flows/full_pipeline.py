@@ -24,7 +24,7 @@ except (ValueError, OSError) as error:
     print(f"full_pipeline: {error}", file=sys.stderr)
     sys.exit(2)
 
-from metaflow import Config, FlowSpec, Parameter, card, retry, step  # noqa: E402
+from metaflow import Config, FlowSpec, Parameter, card, exit_hook, retry, step  # noqa: E402
 
 from flows.cards import show_summary  # noqa: E402
 from flows.support import (  # noqa: E402
@@ -38,6 +38,7 @@ from flows.support import (  # noqa: E402
 )
 
 
+@exit_hook(on_error=["flows.support.close_failed"])
 class FullPipeline(FlowSpec):
     """From image-text shards to a promoted DDT-LLaMA."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from metaflow import current
+from metaflow import Run, current
 from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException, MetaflowInternalError
 
 from ddt.clean import one_line as shortened
@@ -164,7 +164,8 @@ def start_run(settings: dict[str, Any], profile: str) -> str:
     tags = {"metaflow_run": f"{current.flow_name}/{current.run_id}", "profile": profile or "default"}
     with one_line():
         begin_shared(params.resources, os.getppid())  # Ray starts while MLflow does
-        return tracking.start_parent(params.tracking, f"{current.flow_name}/{current.run_id}", tags)
+        name = f"{current.flow_name}/{current.run_id}"
+        return tracking.start_parent(params.tracking, name, tags, os.getppid())
 
 
 def run_step(flow: Any, stage: str) -> None:
@@ -183,6 +184,14 @@ def run_step(flow: Any, stage: str) -> None:
         print(note)
     flow.reports = {**flow.reports, stage: asdict(report)}
     show_report(report, Path(flow.settings["paths"]["workspace"]))
+
+
+def close_failed(run: Run | None) -> None:
+    """Metaflow's hook for a run that ended without its last step: its MLflow run ends, too."""
+    task = run and run["start"].task
+    if task and "mlflow_run" in task:
+        params = build(Params, task["settings"].data)
+        tracking.end_parent(params.tracking, task["mlflow_run"].data)
 
 
 def beside_training(resources: Resources) -> Resources:

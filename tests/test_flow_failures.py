@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from ddt.params import load_params
+from pipelines.services import tracking
 from tests.processes import HANGS_AFTER_S
-from tests.test_flow import Flow
+from tests.test_flow import ROOT, Flow
 
 pytestmark = pytest.mark.ray
 STARTED = re.compile(r"/ingest/2 \(pid (\d+)\)\] Task is starting\.")
@@ -23,11 +25,21 @@ def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     assert log.count(f"ingest.source: {tmp_path}/absent does not exist") == 1
     assert RETRIED not in log and "This failed task will not be retried." in log
     assert "full_pipeline: a step could not go on, see its message;" in log.strip().splitlines()[-1]
+    assert statuses(flow) == [("FullPipeline", "FAILED"), ("ingest", "FAILED")]
     # A run is resumed with its own parameters, so here the folder has to come.
     (tmp_path / "absent").mkdir()
     assert flow.start("resume").wait(HANGS_AFTER_S) == 1
     resumed = flow.log().removeprefix(log)
     assert "/ingest/" in resumed and f"{tmp_path}/absent does not exist" not in resumed
+
+
+def statuses(flow: Flow) -> list[tuple[str, str]]:
+    """Of MLflow's runs: the flow's and its stages', by name."""
+    where = load_params(ROOT / "params.yaml", "smoke", flow.overrides).tracking
+    client = tracking.client(where)
+    runs = client.search_runs([tracking.experiment_id(where, client)])
+    assert all("absent does not exist" in run.data.tags["failure"] for run in runs)
+    return sorted((run.info.run_name.partition("/")[0], run.info.status) for run in runs)
 
 
 def test_a_killed_step_is_tried_again(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pipelines import evaluate
 from pipelines.engine.runner import stage_context, writable_folder
 from pipelines.reports.report import Report
 from pipelines.reports.workspace import manifest_path, report_path
-from pipelines.services import tracking
+from pipelines.services.stage_run import StageRun
 
 KEYS = ("benchmark", "scores", "coverage", "settings", "data", "examples")
 
@@ -38,7 +38,8 @@ def make(params: Params, results: Sequence[str], output: str) -> Path:
         f"official/{name}": score for result in official for name, score in result["scores"].items()
     }
     report.metrics = {name: score["value"] for name, score in report.scores.items()}
-    tracking.log_stage(params.tracking, report, {"results": list(results)}, {}, page.parent, None)
+    said = {"results": list(results)}
+    StageRun(params.tracking, report.stage, "", said, {}, page.parent, None).finish(report)
     return page
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,7 +24,10 @@ from pipelines.reports.overhead import overhead, overhead_seconds
 from pipelines.reports.report import Report
 from pipelines.reports.workspace import manifest_path, metrics_path, report_path
 from pipelines.services import tracking
+from pipelines.services.stage_run import StageRun
 from pipelines.services.surroundings import why_unwritable
+
+OnMetrics = Callable[[int, dict[str, float]], None]
 
 
 class StageError(ValueError):
@@ -45,6 +48,7 @@ class StageContext:
     workspace: Path
     fingerprint: str
     inputs: dict[str, Manifest]
+    on_metrics: OnMetrics = lambda step, metrics: None  # what training tells, as it goes on
 
     @property
     def folder(self) -> Path:
@@ -83,7 +87,24 @@ def run_stage(name: str, params: Params, parent_run: str | None = None) -> Repor
     require_cluster()  # what can't be done or logged is better known before the work
     if parent_run is None:
         tracking.require_experiment(params.tracking)
-    result = module.run(ctx)
+    digests = {stage: m.digest for stage, m in ctx.inputs.items()}
+    with overhead("mlflow"):
+        run = StageRun(
+            params.tracking, name, ctx.fingerprint, to_dict(ctx.section), digests, ctx.workspace, parent_run
+        )
+    try:
+        result = module.run(replace(ctx, on_metrics=run.on_metrics))
+        return _finish(ctx, result, run, start, start_overhead)
+    except BaseException as error:
+        run.end(error)
+        raise
+
+
+def _finish(
+    ctx: StageContext, result: StageResult, run: StageRun, start: float, start_overhead: float
+) -> Report:
+    """Write the stage's MLflow run, report, metrics and manifest."""
+    name = ctx.name
     manifest = Manifest(
         stage=name,
         fingerprint=ctx.fingerprint,
@@ -97,8 +118,7 @@ def run_stage(name: str, params: Params, parent_run: str | None = None) -> Repor
             report.rejects[reason] = report.rejects.get(reason, 0) + count
     report.work_seconds = time.perf_counter() - start - (overhead_seconds() - start_overhead)
     with overhead("mlflow"):
-        digests = {stage: m.digest for stage, m in ctx.inputs.items()}
-        tracking.log_stage(params.tracking, report, to_dict(ctx.section), digests, ctx.workspace, parent_run)
+        run.finish(report)
     report.seconds = time.perf_counter() - start
     report.save(report_path(ctx.workspace, name))
     _write_metrics(metrics_path(ctx.workspace, name), report)

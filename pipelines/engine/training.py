@@ -150,6 +150,7 @@ def run_training(ctx: StageContext, job: type[Job], **arguments: Any) -> tuple[C
             def write(step: int, metrics: dict[str, float]) -> None:
                 lines.write(json.dumps({"step": step, **metrics}) + "\n")
                 lines.flush()
+                ctx.on_metrics(step, metrics)
 
             fit, run_dir = ctx.section.fit, ctx.workspace / "ray_train"
             sizes = group_sizes(job, ctx.name, fit, resources)

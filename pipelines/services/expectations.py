@@ -22,7 +22,14 @@ SHOWN_VALUES = 3  # of the rows that fail an expectation
 
 
 class GateFailed(ValueError):
-    """The data does not meet the gate's expectations; the message names those that failed."""
+    """The data does not meet the gate's expectations; the message names those that failed.
+
+    `page` is the one of Data Docs that shows them.
+    """
+
+    def __init__(self, message: str, page: Path) -> None:
+        super().__init__(message)
+        self.page = page
 
 
 @dataclass(frozen=True)
@@ -50,7 +57,7 @@ class GateResult:
     def require(self, gate: str) -> None:
         """Raise GateFailed unless the gate passed."""
         if not self.passed:
-            raise GateFailed(f"gate {gate}: {'; '.join(self.failed)} (see {self.page})")
+            raise GateFailed(f"gate {gate}: {'; '.join(self.failed)} (see {self.page})", self.page)
 
 
 def validate(

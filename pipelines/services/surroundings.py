@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -50,6 +51,19 @@ def private_folder(name: str) -> Path:
         raise OSError(f"{folder} belongs to another user")
     folder.chmod(0o700)
     return folder
+
+
+def process_mark(pid: int | None = None) -> str:
+    """Host, number and start of a process (this one), by which it is known from a later one of its number.
+
+    Empty where there is no such process, or no /proc to ask.
+    """
+    pid = os.getpid() if pid is None else pid
+    try:
+        started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+    return f"{socket.gethostname()} {pid} {started}"
 
 
 def _name_user() -> None:

@@ -1,8 +1,8 @@
 """MLflow: where it is, runs, datasets, metrics and pictures.
 
-A pipeline run is a parent run with one child a stage. Only the driver of a stage writes to its run, in
-batches. The default backend is a local SQLite file, created and migrated once, before stages fan out:
-several processes that open a new database at the same time would race for its migration.
+A pipeline run is a parent run with one child a stage (`stage_run`). The default backend is a local SQLite
+file, created and migrated once, before stages fan out: several processes that open a new database at the same
+time would race for its migration.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from functools import cache
 from http.client import HTTPException
 from pathlib import Path
@@ -26,7 +27,7 @@ from urllib.request import urlopen
 from ddt.sections.run import Tracking
 from pipelines.reports.report import Report
 from pipelines.services.passwords import shown, whole, without
-from pipelines.services.surroundings import why_unwritable
+from pipelines.services.surroundings import process_mark, why_unwritable
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -36,6 +37,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 _NOT_IN_NAMES = re.compile(r"[^\w\-./ :]")  # MLflow refuses these in a metric's name
 MAX_BATCH = 1000  # metrics that MLflow takes at once
 DIGEST_CHARS = 32  # MLflow allows 36 characters for a dataset digest; the full one goes into a tag
+PROCESS, FAILURE = "process", "failure"  # tags: whose life a run follows, and why it failed
 SQLITE, SQLITE_MAGIC = "sqlite:///", b"SQLite format 3\0"
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 PACKAGE_OF_DRIVER = {"psycopg": "ddt-llama[pipeline-postgres]", "mysqldb": "mysqlclient"}
@@ -168,11 +170,13 @@ def experiment_id(tracking: Tracking, mlflow_client: Any) -> str:
     return mlflow_client.create_experiment(tracking.experiment, artifact_location=location)
 
 
-def start_parent(tracking: Tracking, name: str, tags: dict[str, str]) -> str:
-    """Start the pipeline's run and return its id."""
+def start_parent(tracking: Tracking, name: str, tags: dict[str, str], process: int) -> str:
+    """Start the pipeline's run and return its id; `process` is the one that the run ends with."""
     mlflow_client = client(tracking)
-    run = mlflow_client.create_run(experiment_id(tracking, mlflow_client), run_name=name, tags=tags)
-    return run.info.run_id
+    experiment = experiment_id(tracking, mlflow_client)
+    close_dead(mlflow_client, experiment)
+    tags = tags | {PROCESS: process_mark(process)}
+    return str(mlflow_client.create_run(experiment, run_name=name, tags=tags).info.run_id)
 
 
 def finish_parent(tracking: Tracking, run_id: str, metrics: dict[str, float], artifacts: list[Path]) -> None:
@@ -184,23 +188,35 @@ def finish_parent(tracking: Tracking, run_id: str, metrics: dict[str, float], ar
     mlflow_client.set_terminated(run_id)
 
 
-def log_stage(
-    tracking: Tracking,
-    report: Report,
-    section: dict[str, Any],
-    inputs: dict[str, str],
-    workspace: Path,
-    parent_run: str | None,
-) -> str:
-    """Write a finished stage as one run (a child of `parent_run` where there is one); returns its id."""
+def end_parent(tracking: Tracking, run_id: str) -> None:
+    """Close a pipeline's run that did not finish: failed with the reason of a stage that did, else killed."""
+    mlflow_client = client(tracking)
+    children = mlflow_client.search_runs(
+        [mlflow_client.get_run(run_id).info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}'"
+    )
+    failed = [child for child in children if child.info.status == "FAILED"]
+    if failed:  # the newest first
+        reason = f"{failed[0].data.tags.get('stage')}: {failed[0].data.tags.get(FAILURE)}"
+        mlflow_client.set_tag(run_id, FAILURE, reason)
+    mlflow_client.set_terminated(run_id, "FAILED" if failed else "KILLED")
+
+
+def close_dead(mlflow_client: Any, experiment: str) -> None:
+    """Mark as killed the runs whose process on this machine is gone: it had no time to say so."""
+    here = process_mark().partition(" ")[0]
+    for run in mlflow_client.search_runs([experiment], "attributes.status = 'RUNNING'"):
+        mark = run.data.tags.get(PROCESS, "")
+        host, _, rest = mark.partition(" ")
+        if here and host == here and process_mark(int(rest.split()[0])) != mark:
+            mlflow_client.set_terminated(run.info.run_id, "KILLED")
+
+
+def log_inputs(
+    mlflow_client: Any, run_id: str, section: dict[str, Any], inputs: dict[str, str], workspace: Path
+) -> None:
+    """A stage's parameters and the versions of what it reads."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
-    mlflow_client = client(tracking)
-    tags = {"stage": report.stage, "fingerprint": report.fingerprint, "manifest": report.digest}
-    if parent_run:
-        tags["mlflow.parentRunId"] = parent_run
-    run = mlflow_client.create_run(experiment_id(tracking, mlflow_client), run_name=report.stage, tags=tags)
-    run_id = run.info.run_id
     params = [Param(key, str(value)[:6000]) for key, value in sorted(_flatten(section).items())]
     mlflow_client.log_batch(run_id, params=params)
     datasets = [
@@ -212,15 +228,27 @@ def log_stage(
     ]
     if datasets:
         mlflow_client.log_inputs(run_id, datasets)
+
+
+def log_report(mlflow_client: Any, run_id: str, report: Report, workspace: Path) -> None:
+    """What a finished stage tells, but for its curves."""
+    mlflow_client.set_tag(run_id, "manifest", report.digest)
     bounds = {f"{name}/{end}": score[end] for name, score in report.scores.items() for end in ("low", "high")}
     _log_metrics(mlflow_client, run_id, report.metrics | bounds | {"seconds": report.seconds})
-    _log_curves(mlflow_client, run_id, report.curves)
     for folder, files in (("pictures", report.pictures), ("pages", report.pages)):
         for path in files.values():
             if (workspace / path).is_file():
                 mlflow_client.log_artifact(run_id, str(workspace / path), folder)
-    mlflow_client.set_terminated(run_id)
-    return run_id
+
+
+def log_points(mlflow_client: Any, run_id: str, points: Sequence[tuple[str, int, float]]) -> None:
+    """Metrics by name, step and value, in batches."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    named = [Metric(_NOT_IN_NAMES.sub("_", name), value, now, step) for name, step, value in points]
+    for start in range(0, len(named), MAX_BATCH):
+        mlflow_client.log_batch(run_id, metrics=named[start : start + MAX_BATCH])
 
 
 def serve(tracking: Tracking, port: int) -> None:
@@ -244,24 +272,7 @@ def _source(workspace: Path, name: str) -> str:
 
 
 def _log_metrics(mlflow_client: Any, run_id: str, metrics: dict[str, float]) -> None:
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    named = [Metric(_NOT_IN_NAMES.sub("_", name), float(value), now, 0) for name, value in metrics.items()]
-    _log_batches(mlflow_client, run_id, named)
-
-
-def _log_batches(mlflow_client: Any, run_id: str, points: list[Any]) -> None:
-    for start in range(0, len(points), MAX_BATCH):
-        mlflow_client.log_batch(run_id, metrics=points[start : start + MAX_BATCH])
-
-
-def _log_curves(mlflow_client: Any, run_id: str, curves: dict[str, list[list[float]]]) -> None:
-    from mlflow.entities import Metric
-
-    now = int(time.time() * 1000)
-    points = [Metric(name, float(v), now, int(s)) for name, curve in curves.items() for s, v in curve]
-    _log_batches(mlflow_client, run_id, points)
+    log_points(mlflow_client, run_id, [(name, 0, float(value)) for name, value in metrics.items()])
 
 
 def _flatten(section: dict[str, Any], prefix: str = "") -> dict[str, Any]:

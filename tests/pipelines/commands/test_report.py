@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,7 +22,6 @@ from pipelines.commands.cli import main
 from pipelines.engine.graph import INPUTS
 from pipelines.engine.runner import stage_context
 from pipelines.reports.workspace import manifest_path, report_path
-from pipelines.services import tracking
 from pipelines.services.models import publish_model
 from tests.mllm.mllm_tiny import TINY
 
@@ -101,7 +101,7 @@ def test_the_stage_and_the_report_over_it(params, tmp_path, monkeypatch, capsys)
     )
     report.save(report_path(workspace, "evaluate"))
     logged = []
-    monkeypatch.setattr(tracking, "log_stage", lambda *arguments: logged.append(arguments[1]))
+    monkeypatch.setattr(report_command, "StageRun", lambda *_: SimpleNamespace(finish=logged.append))
     (tmp_path / "geneval.json").write_text(json.dumps(OFFICIAL))
     output = report_command.make(params, [str(tmp_path / "geneval.json")], str(tmp_path / "page.html"))
     numbers = json.loads((tmp_path / "page.json").read_text())

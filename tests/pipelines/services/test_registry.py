@@ -14,9 +14,10 @@ import pytest
 from ddt.params import Params
 from pipelines import promote
 from pipelines.commands import registry as commands
+from pipelines.commands.cli import main
 from pipelines.engine.runner import StageError
 from pipelines.services import registry, tracking
-from tests.pipelines.promotion import PSNR, Promotion
+from tests.pipelines.promotion import PSNR, ROOT, Promotion
 
 NUMBERS = count()
 
@@ -157,6 +158,36 @@ def test_of_two_at_once_one_wins_and_the_other_is_told(
     )
     assert number(promotion) == "3"
     assert verdict(promotion, "c") == "promoted" and number(promotion) == "2"  # compared with that one
+
+
+def test_the_commands_where_nothing_is_registered(
+    promotion: Promotion, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = promotion.params.tracking
+    keys = {
+        "tracking.uri": where.uri, "tracking.model_name": where.model_name,
+        "tracking.tokenizer_name": where.tokenizer_name, "paths.workspace": promotion.folder,
+    }  # fmt: skip
+    settings = [
+        "--params",
+        str(ROOT / "params.yaml"),
+        *(f"--set={key}={value}" for key, value in keys.items()),
+    ]
+    main(["history", *settings])
+    assert capsys.readouterr().out == f"when  from  to  who  why\n{where.model_name}: champion is none\n"
+    for command, told in (
+        (["rollback"], f"ddt: rollback: no other version of {where.model_name} was the champion"),
+        (["rollback", "7", "--why", "a test"], f"ddt: rollback: {where.model_name} has no version 7;"),
+        (
+            ["promote", "--dry-run"],
+            f"ddt: promote needs {promotion.folder}/manifests/train_tokenizer.json, which",
+        ),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*command, *settings])
+        assert ended.value.code == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert line.startswith(told)
 
 
 @pytest.fixture

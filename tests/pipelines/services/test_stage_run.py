@@ -1,0 +1,170 @@
+"""A stage's MLflow run: curves while it goes on, and an end that is told however it comes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ddt.params import Params, load_params
+from pipelines import ingest
+from pipelines.engine import runner
+from pipelines.reports.report import Report
+from pipelines.services import tracking
+from pipelines.services.expectations import GateFailed
+from pipelines.services.stage_run import StageRun, commit_tag
+from pipelines.services.surroundings import process_mark
+from tests.processes import HANGS_AFTER_S
+
+ROOT = Path(__file__).resolve().parents[3]
+SOON_S = 0.05
+
+
+def begin(params: Params, folder: Path, parent: str | None = None) -> StageRun:
+    return StageRun(
+        params.tracking, "pretrain", "f" * 64, {"a": {"b": 1}}, {"ingest": "d" * 64}, folder, parent, SOON_S
+    )
+
+
+def run_of(run: StageRun) -> Any:
+    return run.client.get_run(run.id)
+
+
+def curve(run: StageRun, name: str) -> list[tuple[int, float]]:
+    return [(point.step, point.value) for point in run.client.get_metric_history(run.id, name)]
+
+
+def until(done: Callable[[], bool]) -> None:
+    limit = time.monotonic() + HANGS_AFTER_S
+    while not done():
+        assert time.monotonic() < limit
+        time.sleep(SOON_S)
+
+
+def test_curves_are_there_while_it_goes_on_and_once_at_its_end(params: Params, tmp_path: Path) -> None:
+    run = begin(params, tmp_path)
+    for step in (10, 20):
+        run.on_metrics(step, {"train/loss": 1.0 / step, "position_perplexity/3": 2.0})
+    until(lambda: len(curve(run, "train/loss")) == 2)
+    assert run_of(run).info.status == "RUNNING"
+    whole = [[10, 0.1], [20, 0.05], [30, 0.03]]  # the last is not written yet, or was lost
+    run.finish(Report("pretrain", digest="m" * 64, curves={"train/loss": whole}, metrics={"kept": 3.0}))
+    assert curve(run, "train/loss") == [(step, value) for step, value in whole]
+    told = run_of(run)
+    assert told.info.status == "FINISHED" and told.data.metrics == {
+        "train/loss": 0.03,
+        "kept": 3.0,
+        "seconds": 0.0,
+    }
+    assert told.data.params == {"a.b": "1"} and told.data.tags["manifest"] == "m" * 64
+    [dataset] = told.inputs.dataset_inputs
+    assert (dataset.dataset.name, dataset.dataset.digest) == ("ingest", "d" * 32)
+    assert commit_tag().items() <= told.data.tags.items()
+
+
+def test_the_commit_is_the_repositorys() -> None:
+    done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+    expected = {"mlflow.source.git.commit": done.stdout.strip()} if done.returncode == 0 else {}
+    assert commit_tag() == expected
+
+
+def test_no_step_waits_for_a_server(params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server takes nothing until the steps are done; then it fails, and has all of them at the end."""
+    asked, answers, log_points = threading.Event(), threading.Event(), tracking.log_points
+
+    def hanging(*_: object) -> None:
+        asked.set()
+        assert answers.wait(HANGS_AFTER_S)
+        raise ConnectionError("the server is gone")
+
+    run = begin(params, tmp_path)
+    monkeypatch.setattr(tracking, "log_points", hanging)
+    run.on_metrics(1, {"train/loss": 1.0})
+    assert asked.wait(HANGS_AFTER_S)
+    for step in range(2, 100):
+        run.on_metrics(step, {"train/loss": 1.0})
+    monkeypatch.setattr(tracking, "log_points", log_points)
+    answers.set()
+    whole = [[step, 1.0] for step in range(1, 100)]
+    run.finish(Report("pretrain", curves={"train/loss": whole}))
+    assert sorted(set(curve(run, "train/loss"))) == [(step, 1.0) for step in range(1, 100)]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(ValueError("no\npairs"), "FAILED"), (OSError("disk"), "FAILED"), (KeyboardInterrupt(), "KILLED")],
+)
+def test_an_end_before_the_end_is_told(
+    error: BaseException, status: str, params: Params, tmp_path: Path
+) -> None:
+    run = begin(params, tmp_path)
+    run.end(error)
+    told = run_of(run)
+    assert told.info.status == status and told.info.end_time
+    assert told.data.tags["failure"] == {"no\npairs": "no pairs", "disk": "disk"}.get(
+        str(error), "KeyboardInterrupt"
+    )
+
+
+def test_a_failed_gate_ends_the_stage_and_the_flow_with_its_reason(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "index.html"
+    page.write_text("<p>no")
+
+    def failing(ctx: runner.StageContext) -> runner.StageResult:
+        raise GateFailed(f"gate ingest: too few (see {page})", page)
+
+    monkeypatch.setattr(ingest, "run", failing)
+    overrides = [
+        f"tracking.uri={params.tracking.uri}",
+        f"paths.store={tmp_path}/s",
+        f"paths.workspace={tmp_path}/w",
+    ]
+    parent = tracking.start_parent(params.tracking, "Flow/1", {}, 1)
+    with pytest.raises(GateFailed):
+        runner.run_stage("ingest", load_params(ROOT / "params.yaml", None, overrides), parent)
+    client = tracking.client(params.tracking)
+    [child] = client.search_runs(
+        [client.get_run(parent).info.experiment_id], f"tags.mlflow.parentRunId = '{parent}'"
+    )
+    assert (
+        child.info.status == "FAILED" and child.data.tags["failure"] == f"gate ingest: too few (see {page})"
+    )
+    assert [file.path for file in client.list_artifacts(child.info.run_id)] == ["pages"]
+    tracking.end_parent(params.tracking, parent)
+    told = client.get_run(parent)
+    assert told.info.status == "FAILED" and told.data.tags["failure"].startswith(
+        "ingest: gate ingest: too few"
+    )
+
+
+def test_runs_of_killed_processes_are_closed_by_the_next(params: Params, tmp_path: Path) -> None:
+    code = "import sys; print(flush=True); sys.stdin.read()"
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdout is not None and process.stdin is not None
+    process.stdout.readline()
+    dead = tracking.start_parent(params.tracking, "Flow/1", {}, process.pid)
+    living = tracking.start_parent(params.tracking, "Flow/2", {}, 1)
+    begin(params, tmp_path).finish(Report("pretrain"))
+    client = tracking.client(params.tracking)
+    status = lambda run: client.get_run(run).info.status  # noqa: E731
+    assert status(dead) == status(living) == "RUNNING"
+    process.kill()
+    process.communicate()
+    assert process_mark(process.pid) == ""
+    run = begin(params, tmp_path, dead)  # its flow was resumed, in another process
+    assert status(living) == "RUNNING" and status(dead) == "RUNNING"
+    run.end(KeyboardInterrupt())
+    tracking.end_parent(params.tracking, dead)
+    assert status(dead) == "KILLED"
+    lost = tracking.start_parent(params.tracking, "Flow/3", {}, 1)
+    client.set_tag(lost, tracking.PROCESS, process_mark(1) + "0")  # the number is another process's now
+    begin(params, tmp_path).finish(Report("pretrain"))
+    assert status(lost) == "KILLED"
