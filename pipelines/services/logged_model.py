@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from ddt.manifest import Manifest
+from pipelines.services.tracking import api
 
 SCRIPT = Path(__file__).with_name("registered_model.py")
 LIBRARY = Path(__file__).resolve().parents[2] / "ddt"
@@ -46,13 +47,9 @@ class Model:
 
 def log_model(client: Any, run_id: str, name: str, model: Model) -> str:
     """The model's few files as an MLflow model of the run; its id. Nothing of it is pickled."""
-    from mlflow.entities import LoggedModelOutput
-    from mlflow.models import Model as Described
-    from mlflow.pyfunc import save_model
-
     experiment = client.get_run(run_id).info.experiment_id
     made = client.create_logged_model(experiment, name, run_id, tags={"digest": model.manifest.digest})
-    described = Described(
+    described = api("models").Model(
         artifact_path=made.artifact_location, run_id=run_id, model_uuid=made.model_id, model_id=made.model_id
     )
     signature, example = _interface(model.kind)
@@ -61,7 +58,7 @@ def log_model(client: Any, run_id: str, name: str, model: Model) -> str:
         shutil.copytree(LIBRARY, library, ignore=shutil.ignore_patterns("__pycache__", "weights"))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the signature is given, so no type hints are asked for
-            save_model(
+            api("pyfunc").save_model(
                 files,
                 mlflow_model=described,
                 python_model=str(SCRIPT),
@@ -73,20 +70,20 @@ def log_model(client: Any, run_id: str, name: str, model: Model) -> str:
             )
         client.log_model_artifacts(made.model_id, str(files))
     client.finalize_logged_model(made.model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(made.model_id, step=0)])
+    client.log_outputs(run_id, [api("entities").LoggedModelOutput(made.model_id, step=0)])
     return str(made.model_id)
 
 
 def _interface(kind: str) -> tuple[Any, Any]:
     """Signature and input example: rows with method, text and image, and the parameters."""
     import pandas as pd
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-    text, image = (ColSpec("string", name, required=False) for name in ("text", "image"))
-    params = [ParamSpec("seed", "long", 0), ParamSpec("cfg_scale", "double", None)]
-    signature = ModelSignature(
-        Schema([ColSpec("string", "method"), text, image]), Schema([text, image]), ParamSchema(params)
+    types = api("types")
+    method = types.ColSpec("string", "method")
+    text, image = (types.ColSpec("string", name, required=False) for name in ("text", "image"))
+    params = [types.ParamSpec("seed", "long", 0), types.ParamSpec("cfg_scale", "double", None)]
+    signature = api("models").ModelSignature(
+        types.Schema([method, text, image]), types.Schema([text, image]), types.ParamSchema(params)
     )
     if kind == "tokenizer":
         rows = [["reconstruct", None, PIXELS]]

@@ -8,20 +8,21 @@ machine has that store elsewhere, load with `model_config={"store": ...}`.
 from __future__ import annotations
 
 import base64
+import importlib
 import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import mlflow
 import pandas as pd
-from mlflow.exceptions import MlflowException
-from mlflow.pyfunc import PythonModel, PythonModelContext
+
+# MLflow, which runs this script. In the project's own processes `tracking` alone imports it.
+mlflow = importlib.import_module("mlflow")
 
 Row = dict[str, Any]  # what a column lacks is None
 Answer = dict[str, str | None]
 
 
-class RegisteredModel(PythonModel):
+class RegisteredModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc, name-defined]
     """Rows of `method`, `text` and `image` (base64 of a PNG) to rows of `text` and `image`.
 
     | method        | text        | image | gives |
@@ -35,7 +36,7 @@ class RegisteredModel(PythonModel):
     Parameters: `seed`, of every row; `cfg_scale`, the guidance of draw and edit (None: as it was saved).
     """
 
-    def load_context(self, context: PythonModelContext) -> None:
+    def load_context(self, context: Any) -> None:
         """Fetch the model's folder from the store and load it, on the GPU where there is one."""
         from ddt.baselines.kinds import load_image_tokenizer
         from ddt.data.pretrained import pick_device
@@ -136,9 +137,9 @@ def _none_for_gaps(value: Any) -> Any:
     return None if pd.isna(value) else value
 
 
-def _refused(message: str) -> MlflowException:
+def _refused(message: str) -> Exception:
     """What a server answers with status 400."""
-    return MlflowException.invalid_parameter_value(message)
+    return mlflow.exceptions.MlflowException.invalid_parameter_value(message)
 
 
 mlflow.models.set_model(RegisteredModel())

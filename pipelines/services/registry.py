@@ -191,8 +191,7 @@ def _follow(client: Any, tracking: Tracking, run_id: str, name: str, move: Move)
 
 def _write(client: Any, tracking: Tracking, run_id: str, move: Move) -> None:
     """The first value of its parameter, or MovedMeanwhile."""
-    from mlflow.exceptions import MlflowException
-
+    MlflowException = mlflow_runs.api("exceptions").MlflowException
     key, value = MOVE.format(move.number), json.dumps(asdict(move), sort_keys=True)
     try:
         client.log_param(run_id, key, value)
@@ -241,8 +240,7 @@ def _history_run(client: Any, tracking: Tracking, name: str) -> str:
 
 def _create(client: Any, name: str, tags: dict[str, str]) -> bool:
     """Whether this call made the registered model; it may be there already."""
-    from mlflow.exceptions import MlflowException
-
+    MlflowException = mlflow_runs.api("exceptions").MlflowException
     try:
         client.create_registered_model(name, tags=tags)
     except MlflowException as error:
@@ -283,8 +281,7 @@ def _version(found: Any) -> Version:
 
 def _found(tracking: Tracking, get: Any, *arguments: str) -> Any:
     """What the registry has, or None; ValueError naming `tracking.uri` for any other answer."""
-    from mlflow.exceptions import MlflowException
-
+    MlflowException = mlflow_runs.api("exceptions").MlflowException
     try:
         return get(*arguments)
     except MlflowException as error:

@@ -7,6 +7,7 @@ time would race for its migration.
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -42,6 +43,13 @@ SQLITE, SQLITE_MAGIC = "sqlite:///", b"SQLite format 3\0"
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 PACKAGE_OF_DRIVER = {"psycopg": "ddt-llama[pipeline-postgres]", "mysqldb": "mysqlclient"}
 ANSWER_SECONDS = 10  # within which a server must say anything at all
+
+
+def api(name: str) -> Any:
+    """`mlflow.<name>`, for the services beside this one: no other module imports MLflow."""
+    import mlflow
+
+    return importlib.import_module(f"{mlflow.__name__}.{name}")
 
 
 def client(tracking: Tracking) -> Any:
