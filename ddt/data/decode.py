@@ -147,6 +147,16 @@ def read_size(path: str | Path) -> tuple[int, int]:
     return _of_file(path, lambda data: _upright_size(*_open(data)))
 
 
+def read_png_text(path: str | Path, name: str) -> str | None:
+    """The text of that name in a PNG; None where it has none, or is no whole PNG."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            image.load()  # text may follow the pixels
+            return getattr(image, "text", {}).get(name)
+    except (OSError, ValueError):
+        return None
+
+
 def to_rgb(image: Image.Image) -> Image.Image:
     """A picture that someone else opened, decoded as here; one in plain RGB is returned as it is."""
     with _refusing():

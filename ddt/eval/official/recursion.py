@@ -14,12 +14,13 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ddt.data.decode import read_png_text
 from ddt.eval import recursion
 from ddt.eval.benchmark import Row, make_row
 from ddt.eval.official.case import Case, Made, Scored, halves
 from ddt.eval.official.photographs import Photographs
 from ddt.eval.official.problems import Problems
-from ddt.eval.report.pictures import png_bytes
+from ddt.eval.report.pictures import png_bytes, rgb_array
 from ddt.eval.scorers import Scorers
 
 VALUES = "values"  # the name of the text in the PNG that holds what was measured
@@ -102,16 +103,14 @@ def _with_text(png: bytes, values: str) -> bytes:
     told = PngInfo()
     told.add_text(VALUES, values, zip=True)
     buffer = io.BytesIO()
-    Image.open(io.BytesIO(png)).save(buffer, "PNG", pnginfo=told)
+    Image.fromarray(rgb_array(png)).save(buffer, "PNG", pnginfo=told)
     return buffer.getvalue()
 
 
 def read_values(path: Path) -> dict[str, Any] | None:
     """What was measured, from the text in the PNG; None where it holds none."""
     try:
-        with Image.open(path) as image:
-            image.load()  # text may follow the pixels
-            values = json.loads(getattr(image, "text", {}).get(VALUES, ""))
-    except (OSError, ValueError):
+        values = json.loads(read_png_text(path, VALUES) or "")
+    except ValueError:
         return None
     return values if isinstance(values, dict) and "codes" in values else None
