@@ -85,11 +85,11 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "EMA decay": {"0.9": {"ema_decay": 0.9}, "0.999": {"ema_decay": 0.999}},
     "reset policy": {
         "never": {"dead_threshold": 0.0},
-        "below 0.2": {"dead_threshold": 0.2},
+        "below 0.05": {"dead_threshold": 0.05},
         "below 1": {"dead_threshold": 1.0},
     },
-    "code noise": {"none": {"code_noise": 0.0}, "0.3": {"code_noise": 0.3}},
-    "commitment": {"0.1": {"commitment_weight": 0.1}, "on visible": {"commitment_on": "visible"}},
+    "code noise": {"0.1": {"code_noise": 0.1}, "0.3": {"code_noise": 0.3}},
+    "commitment": {"1": {"commitment_weight": 1.0}, "on visible": {"commitment_on": "visible"}},
     "usage entropy": {
         "0.1, of all codes": {"entropy_weight": 0.1, "entropy_floor": 1.0},
     },
