@@ -17,7 +17,7 @@ from ddt.data.dedup import DESCRIPTOR_BYTES, find_duplicates
 from ddt.data.schemas import PAIR_SCHEMA
 from ddt.data.topk import select_top_k
 from ddt.manifest import Commit, unit_id
-from ddt.records import read_shard, write_shard
+from ddt.records import read_columns, read_shard, write_shard
 from ddt.sections.curation import SelectParams
 from ddt.store import Store
 from pipelines.engine.runner import StageContext, StageError, StageResult
@@ -57,7 +57,7 @@ class SelectWorker(UnitWorker):
     """Writes the selected pairs of one record shard: both captions and the score, no images."""
 
     def process(self, unit: dict[str, Any], folder: Path) -> Output:
-        records = read_shard(self.store.fetch(unit["records"]), ["sample_id", "caption"]).take(unit["kept"])
+        records = read_columns(self.store.open(unit["records"]), ["sample_id", "caption"]).take(unit["kept"])
         captions = read_shard(self.store.fetch(unit["captions"]), ["long_caption"]).take(unit["kept"])
         columns = [*(c.to_pylist() for c in (*records.columns, *captions.columns)), unit["scores"]]
         rows = [dict(zip(PAIR_SCHEMA.names, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -128,7 +128,7 @@ def _sample(made: Sequence[Commit], seed: int, most: int = 16) -> list[Commit]:
 def _load(ctx: StageContext) -> list[Shard]:
     shards = []
     for commit in ctx.inputs["score"].commits:
-        records = read_shard(ctx.store.fetch(commit.stats["records"]), ["caption", "planted"])
+        records = read_columns(ctx.store.open(commit.stats["records"]), ["caption", "planted"])
         scores = read_shard(ctx.store.fetch(commit.key))
         native, generated = scores["native_score"].to_numpy(), scores["generated_score"].to_numpy()
         rank = {"native": native, "generated": generated, "mean": (native + generated) / 2}
