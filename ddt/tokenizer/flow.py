@@ -12,6 +12,11 @@ def _column(t_B: Tensor) -> Tensor:
     return t_B[:, None, None, None]
 
 
+def _spread(t: Tensor, data_std: float) -> Tensor:
+    """Standard deviation of x_t for data of that one."""
+    return ((1 - t).square() * data_std**2 + t.square()).sqrt()
+
+
 def add_noise(x0_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor:
     """x_t = t·ε + (1−t)·x_0."""
     return torch.lerp(x0_BCHW, noise_BCHW, _column(t_B))
@@ -28,14 +33,14 @@ def best_guess(x_BCHW: Tensor, t_B: Tensor, data_std: float) -> Tensor:
     (1 − t)σ² / ((1 − t)²σ² + t²) · x_t: x_t itself at t = 0, nothing at t = 1. Not in the paper, which gives
     the decoder x_t; it is the skip of an EDM-style denoiser (arXiv 2206.00364, section 5).
     """
-    t, variance = _column(t_B), data_std**2
-    return x_BCHW * ((1 - t) * variance / ((1 - t).square() * variance + t.square()))
+    t = _column(t_B)
+    return x_BCHW * ((1 - t) * data_std**2 / _spread(t, data_std).square())
 
 
 def guess_error(t_B: Tensor, data_std: float) -> Tensor:
     """Root mean square error of `best_guess` [B, 1, 1, 1]: σt / √((1 − t)²σ² + t²), from 0 to σ."""
     t = _column(t_B)
-    return data_std * t / ((1 - t).square() * data_std**2 + t.square()).sqrt()
+    return data_std * t / _spread(t, data_std)
 
 
 def faded(x_BCHW: Tensor, t_B: Tensor, data_std: float) -> Tensor:
@@ -45,7 +50,7 @@ def faded(x_BCHW: Tensor, t_B: Tensor, data_std: float) -> Tensor:
     which pure noise is seen as well as data, and the best linear guess (ρ¹), which hides x_t too early.
     """
     t = _column(t_B)
-    spread = ((1 - t).square() * data_std**2 + t.square()).sqrt()
+    spread = _spread(t, data_std)
     return x_BCHW * (data_std / spread) * ((1 - t) * data_std / spread).sqrt()
 
 
