@@ -14,7 +14,7 @@ PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
 INSTALL := install Python 3.11 or 3.12 with its venv module (Debian, Ubuntu: python3.11 python3.11-venv; \
 macOS: brew install python@3.11), or name one: make PYTHON=/path/to/python
 
-.PHONY: python install run test test-all check format ui clean help
+.PHONY: python install run test test-all check format ui manifests audit clean help
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -60,5 +60,21 @@ format: install  ## apply the formatter
 ui: install  ## MLflow on http://127.0.0.1:5000 (PORT=... for another)
 	$(BIN)/python -m pipelines ui --port $(or $(PORT),5000)
 
-clean:  ## remove what runs made: data/, .metaflow/, caches (not .venv)
-	rm -rf data .metaflow .pytest_cache .mypy_cache .ruff_cache .hypothesis
+# What needs no pipeline has a small environment of its own; the manifests take .venv where there is one.
+TOOLS := $(if $(wildcard $(VENV)/.installed),$(VENV),.venv-tools)
+
+.venv-tools/.installed: constraints.txt
+	@test -x .venv-tools/bin/python || $(MAKE) --silent python
+	test -x .venv-tools/bin/python || "$(PYTHON)" -m venv .venv-tools
+	.venv-tools/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	    kubernetes-validate pyyaml pip-audit
+	touch $@
+
+manifests: $(TOOLS)/.installed  ## infra/ as build/manifests.yaml, checked against Kubernetes' schemas; no cluster
+	$(TOOLS)/bin/python infra/manifests.py
+
+audit: .venv-tools/.installed  ## known flaws of the versions in constraints.txt (asks pypi.org)
+	.venv-tools/bin/python -m pip_audit --no-deps --disable-pip -r constraints.txt $(ARGS)
+
+clean:  ## remove what runs made: data/, .metaflow/, build/, caches (not .venv)
+	rm -rf data .metaflow build .venv-tools .pytest_cache .mypy_cache .ruff_cache .hypothesis

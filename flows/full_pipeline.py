@@ -12,7 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE if (HERE / "pipelines").is_dir() else HERE.parent  # the former in Metaflow's code package
 sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)  # paths in params.yaml, and Metaflow's own .metaflow, are relative to the repository
 
@@ -24,9 +25,11 @@ except (ValueError, OSError) as error:
     print(f"full_pipeline: {error}", file=sys.stderr)
     sys.exit(2)
 
-from metaflow import Config, FlowSpec, Parameter, card, exit_hook, retry, step  # noqa: E402
+from metaflow import Config, FlowSpec, Parameter, card, exit_hook, package_sources, retry, step  # noqa: E402
 
 from flows.cards import show_summary  # noqa: E402
+from flows.package import CODE, CODE_SUFFIXES  # noqa: E402
+from flows.remote import remote_steps  # noqa: E402
 from flows.support import (  # noqa: E402
     check_command_line,
     exit_codes,
@@ -39,10 +42,15 @@ from flows.support import (  # noqa: E402
 
 
 @exit_hook(on_error=["flows.support.close_failed"])
+@package_sources(CODE, suffixes=CODE_SUFFIXES)
+@remote_steps
 class FullPipeline(FlowSpec):
     """From image-text shards to a promoted DDT-LLaMA."""
 
     conf = Config("conf", default=str(ROOT / "params.yaml"), parser=read_file, help="the parameter file")
+    remote = Config(
+        "remote", default_value="{}", parser=read_file, help="where the steps run (infra/kubernetes.yaml)"
+    )
     profile = Parameter("profile", default="", help="overlay: smoke, h200, paper, or a YAML file")
     overrides = Parameter("set", default="", help="keys to override: 'section.key=value section.key=value'")
 
@@ -50,7 +58,7 @@ class FullPipeline(FlowSpec):
     def start(self):
         """Check the parameters and open the MLflow run."""
         self.started = time.time()
-        self.settings = read_settings(self.conf, self.profile, self.overrides)
+        self.settings = read_settings(self.conf, self.profile, self.overrides, self.remote)
         self.reports = {}
         self.mlflow_run = start_run(self.settings, self.profile)
         self.next(self.ingest)

@@ -17,10 +17,13 @@ from metaflow import Run, current
 from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException, MetaflowInternalError
 
 from ddt.clean import one_line as shortened
-from ddt.config import build
+from ddt.config import build, merge
 from ddt.params import Params, load_params, overlay
 from ddt.sections.run import Resources
+from ddt.yaml_file import read_yaml
 from flows.cards import show_report
+from flows.remote import overlays, parse_remote, plain
+from pipelines.commands.continuation import continued, find_champion, keep_tokenizer, what_is_new
 from pipelines.commands.preflight import check_own_data
 from pipelines.engine.cluster import begin_shared, local_cpus, require_cluster
 from pipelines.engine.failures import is_mistake
@@ -49,7 +52,7 @@ class Mistake(StepFailed):
 
 
 @contextmanager
-def exit_codes() -> Iterator[None]:
+def exit_codes(flow: str = "full_pipeline") -> Iterator[None]:
     """Around Metaflow's command line: a step that a mistake ended exits with the code that it never retries.
 
     Metaflow itself exits with 1 for every exception, from inside its handler: it is the context of the exit.
@@ -63,31 +66,33 @@ def exit_codes() -> Iterator[None]:
         if isinstance(reason, MetaflowInternalError) and "terminal step" in str(reason):
             # All that Metaflow says of a run that such a step ended, and that it calls an internal error.
             told = "a step could not go on, see its message; then resume, or run again with other parameters"
-            print(f"full_pipeline: {told}", file=sys.stderr)
+            print(f"{flow}: {told}", file=sys.stderr)
         raise
 
 
-def check_command_line(arguments: Sequence[str]) -> list[str]:
+def check_command_line(arguments: Sequence[str], flow: str = "full_pipeline") -> list[str]:
     """The arguments as Metaflow may keep them: without the password of `tracking.uri`.
 
     Refuses wrong parameters before Metaflow starts anything: one line, exit code 2.
     """
-    if "run" not in arguments:
-        return list(arguments)
     words = list(chain.from_iterable(_split(argument) for argument in arguments))
     options = dict(zip(words, words[1:], strict=False))
-    path = ROOT / "params.yaml"
+    files = {"conf": ROOT / "params.yaml"}
     for flag, name, value in zip(words, words[1:], words[2:], strict=False):
-        if flag == "--config" and name == "conf":
-            path = Path(value)
+        if flag == "--config":
+            files[name] = Path(value)
+    if "run" not in arguments and "remote" not in files:
+        return list(arguments)
     try:
         if words.count("--set") > 1:  # Metaflow would take the last and drop the others
             raise ValueError("--set is given twice; expected one, with all keys: --set 'key=value key=value'")
-        params = load_params(path, options.get("--profile"), options.get("--set", "").split())
+        overrides = options.get("--set", "").split()
+        if "remote" in files:
+            return _without_password_of(_check_remote(files, options.get("--profile"), overrides), arguments)
+        params = load_params(files["conf"], options.get("--profile"), overrides)
         check_language_model(params)  # hours before it is needed
         check_own_data(params)
-        check_codebook(params.train_tokenizer)
-        group_sizes(TokenizerJob, "train_tokenizer", params.train_tokenizer.fit, params.resources)
+        _check_trainings(params)
         tracking.require_place(put_away(params.tracking.uri))  # the run's steps inherit the password
         for stage in STAGES:
             check_models(stage, params)
@@ -95,13 +100,31 @@ def check_command_line(arguments: Sequence[str]) -> list[str]:
         _require_runs_folder()
         require_cluster()
     except (ValueError, OSError) as error:
-        print(shortened(shown(f"full_pipeline: {error}")), file=sys.stderr)
+        print(shortened(shown(f"{flow}: {error}")), file=sys.stderr)
         sys.exit(2)
     left_out = why_not_recorded(ROOT, params)
     if left_out is not None:
-        print(f"full_pipeline: the run will not be recorded in DVC: {left_out}", file=sys.stderr)
+        print(f"{flow}: the run will not be recorded in DVC: {left_out}", file=sys.stderr)
+    return _without_password_of(params, arguments)
+
+
+def _without_password_of(params: Params, arguments: Sequence[str]) -> list[str]:
     uri = params.tracking.uri
     return [argument.replace(uri, put_away(uri)) for argument in arguments]
+
+
+def _check_remote(files: Mapping[str, Path], profile: str | None, overrides: list[str]) -> Params:
+    """The same for steps that run elsewhere: what lies around this machine says nothing of them."""
+    conf, remote = read_yaml(files["conf"]), read_yaml(files["remote"])
+    parse_remote(remote, conf)
+    params = build(Params, lay_over(conf, profile, overrides, remote))
+    _check_trainings(params)
+    return params
+
+
+def _check_trainings(params: Params) -> None:
+    check_codebook(params.train_tokenizer)
+    group_sizes(TokenizerJob, "train_tokenizer", params.train_tokenizer.fit, params.resources)
 
 
 def _require_runs_folder() -> None:
@@ -142,20 +165,22 @@ def one_line() -> Iterator[None]:
         raise kind(shortened(shown(str(error)))) from None
 
 
-def read_settings(conf: Mapping[str, Any], profile: str, overrides: str) -> dict[str, Any]:
+def read_settings(
+    conf: Mapping[str, Any], profile: str, overrides: str, remote: Mapping[str, Any]
+) -> dict[str, Any]:
     """The run's merged settings as plain types, checked; profiles are looked up in profiles/."""
     with one_line():
-        settings = overlay(_plain(conf), profile or None, overrides.split(), ROOT)
+        settings = lay_over(plain(conf), profile or None, overrides.split(), plain(remote))
         build(Params, settings)
     return _without_password(settings)  # a profile may have one
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+def lay_over(
+    conf: Mapping[str, Any], profile: str | None, overrides: list[str], remote: Mapping[str, Any]
+) -> dict[str, Any]:
+    """params.yaml, its profile, a remote file's places and resources, single overrides; unchecked."""
+    places = merge(overlay(conf, profile, [], ROOT), overlays(remote))
+    return overlay(places, None, overrides, ROOT)
 
 
 def start_run(settings: dict[str, Any], profile: str) -> str:
@@ -166,6 +191,33 @@ def start_run(settings: dict[str, Any], profile: str) -> str:
         begin_shared(params.resources, os.getppid())  # Ray starts while MLflow does
         name = f"{current.flow_name}/{current.run_id}"
         return tracking.start_parent(params.tracking, name, tags, os.getppid())
+
+
+def news(settings: dict[str, Any]) -> list[str]:
+    """What the last run has not seen or not finished, by name; told either way."""
+    with one_line():
+        params = build(Params, settings)
+        found = what_is_new(params)
+    place = f"the manifests in {params.paths.workspace}"
+    names = ", ".join(found[:5]) + (f" and {len(found) - 5} more" if len(found) > 5 else "")
+    print(shortened(f"New since {place}: {names}" if found else f"Nothing new since {place}: nothing to do"))
+    return found
+
+
+def continue_champion(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run that goes on from the champion."""
+    with one_line():
+        champion = find_champion(build(Params, settings))
+    print(f"Goes on from {champion.version.name} version {champion.version.number}")
+    return continued(settings, champion)
+
+
+def keep_champions_tokenizer(flow: Any) -> None:
+    """In the place of training one; its report becomes an artifact and the step's card."""
+    with one_line():
+        report = keep_tokenizer(build(Params, flow.settings))
+    flow.reports = {**flow.reports, report.stage: asdict(report)}
+    show_report(report, Path(flow.settings["paths"]["workspace"]))
 
 
 def run_step(flow: Any, stage: str) -> None:

@@ -79,7 +79,7 @@ class PretrainJob(LanguageModelJob):
                 params.model, vocabulary, images.quantizer.codebook_Kd, params.z_loss, params.fit
             )
         else:
-            init = resolve(str(params.init))
+            init = resolve(str(params.init), self.store)
             check_checkpoint(init, vocabulary, images.digest)
             model, loss = self.from_checkpoint(
                 init, vocabulary, params.z_loss, params.lora, params.fit, params.new_rows

@@ -22,6 +22,7 @@ MODULES = (
     "ddt.data.pretrained",
     "pipelines.recaption",
 )
+BY_SHARD = True
 
 
 def models(section: RecaptionParams) -> dict[str, str]:
@@ -57,7 +58,7 @@ class RecaptionWorker(UnitWorker):
 def run(ctx: StageContext) -> StageResult:
     """Caption every training record."""
     pairs = [c for c in ctx.inputs["ingest"].commits if c.stats["role"] == "pairs"]
-    units = [{"unit": unit_id(c.sha256, ctx.fingerprint), "records": c.key} for c in pairs]
+    units = [{"unit": unit_id(c.key, ctx.fingerprint), "records": c.key} for c in pairs]
     made = run_units(ctx, RecaptionWorker, units, params=ctx.section)
     report = Report("recaption")
     rows = sum(c.rows for c in made)

@@ -29,6 +29,7 @@ MODULES = (
     "ddt.data.pretrained",
     "pipelines.score",
 )
+BY_SHARD = True
 
 
 def models(section: ScoreParams) -> dict[str, str]:
@@ -85,10 +86,9 @@ class ScoreWorker(UnitWorker):
 def run(ctx: StageContext) -> StageResult:
     """Score every recaptioned record."""
     units = []
-    sha256 = {c.key: c.sha256 for c in ctx.inputs["ingest"].commits}
     for c in ctx.inputs["recaption"].commits:
-        digest = digest_of([sha256[c.stats["records"]], c.sha256])
         records = c.stats["records"]
+        digest = digest_of([records, c.key])
         units.append({"unit": unit_id(digest, ctx.fingerprint), "records": records, "captions": c.key})
     made = run_units(ctx, ScoreWorker, units, params=ctx.section)
     scores = pa.concat_tables([read_shard(ctx.store.fetch(c.key)) for c in made[:16]])

@@ -127,4 +127,4 @@ def test_what_a_stage_says_in_words_is_printed(
 
 def test_a_mistake_found_in_the_first_step_is_one_line() -> None:
     with pytest.raises(StepFailed, match="profile 'smok' not found"):
-        read_settings({}, "smok", "")
+        read_settings({}, "smok", "", {})

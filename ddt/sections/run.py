@@ -9,6 +9,7 @@ from typing import Annotated
 from ddt.config import ConfigError, Count, Range
 
 EXPERIMENT_CHARS, MODEL_CHARS = 500, 255  # MLflow's longest experiment, and name in the registry's tables
+WITHOUT_MODELS = ("ingest", "select")  # stages whose actors have no use for an accelerator
 NOT_IN_MODELS = "/:@'\""  # of the registry's references and searches
 
 
@@ -69,7 +70,9 @@ class Resources:
             )
 
     def of_stage(self, stage: str) -> Resources:
-        """What a training stage may use. The tokenizer's has cores of its own: curation runs beside it."""
+        """What a stage may use. The tokenizer's training has cores of its own: curation runs beside it."""
+        if stage in WITHOUT_MODELS:
+            return dataclasses.replace(self, gpus_per_actor=0.0)
         if stage == "train_tokenizer":
             cpus = self.tokenizer_cpus_per_worker or self.train_cpus_per_worker
             own = dataclasses.replace(self, train_cpus_per_worker=cpus, tensor_parallel=1)

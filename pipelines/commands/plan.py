@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ddt.manifest import Manifest
 from ddt.params import Params
+from ddt.store import open_store
 from pipelines.engine.graph import INPUTS, STAGES
 from pipelines.engine.runner import is_finished, stage_context
 from pipelines.reports.workspace import manifest_path
@@ -127,7 +128,7 @@ def language_model_config(params: Params) -> PreTrainedConfig:
     vocabulary = extend_tokenizer(load_tokenizer(resolve(model.text_tokenizer)), codebook_size)
     if model.model is not None:
         return llama_config(model.model, vocabulary)
-    config = load_config(resolve(str(model.init)))
+    config = load_config(resolve(str(model.init), open_store(params.paths.store)))
     config.vocab_size = vocabulary.size  # rows of the checkpoint past the text's are given up
     return config
 

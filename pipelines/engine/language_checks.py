@@ -25,7 +25,7 @@ def check_language_model(params: Params) -> None:
     section, tensor = params.pretrain, params.resources.tensor_parallel
     if section.model is not None and tensor == 1:
         return  # a shape checks itself
-    from ddt.data.refs import resolve
+    from ddt.data.refs import STORE_PREFIX, resolve
     from ddt.mllm.build import (
         check_row_length,
         check_text_tokenizer,
@@ -37,6 +37,8 @@ def check_language_model(params: Params) -> None:
     from ddt.mllm.parallel_plan import check_tensor_parallel
     from ddt.mllm.vocabulary import check_rows, extend_tokenizer
 
+    if str(section.init).startswith(STORE_PREFIX):
+        return  # a pipeline's own model: the workers read it, and check it before they train
     text = load_tokenizer(resolve(section.text_tokenizer))
     vocabulary = extend_tokenizer(text, params.train_tokenizer.image_tokenizer.codebook_size)
     if section.model is not None:

@@ -84,13 +84,14 @@ def run_units(
     done = commits(ctx.store, ctx.name, ctx.fingerprint)
     missing = [unit for name, unit in sorted(wanted.items()) if name not in done]
     if missing:
-        with connect(ctx.params.resources):
+        resources = ctx.params.resources.of_stage(ctx.name)
+        with connect(resources):
             worker_args = {
                 "stage": ctx.name,
                 "fingerprint": ctx.fingerprint,
                 "store_uri": ctx.store.root_uri,
                 "arguments": arguments,
             }
-            for result in map_units(missing, worker, worker_args, ctx.params.resources, desc=ctx.name):
+            for result in map_units(missing, worker, worker_args, resources, desc=ctx.name):
                 done[result["unit"]] = Commit(**result)
     return [done[name] for name in sorted(wanted)]

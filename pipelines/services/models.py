@@ -59,11 +59,16 @@ def find_model(reference: str | None, params: Params | None) -> Path:
         return require_complete(local_folder(reference))
     assert params is not None  # who takes references of the registry reads them
     version = _registered(reference or f"models:/{params.tracking.model_name}", params.tracking)
+    return open_store(version.tags["store"]).fetch_tree(key_of(version))
+
+
+def key_of(version: registry.Version) -> str:
+    """Store prefix of a registered version's folder. ValueError where nobody tagged it with one."""
     if "key" not in version.tags:
         raise ValueError(
             f"{version.name} version {version.number}: not registered by `promote`; run it again"
         )
-    return open_store(version.tags["store"]).fetch_tree(version.tags["key"])
+    return version.tags["key"]
 
 
 def _registered(reference: str, where: Tracking) -> registry.Version:
@@ -74,7 +79,7 @@ def _registered(reference: str, where: Tracking) -> registry.Version:
         )
     name, alias, number = found.groups()
     if alias is None and number is None:
-        return _champion_or_candidate(name, where)
+        return champion_or_candidate(name, where)
     version = registry.find_version(where, name, alias or number)
     if version is None:
         kind = "alias" if alias else "version"
@@ -82,7 +87,8 @@ def _registered(reference: str, where: Tracking) -> registry.Version:
     return version
 
 
-def _champion_or_candidate(name: str, where: Tracking) -> registry.Version:
+def champion_or_candidate(name: str, where: Tracking) -> registry.Version:
+    """The champion; where there is none the candidate, which is told. ValueError where there is neither."""
     champion = registry.find_version(where, name, registry.CHAMPION)
     if champion is not None:
         return champion

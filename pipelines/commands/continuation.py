@@ -1,0 +1,99 @@
+"""Training that goes on with new data: what is new, and the champion that the next model starts from."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddt.data.refs import STORE_PREFIX
+from ddt.manifest import Manifest, commits
+from ddt.params import Params
+from ddt.store import open_store
+from pipelines.engine.graph import INPUTS, STAGES
+from pipelines.engine.runner import StageError, stage_context
+from pipelines.reports.report import Report
+from pipelines.reports.workspace import manifest_path, report_path
+from pipelines.services.models import champion_or_candidate, key_of
+from pipelines.services.tracking import Version
+
+KEPT = "train_tokenizer"  # whose codes the language model knows: another tokenizer's would mean other things
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The version that training goes on from, and where the store has it and its tokenizer."""
+
+    version: Version
+    model_key: str
+    tokenizer: Manifest
+
+
+def what_is_new(params: Params) -> list[str]:
+    """Source shards that the workspace's last manifest does not have, by name, or stages that lag behind it.
+
+    Empty: the model there is of all the data there are. A run that was broken off is gone on with.
+    """
+    workspace = Path(params.paths.workspace)
+    ctx = stage_context("ingest", params)
+    units = importlib.import_module("pipelines.ingest").source_units(ctx.section, ctx.fingerprint)
+    path = manifest_path(workspace, "ingest")
+    known = {commit.unit for commit in Manifest.load(path).commits} if path.is_file() else set()
+    shards = [unit["name"] for unit in units if unit["unit"] not in known]
+    return shards or behind(workspace)
+
+
+def behind(workspace: Path) -> list[str]:
+    """Stages that were not made from what now lies in the workspace, but for the tokenizer, which is kept."""
+    digests = {
+        stage: Manifest.load(path).digest
+        for stage in STAGES
+        if (path := manifest_path(workspace, stage)).is_file()
+    }
+    return [
+        stage
+        for stage in STAGES
+        if stage != KEPT
+        and (
+            stage not in digests
+            or Manifest.load(manifest_path(workspace, stage)).inputs
+            != {name: digests.get(name) for name in INPUTS[stage]}
+        )
+    ]
+
+
+def find_champion(params: Params) -> Champion:
+    """The champion, or the candidate where there is none; ValueError where the store here has not made it."""
+    where, store = params.tracking, open_store(params.paths.store)
+    version = champion_or_candidate(where.model_name, where)
+    tokenizer = champion_or_candidate(where.tokenizer_name, where)
+    for found in (version, tokenizer):
+        if not found.source.removeprefix("file://").startswith(f"{store.root_uri}/"):
+            raise StageError(
+                f"{found.name} version {found.number} is in {found.source}, not in {store.root_uri}"
+            )
+    fingerprint = tokenizer.tags["fingerprint"]
+    made = tuple(commits(store, KEPT, fingerprint).values())
+    if not made:
+        raise StageError(
+            f"{tokenizer.name} version {tokenizer.number}: {tokenizer.source} is no longer there"
+        )
+    return Champion(version, key_of(version), Manifest(KEPT, fingerprint, {}, made))
+
+
+def continued(settings: dict[str, Any], champion: Champion) -> dict[str, Any]:
+    """The settings of a run whose language model starts from the champion."""
+    init = {"init": f"{STORE_PREFIX}{champion.model_key}", "model": None}
+    return settings | {"pretrain": settings["pretrain"] | init}
+
+
+def keep_tokenizer(params: Params) -> Report:
+    """Puts the champion's tokenizer in the place of the one that the stage would train."""
+    champion, workspace = find_champion(params), Path(params.paths.workspace)
+    manifest = champion.tokenizer
+    note = f"kept: the tokenizer of {champion.version.name} version {champion.version.number}"
+    report = Report(KEPT, manifest.fingerprint, manifest.digest, skipped=True, notes=[note])
+    report.save(report_path(workspace, KEPT))
+    manifest.save(manifest_path(workspace, KEPT))
+    return report
