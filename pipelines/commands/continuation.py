@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ddt.params import Params
 from ddt.store import open_store
 from pipelines.engine.graph import INPUTS, STAGES
 from pipelines.engine.runner import StageError, stage_context
+from pipelines.ingest import source_units
 from pipelines.reports.report import Report
 from pipelines.reports.workspace import manifest_path, report_path
 from pipelines.services.models import champion_or_candidate, key_of
@@ -37,30 +37,22 @@ def what_is_new(params: Params) -> list[str]:
     """
     workspace = Path(params.paths.workspace)
     ctx = stage_context("ingest", params)
-    units = importlib.import_module("pipelines.ingest").source_units(ctx.section, ctx.fingerprint)
     path = manifest_path(workspace, "ingest")
     known = {commit.unit for commit in Manifest.load(path).commits} if path.is_file() else set()
-    shards = [unit["name"] for unit in units if unit["unit"] not in known]
-    return shards or behind(workspace)
+    units = source_units(ctx.section, ctx.fingerprint)
+    return [unit["name"] for unit in units if unit["unit"] not in known] or behind(workspace)
 
 
 def behind(workspace: Path) -> list[str]:
     """Stages that were not made from what now lies in the workspace, but for the tokenizer, which is kept."""
-    digests = {
-        stage: Manifest.load(path).digest
-        for stage in STAGES
-        if (path := manifest_path(workspace, stage)).is_file()
-    }
-    return [
-        stage
-        for stage in STAGES
-        if stage != KEPT
-        and (
-            stage not in digests
-            or Manifest.load(manifest_path(workspace, stage)).inputs
-            != {name: digests.get(name) for name in INPUTS[stage]}
-        )
-    ]
+    paths = {stage: manifest_path(workspace, stage) for stage in STAGES}
+    made = {stage: Manifest.load(path) for stage, path in paths.items() if path.is_file()}
+
+    def is_behind(stage: str) -> bool:
+        now = {name: made[name].digest for name in INPUTS[stage] if name in made}
+        return stage not in made or made[stage].inputs != now
+
+    return [stage for stage in STAGES if stage != KEPT and is_behind(stage)]
 
 
 def find_champion(params: Params) -> Champion:
