@@ -64,6 +64,6 @@ class Retrain(FullPipeline):
 
 
 if __name__ == "__main__":
-    check_command_line(sys.argv[1:], "retrain")
+    sys.argv[1:] = check_command_line(sys.argv[1:], "retrain")
     with exit_codes("retrain"):
         Retrain()

@@ -165,7 +165,7 @@ def test_no_container_may_more_than_it_must() -> None:
 def test_no_secret_is_in_the_files() -> None:
     assert not named("Secret")
     text = "".join(path.read_text() for path in INFRA.glob("*.yaml"))
-    assert "postgresql://mlflow:$(POSTGRES_PASSWORD)@postgres" in text
+    assert "postgresql+psycopg://mlflow:$(POSTGRES_PASSWORD)@postgres" in text
     assert "AKIA" not in text and "stringData" not in text
 
 
