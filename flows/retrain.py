@@ -42,7 +42,7 @@ class Retrain(FullPipeline):
         self.reports = {}
         self.news = news(self.settings)
         if self.news:
-            self.settings = continue_champion(self.settings)
+            self.settings, self.tokenizer = continue_champion(self.settings)
             self.mlflow_run = start_run(self.settings, self.profile)
         self.todo = "train" if self.news else "nothing"
         self.next({"train": self.ingest, "nothing": self.end}, condition="todo")

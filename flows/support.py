@@ -204,18 +204,18 @@ def news(settings: dict[str, Any]) -> list[str]:
     return found
 
 
-def continue_champion(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run that goes on from the champion."""
+def continue_champion(settings: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """The settings of a run that goes on from the champion, and the fingerprint of its tokenizer."""
     with one_line():
         champion = find_champion(build(Params, settings))
     print(f"Goes on from {champion.version.name} version {champion.version.number}")
-    return continued(settings, champion)
+    return continued(settings, champion), champion.tokenizer
 
 
 def keep_champions_tokenizer(flow: Any) -> None:
     """In the place of training one; its report becomes an artifact and the step's card."""
     with one_line():
-        report = keep_tokenizer(build(Params, flow.settings))
+        report = keep_tokenizer(build(Params, flow.settings), flow.tokenizer)
     flow.reports = {**flow.reports, report.stage: asdict(report)}
     show_report(report, Path(flow.settings["paths"]["workspace"]))
 

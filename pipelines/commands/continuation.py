@@ -23,11 +23,11 @@ KEPT = "train_tokenizer"  # whose codes the language model knows: another tokeni
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that training goes on from, and where the store has it and its tokenizer."""
+    """The version that training goes on from, where the store has it, and its tokenizer's fingerprint."""
 
     version: Version
     model_key: str
-    tokenizer: Manifest
+    tokenizer: str
 
 
 def what_is_new(params: Params) -> list[str]:
@@ -65,13 +65,7 @@ def find_champion(params: Params) -> Champion:
             raise StageError(
                 f"{found.name} version {found.number} is in {found.source}, not in {store.root_uri}"
             )
-    fingerprint = tokenizer.tags["fingerprint"]
-    made = tuple(commits(store, KEPT, fingerprint).values())
-    if not made:
-        raise StageError(
-            f"{tokenizer.name} version {tokenizer.number}: {tokenizer.source} is no longer there"
-        )
-    return Champion(version, key_of(version), Manifest(KEPT, fingerprint, {}, made))
+    return Champion(version, key_of(version), tokenizer.tags["fingerprint"])
 
 
 def continued(settings: dict[str, Any], champion: Champion) -> dict[str, Any]:
@@ -80,12 +74,15 @@ def continued(settings: dict[str, Any], champion: Champion) -> dict[str, Any]:
     return settings | {"pretrain": settings["pretrain"] | init}
 
 
-def keep_tokenizer(params: Params) -> Report:
+def keep_tokenizer(params: Params, fingerprint: str) -> Report:
     """Puts the champion's tokenizer in the place of the one that the stage would train."""
-    champion, workspace = find_champion(params), Path(params.paths.workspace)
-    manifest = champion.tokenizer
-    note = f"kept: the tokenizer of {champion.version.name} version {champion.version.number}"
-    report = Report(KEPT, manifest.fingerprint, manifest.digest, skipped=True, notes=[note])
+    workspace = Path(params.paths.workspace)
+    made = tuple(commits(open_store(params.paths.store), KEPT, fingerprint).values())
+    if not made:
+        raise StageError(f"{KEPT} {fingerprint[:16]}: the store has it no longer")
+    manifest = Manifest(KEPT, fingerprint, {}, made)
+    note = f"kept: the champion's, version {manifest.digest[:16]}"
+    report = Report(KEPT, fingerprint, manifest.digest, skipped=True, notes=[note])
     report.save(report_path(workspace, KEPT))
     manifest.save(manifest_path(workspace, KEPT))
     return report

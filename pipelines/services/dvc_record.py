@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from ddt.data.refs import STORE_PREFIX
 from ddt.params import Params
 from pipelines.reports.workspace import manifest_path
 
@@ -33,6 +34,8 @@ def why_not_recorded(root: Path, params: Params) -> str | None:
     }
     if paths != outs:
         return f"dvc.yaml is for another workspace than {params.paths.workspace}"
+    if str(params.pretrain.init).startswith(STORE_PREFIX):
+        return "the model goes on from another, which params.yaml does not say"
     return None
 
 

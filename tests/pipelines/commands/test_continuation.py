@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +174,6 @@ def test_training_goes_on_from_the_champion_and_its_tokenizer(
         tracking.set_champion(params.tracking, versions[stage, "1" * 64])
     champion = find_champion(params)
     assert champion.version.number == "1"
-    assert champion.tokenizer.commits == (dataclasses.replace(made["train_tokenizer", "1" * 64], timing={}),)
 
     settings = continued(to_dict(params), champion)
     assert settings["pretrain"]["init"] == "store:shards/finetune/1111111111111111/model"
@@ -187,14 +185,17 @@ def test_training_goes_on_from_the_champion_and_its_tokenizer(
     assert (Path(resolve(str(after.pretrain.init), store)) / "weights").read_text() == "1" * 64
     assert model_digest(str(after.pretrain.init)) == after.pretrain.init
     check_reference("pretrain.init", str(after.pretrain.init))
-    with pytest.raises(ValueError, match="only pretrain.init is read from there"):
+    with pytest.raises(ValueError, match="pretrain.init alone is read from there"):
         resolve("store:shards/finetune/1/model")
 
-    report = keep_tokenizer(params)
+    report = keep_tokenizer(params, champion.tokenizer)
     workspace = Path(params.paths.workspace)
     kept = Manifest.load(manifest_path(workspace, "train_tokenizer"))
-    assert kept == champion.tokenizer and report.digest == kept.digest and report.skipped
-    assert report.notes == ["kept: the tokenizer of ddt-llama version 1"]
+    assert kept.commits == (made["train_tokenizer", "1" * 64],)
+    assert report.digest == kept.digest and report.skipped
+    assert report.notes == [f"kept: the champion's, version {kept.digest[:16]}"]
+    with pytest.raises(StageError, match="train_tokenizer 3333333333333333: the store has it no longer"):
+        keep_tokenizer(params, "3" * 64)
 
     elsewhere = params_in(place, f"tracking.uri=sqlite:///{place}/mlflow.db", f"paths.store={place}/other")
     with pytest.raises(StageError, match="ddt-llama version 1 is in .*, not in "):

@@ -42,6 +42,9 @@ def test_workers_share_the_cores_even_where_they_are_more(workers, cpus, expecte
 def test_only_the_tokenizer_has_cores_of_its_own():
     resources = replace(RESOURCES, train_cpus_per_worker=4, tokenizer_cpus_per_worker=1)
     assert resources.of_stage("train_tokenizer").train_cpus_per_worker == 1
+    accelerated = replace(resources, gpus_per_actor=1.0)
+    assert accelerated.of_stage("ingest").gpus_per_actor == 0  # it has no model
+    assert accelerated.of_stage("recaption").gpus_per_actor == 1
     assert resources.of_stage("pretrain") == resources
     unset = replace(resources, tokenizer_cpus_per_worker=None)
     assert unset.of_stage("train_tokenizer").train_cpus_per_worker == 4

@@ -51,6 +51,14 @@ def test_another_workspace(project: Path) -> None:
     assert why_not_recorded(project, smoke) == "dvc.yaml is for another workspace than data/smoke/workspace"
 
 
+def test_a_model_that_goes_on_from_another(project: Path) -> None:
+    """params.yaml, which DVC would record with it, has other settings."""
+    (project / ".git").mkdir()
+    keys = ["pretrain.init=store:shards/finetune/1/model", "pretrain.model=null"]
+    told = "the model goes on from another, which params.yaml does not say"
+    assert why_not_recorded(project, load_params(ROOT / "params.yaml", None, keys)) == told
+
+
 def test_without_dvc(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (project / ".git").mkdir()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
