@@ -84,7 +84,7 @@ def test_metaflow_is_given_no_password(tmp_path: Path, monkeypatch: pytest.Monke
     profile = tmp_path / "team.yaml"
     profile.write_text(f"tracking: {{uri: '{uri}'}}")
     file = read_file((ROOT / "params.yaml").read_text().replace("sqlite:///data/mlflow.db", uri))
-    for settings in (file, read_settings(file, "", ""), read_settings(file, str(profile), "")):
+    for settings in (file, read_settings(file, "", "", {}), read_settings(file, str(profile), "", {})):
         assert settings["tracking"]["uri"] == hidden
 
 
