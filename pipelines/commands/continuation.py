@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from pipelines.engine.runner import StageError, stage_context
 from pipelines.ingest import source_units
 from pipelines.reports.report import Report
 from pipelines.reports.workspace import manifest_path, report_path
+from pipelines.services import registry
 from pipelines.services.models import champion_or_candidate, key_of
-from pipelines.services.tracking import Version
 
 KEPT = "train_tokenizer"  # whose codes the language model knows: another tokenizer's would mean other things
 
@@ -25,7 +26,7 @@ KEPT = "train_tokenizer"  # whose codes the language model knows: another tokeni
 class Champion:
     """The version that training goes on from, where the store has it, and its tokenizer's fingerprint."""
 
-    version: Version
+    version: registry.Version
     model_key: str
     tokenizer: str
 
@@ -57,15 +58,18 @@ def behind(workspace: Path) -> list[str]:
 
 def find_champion(params: Params) -> Champion:
     """The champion, or the candidate where there is none; ValueError where the store here has not made it."""
-    where, store = params.tracking, open_store(params.paths.store)
-    version = champion_or_candidate(where.model_name, where)
-    tokenizer = champion_or_candidate(where.tokenizer_name, where)
-    for found in (version, tokenizer):
-        if not found.source.removeprefix("file://").startswith(f"{store.root_uri}/"):
-            raise StageError(
-                f"{found.name} version {found.number} is in {found.source}, not in {store.root_uri}"
-            )
-    return Champion(version, key_of(version), tokenizer.tags["fingerprint"])
+    store = open_store(params.paths.store).root_uri
+    version = champion_or_candidate(params.tracking.model_name, params.tracking)
+    key, kept_in = key_of(version), version.tags["store"]
+    if kept_in != store:
+        raise StageError(f"{version.name} version {version.number} is in {kept_in}, expected in {store}")
+    paired = json.loads(version.tags[registry.TOKENIZER])
+    tokenizer = registry.find_version(params.tracking, paired["name"], paired["version"])
+    if tokenizer is None:
+        raise StageError(
+            f"{paired['name']} version {paired['version']}, its tokenizer, was deleted in MLflow"
+        )
+    return Champion(version, key, tokenizer.tags["fingerprint"])
 
 
 def continued(settings: dict[str, Any], champion: Champion) -> dict[str, Any]:

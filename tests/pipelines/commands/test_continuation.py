@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from pipelines.engine.language_checks import check_language_model
 from pipelines.engine.runner import StageError, is_finished, stage_context
 from pipelines.reports.report import Report
 from pipelines.reports.workspace import manifest_path, report_path
-from pipelines.services import tracking
+from pipelines.services import registry
 from pipelines.services.models import publish_model
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -149,31 +150,33 @@ def model(place: Path, params: Params, stage: str, fingerprint: str) -> Commit:
     return publish_model(open_store(params.paths.store), stage, fingerprint, folder, 1, {})
 
 
-def register(params: Params, name: str, stage: str, made: Commit, fingerprint: str) -> tracking.Version:
+def version(params: Params, name: str, number: str, made: Commit, tags: dict[str, str]) -> registry.Version:
+    """As `promote` registers it."""
     store = open_store(params.paths.store)
-    source = f"{store.root_uri}/{made.key.rpartition('/')[0]}"
-    return tracking.register(
-        params.tracking, name, source, fingerprint, None, {"stage": stage, "fingerprint": fingerprint}
-    )
+    place = {"store": store.root_uri, "key": made.key.rpartition("/")[0], "fingerprint": number * 64}
+    return registry.Version(name, number, "", place | tags)
 
 
 def test_training_goes_on_from_the_champion_and_its_tokenizer(
-    place: Path, capsys: pytest.CaptureFixture[str]
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    params = params_in(place, f"tracking.uri=sqlite:///{place}/mlflow.db")
+    params = params_in(place)
+    made, registered = {}, {}
+    for number in ("1", "2"):
+        made[number] = model(place, params, "train_tokenizer", number * 64)
+        registered["ddt-tokenizer", number] = version(params, "ddt-tokenizer", number, made[number], {})
+        pair = {registry.TOKENIZER: json.dumps({"name": "ddt-tokenizer", "version": number})}
+        whole = model(place, params, "finetune", number * 64)
+        registered["ddt-llama", number] = version(params, "ddt-llama", number, whole, pair)
+    monkeypatch.setattr(registry, "find_version", lambda where, *which: registered.get(which))
     with pytest.raises(ValueError, match="^ddt-llama: neither champion nor candidate in sqlite"):
         find_champion(params)
-    made, versions = {}, {}
-    for number in ("1" * 64, "2" * 64):
-        for name, stage in (("ddt-tokenizer", "train_tokenizer"), ("ddt-llama", "finetune")):
-            made[stage, number] = model(place, params, stage, number)
-            versions[stage, number] = register(params, name, stage, made[stage, number], number)
-    assert find_champion(params).version.number == "2"  # the candidate, which is told
+    registered["ddt-llama", "candidate"] = registered["ddt-llama", "2"]
+    assert find_champion(params).version.number == "2"
     assert "is used: there is no champion yet" in capsys.readouterr().err
-    for stage in ("train_tokenizer", "finetune"):
-        tracking.set_champion(params.tracking, versions[stage, "1" * 64])
+    registered["ddt-llama", "champion"] = registered["ddt-llama", "1"]
     champion = find_champion(params)
-    assert champion.version.number == "1"
+    assert (champion.version.number, champion.tokenizer) == ("1", "1" * 64)
 
     settings = continued(to_dict(params), champion)
     assert settings["pretrain"]["init"] == "store:shards/finetune/1111111111111111/model"
@@ -189,14 +192,14 @@ def test_training_goes_on_from_the_champion_and_its_tokenizer(
         resolve("store:shards/finetune/1/model")
 
     report = keep_tokenizer(params, champion.tokenizer)
-    workspace = Path(params.paths.workspace)
-    kept = Manifest.load(manifest_path(workspace, "train_tokenizer"))
-    assert kept.commits == (made["train_tokenizer", "1" * 64],)
+    kept = Manifest.load(manifest_path(Path(params.paths.workspace), "train_tokenizer"))
+    assert kept.commits == (made["1"],)
     assert report.digest == kept.digest and report.skipped
     assert report.notes == [f"kept: the champion's, version {kept.digest[:16]}"]
     with pytest.raises(StageError, match="train_tokenizer 3333333333333333: the store has it no longer"):
         keep_tokenizer(params, "3" * 64)
-
-    elsewhere = params_in(place, f"tracking.uri=sqlite:///{place}/mlflow.db", f"paths.store={place}/other")
-    with pytest.raises(StageError, match="ddt-llama version 1 is in .*, not in "):
-        find_champion(elsewhere)
+    with pytest.raises(StageError, match="ddt-llama version 1 is in .*, expected in .*/other"):
+        find_champion(params_in(place, f"paths.store={place}/other"))
+    del registered["ddt-tokenizer", "1"]
+    with pytest.raises(StageError, match="ddt-tokenizer version 1, its tokenizer, was deleted"):
+        find_champion(params)
