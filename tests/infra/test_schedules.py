@@ -62,7 +62,7 @@ def test_step_functions_schema(rendered: dict[str, dict[str, Any]]) -> None:
     validator = Draft7Validator(json.loads((folder / "statemachine.json").read_text()))
     machine = rendered["full_pipeline.step_functions"]
     assert [error.message for error in validator.iter_errors(machine)] == []
-    assert list(validator.iter_errors({**machine, "States": {}})) != []
+    assert list(validator.iter_errors({"States": machine["States"]})) != []
 
 
 def templates(workflow: dict[str, Any]) -> dict[str, dict[str, Any]]:
