@@ -25,7 +25,7 @@ except (ValueError, OSError) as error:
     print(f"full_pipeline: {error}", file=sys.stderr)
     sys.exit(2)
 
-from metaflow import Config, FlowSpec, Parameter, card, exit_hook, package_sources, retry, step  # noqa: E402
+from metaflow import Config, FlowSpec, Parameter, card, package_sources, retry, step  # noqa: E402
 
 from flows.cards import show_summary  # noqa: E402
 from flows.package import CODE, CODE_SUFFIXES  # noqa: E402
@@ -38,10 +38,11 @@ from flows.support import (  # noqa: E402
     read_settings,
     run_step,
     start_run,
+    with_end,
 )
 
 
-@exit_hook(on_error=["flows.support.close_failed"])
+@with_end
 @package_sources(CODE, suffixes=CODE_SUFFIXES)
 @remote_steps
 class FullPipeline(FlowSpec):

@@ -31,5 +31,5 @@ def test_nothing_new_ends_at_once(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert f"Nothing new since the manifests in {tmp_path}/workspace: nothing to do" in done.stdout
-    assert "[start/" in done.stdout and "[end/" in done.stdout and "[ingest/" not in done.stdout
+    assert "/start/" in done.stdout and "/end/" in done.stdout and "/ingest/" not in done.stdout
     assert not (tmp_path / "mlflow.db").exists()  # no run was begun
