@@ -4,6 +4,8 @@ unit      one input shard (by content digest) x the stage's fingerprint
 commit    a small JSON beside the output shard, put only if absent; a unit without one has not been done
 manifest  the sorted commits of a stage; its digest is the dataset's version
 
+A manifest is kept in the store under its digest and never changes; who hands on data hands on its key there.
+
 Two workers may do the same unit. Each writes its shard under a name made of the unit and the shard's own
 sha256, so neither can change the other's; the first commit decides which of them counts.
 """
@@ -21,6 +23,7 @@ from typing import Any
 from ddt.store import MARKER, NotFound, Store, StoreError, folder_digest, sha256_file
 
 FORMAT = 1
+MANIFESTS = "manifests/"  # where a store keeps them
 
 
 def canonical_json(value: Any) -> str:
@@ -187,13 +190,18 @@ def _in_manifest(done: Commit) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """The result of a stage: its shards, in an order that depends on their content alone."""
+    """The result of a stage: its shards, in an order that depends on their content alone.
+
+    inputs: stage -> digest of what it was made from. made_from: stage -> the key of that manifest in the
+    store. The same data may be made in several ways; these say which way this was. extra: facts of the whole.
+    """
 
     stage: str
     fingerprint: str
     inputs: dict[str, str]
     commits: tuple[Commit, ...]
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+    made_from: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         items = self.commits.values() if isinstance(self.commits, dict) else self.commits
@@ -232,6 +240,7 @@ class Manifest:
             "bytes": self.bytes,
             "rejects": self.rejects,
             "inputs": dict(sorted(self.inputs.items())),
+            "made_from": dict(sorted(self.made_from.items())),
             "extra": self.extra,
         }
         lines = [f" {json.dumps(name)}: {canonical_json(value)}" for name, value in head.items()]
@@ -248,22 +257,50 @@ class Manifest:
         temporary.replace(target)
         return target
 
+    @property
+    def key(self) -> str:
+        """Where the store keeps it: below its stage and digest, a file for each way in which it was made."""
+        return f"{MANIFESTS}{self.stage}/{self.digest}/{_sha256(self.to_json())[:16]}.json"
+
+    def keep(self, store: Store) -> str:
+        """Puts the manifest in the store, if it is not there; returns its key."""
+        store.put_if_absent(self.key, self.to_json().encode())
+        return self.key
+
+    @classmethod
+    def kept(cls, store: Store, key: str) -> Manifest:
+        """The manifest that the store keeps at `key`; StoreError where there is none, or another text."""
+        try:
+            manifest = cls.parse(store.uri(key), store.get_bytes(key).decode())
+        except NotFound:
+            raise StoreError(f"{store.uri(key)}: no such manifest; it was removed from the store") from None
+        if manifest.key != key:
+            raise StoreError(f"{store.uri(key)}: its content has changed")
+        return manifest
+
     @classmethod
     def load(cls, path: str | Path) -> Manifest:
         """Reads a saved manifest; ValueError where there is none or its digest does not match its units."""
         try:
-            found = json.loads(Path(path).read_text())
-            units = tuple(Commit(**item) for item in found["commits"])
-            manifest = cls(found["stage"], found["fingerprint"], found["inputs"], units, found["extra"])
+            return cls.parse(path, Path(path).read_text())
         except FileNotFoundError as error:
             raise ValueError(f"{path}: no such manifest; run the stage that makes it first") from error
+
+    @classmethod
+    def parse(cls, place: str | Path, text: str) -> Manifest:
+        """A manifest from its JSON; ValueError naming `place` where it is none, or was edited."""
+        try:
+            found = json.loads(text)
+            units = tuple(Commit(**item) for item in found["commits"])
+            known = (found["stage"], found["fingerprint"], found["inputs"], units, found["extra"])
+            manifest = cls(*known, found.get("made_from", {}))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
-                f"{path}: not a manifest ({error}); run the stage that makes it again"
+                f"{place}: not a manifest ({error}); run the stage that makes it again"
             ) from error
         if manifest.digest != found["digest"]:
             raise ValueError(
-                f"{path}: its digest does not match its units, it was edited; run its stage again"
+                f"{place}: its digest does not match its units, it was edited; run its stage again"
             )
         return manifest
 

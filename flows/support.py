@@ -18,8 +18,10 @@ from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException, 
 
 from ddt.clean import one_line as shortened
 from ddt.config import build, merge
+from ddt.manifest import Manifest
 from ddt.params import Params, load_params, overlay
 from ddt.sections.run import Resources
+from ddt.store import open_store
 from ddt.yaml_file import read_yaml
 from flows.cards import show_report
 from flows.remote import overlays, parse_remote, plain
@@ -27,12 +29,13 @@ from pipelines.commands.continuation import continued, find_champion, keep_token
 from pipelines.commands.preflight import check_own_data
 from pipelines.engine.cluster import begin_shared, local_cpus, require_cluster
 from pipelines.engine.failures import is_mistake
-from pipelines.engine.graph import STAGES, beside, longest_chain
+from pipelines.engine.graph import INPUTS, STAGES, beside, longest_chain
 from pipelines.engine.language_checks import check_language_model
 from pipelines.engine.runner import check_models, require_places, run_stage
 from pipelines.engine.training import group_sizes
 from pipelines.reports.report import Report
-from pipelines.services import tracking
+from pipelines.reports.workspace import show
+from pipelines.services import lock, tracking
 from pipelines.services.dvc_record import record, why_not_recorded
 from pipelines.services.passwords import put_away, shown
 from pipelines.services.surroundings import why_unwritable
@@ -96,7 +99,8 @@ def check_command_line(arguments: Sequence[str], flow: str = "full_pipeline") ->
         tracking.require_place(put_away(params.tracking.uri))  # the run's steps inherit the password
         for stage in STAGES:
             check_models(stage, params)
-        require_places(params)
+        workspace, _ = require_places(params)
+        lock.require_free(workspace)
         _require_runs_folder()
         require_cluster()
     except (ValueError, OSError) as error:
@@ -186,11 +190,15 @@ def lay_over(
 def start_run(settings: dict[str, Any], profile: str) -> str:
     """Open the parent MLflow run; its id."""
     params = build(Params, settings)
-    tags = {"metaflow_run": f"{current.flow_name}/{current.run_id}", "profile": profile or "default"}
+    tags = {"metaflow_run": _this_run(), "profile": profile or "default"}
     with one_line():
+        lock.take(Path(params.paths.workspace), _this_run(), os.getppid())
         begin_shared(params.resources, os.getppid())  # Ray starts while MLflow does
-        name = f"{current.flow_name}/{current.run_id}"
-        return tracking.start_parent(params.tracking, name, tags, os.getppid())
+        return tracking.start_parent(params.tracking, _this_run(), tags, os.getppid())
+
+
+def _this_run() -> str:
+    return f"{current.flow_name}/{current.run_id}"
 
 
 def news(settings: dict[str, Any]) -> list[str]:
@@ -205,7 +213,7 @@ def news(settings: dict[str, Any]) -> list[str]:
 
 
 def continue_champion(settings: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """The settings of a run that goes on from the champion, and the fingerprint of its tokenizer."""
+    """The settings of a run that goes on from the champion, and the key of its tokenizer's manifest."""
     with one_line():
         champion = find_champion(build(Params, settings))
     print(f"Goes on from {champion.version.name} version {champion.version.number}")
@@ -231,7 +239,9 @@ def run_step(flow: Any, stage: str) -> None:
         params = build(Params, flow.settings)
         if stage in beside("train_tokenizer"):
             params = replace(params, resources=beside_training(params.resources))
-        report = run_stage(stage, params, flow.mlflow_run)
+        lock.take(Path(params.paths.workspace), _this_run(), os.getppid())  # a resumed run has no start
+        inputs = {name: flow.reports[name]["manifest"] for name in INPUTS[stage]}
+        report = run_stage(stage, params, flow.mlflow_run, inputs)
     for note in report.notes:
         print(note)
     flow.reports = {**flow.reports, stage: asdict(report)}
@@ -246,10 +256,11 @@ def with_end(flow: type[FlowSpec]) -> type[FlowSpec]:
 
 
 def close_failed(run: Run | None) -> None:
-    """Metaflow's hook for a run that ended without its last step: its MLflow run ends, too."""
+    """Metaflow's hook for a run that ended without its last step: its MLflow run ends, too, and its lock."""
     task = run and run["start"].task
     if task and "mlflow_run" in task:
         params = build(Params, task["settings"].data)
+        lock.give_back(Path(params.paths.workspace), run.pathspec)
         tracking.end_parent(params.tracking, task["mlflow_run"].data)
 
 
@@ -262,9 +273,12 @@ def beside_training(resources: Resources) -> Resources:
 
 
 def finish_run(flow: Any) -> dict[str, Any]:
-    """Close the run: DVC, MLflow; returns the summary that the last card shows."""
+    """Close the run: workspace, DVC, MLflow; returns the summary that the last card shows."""
     params = build(Params, flow.settings)
     reports = {name: Report(**report) for name, report in flow.reports.items()}
+    store = open_store(params.paths.store)
+    for report in reports.values():  # a resumed run's first stages may have been another's there
+        show(Path(params.paths.workspace), Manifest.kept(store, report.manifest), report)
     seconds = time.time() - flow.started
     work = longest_chain({name: r.work_seconds for name, r in reports.items() if not r.skipped})
     workspace = Path(params.paths.workspace)
@@ -272,9 +286,9 @@ def finish_run(flow: Any) -> dict[str, Any]:
     if left_out is not None:
         print(f"Not recorded in DVC: {left_out}; the manifests are with the MLflow run")
     manifests = sorted((workspace / "manifests").glob("*.json"))
-    lock = [ROOT / "dvc.lock"] if left_out is None else []
+    recorded = [ROOT / "dvc.lock"] if left_out is None else []
     summary = {
-        "run": f"{current.flow_name}/{current.run_id}",
+        "run": _this_run(),
         "seconds": seconds,
         "work_seconds": work,
         "overhead_seconds": seconds - work,
@@ -287,5 +301,6 @@ def finish_run(flow: Any) -> dict[str, Any]:
         "reports": flow.reports,
     }
     metrics = {"run/seconds": seconds, "run/work_seconds": work, "run/overhead_seconds": seconds - work}
-    tracking.finish_parent(params.tracking, flow.mlflow_run, metrics, [*manifests, *lock])
+    tracking.finish_parent(params.tracking, flow.mlflow_run, metrics, [*manifests, *recorded])
+    lock.give_back(workspace, _this_run())
     return summary

@@ -27,7 +27,7 @@ from pipelines.engine.runner import StageContext, StageResult
 from pipelines.engine.units import Output, UnitWorker, digest_of, run_units
 from pipelines.reports.pictures import paper_plot
 from pipelines.reports.recursion import recursion_pictures
-from pipelines.reports.report import Report
+from pipelines.reports.report import SCORES, Report
 from pipelines.services.models import model_folder, model_key
 
 MODULES = (
@@ -93,7 +93,7 @@ def run(ctx: StageContext) -> StageResult:
     write_html(ctx.folder / "report.html", evaluation)
     report.pages["Evaluation report"] = ctx.relative(ctx.folder / "report.html")
     report.pages["Numbers"] = ctx.relative(ctx.folder / "scores.json")
-    return StageResult(made, report)
+    return StageResult(made, report, {SCORES: report.scores})
 
 
 def evaluation_of(ctx: StageContext, made: Sequence[Commit]) -> Evaluation:

@@ -14,8 +14,7 @@ from ddt.sections.quality import PromoteParams
 from pipelines.engine.runner import StageContext, StageError, StageResult
 from pipelines.engine.units import digest_of
 from pipelines.reports.overhead import overhead
-from pipelines.reports.report import Report
-from pipelines.reports.workspace import report_path
+from pipelines.reports.report import SCORES, Report
 from pipelines.services import registry
 from pipelines.services.logged_model import Model
 from pipelines.services.models import model_key
@@ -69,7 +68,8 @@ class Decision:
     """What the gate said of a version, on what grounds, who asked and when; kept with the version.
 
     `verdict` is promoted, refused, or withheld: it passed, and was taken from the alias before. `champion` is
-    the version it was compared with, `inputs` the digests of what was decided on.
+    the version it was compared with, `inputs` the digests of what was decided on, `made_from` where their
+    manifests are in the store.
     """
 
     model: str
@@ -79,6 +79,7 @@ class Decision:
     reasons: tuple[str, ...]
     champion: str | None
     inputs: dict[str, str]
+    made_from: dict[str, str]
     fingerprint: str
     checks: tuple[dict[str, Any], ...]
     who: str
@@ -132,8 +133,10 @@ def dry_run(ctx: StageContext) -> Decision:
 
 def evaluated(ctx: StageContext) -> dict[str, Score]:
     """The evaluation's scores. Raises StageError where the thresholds don't fit them."""
-    stored = Report.load(report_path(ctx.workspace, "evaluate")).scores
-    scores = {name: Score(**score) for name, score in stored.items()}
+    measured = ctx.inputs["evaluate"].extra
+    if SCORES not in measured:
+        raise StageError("promote: evaluate's manifest is an earlier version's, without scores; run it again")
+    scores = {name: Score(**score) for name, score in measured[SCORES].items()}
     refuse_unfit(ctx.section, scores)
     return scores
 
@@ -178,6 +181,7 @@ def decide(
         reasons=tuple(reasons),
         champion=now.number if now else None,
         inputs={stage: manifest.digest for stage, manifest in sorted(ctx.inputs.items())},
+        made_from=dict(sorted(ctx.made_from.items())),
         fingerprint=ctx.fingerprint,
         checks=tuple(check.record() for check in made),
         who=registry.who(),

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ddt.manifest import Manifest
+from ddt.manifest import Commit, Manifest
 from ddt.params import load_params
 from pipelines.engine.graph import STAGES
 from pipelines.services import registry, tracking
@@ -132,6 +132,10 @@ def test_killed_twice_and_resumed_gives_the_same_digests(
 
     flow.kill_when(flow.run(), lambda: bool(flow.files("units/tokenize_images/*/*.json")))
     assert not (flow.folder / "workspace" / "manifests" / "tokenize_images.json").exists()
+    # Another run in the same workspace, as far as `select`: what is resumed takes no notice of it.
+    for stage in ("ingest", "recaption", "score", "select"):
+        path = flow.folder / "workspace" / "manifests" / f"{stage}.json"
+        Manifest(stage, "another", {}, (Commit("u", "shards/gone", 1, 1, "another"),)).save(path)
     resumed = flow.start("resume")
     flow.kill_when(resumed, lambda: bool(flow.files("checkpoints/pretrain/*/*/_COMPLETE")))
     assert not (flow.folder / "workspace" / "manifests" / "pretrain.json").exists()

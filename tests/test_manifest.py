@@ -205,6 +205,22 @@ def test_manifest_file_has_no_times_and_round_trips(tmp_path):
     assert Manifest.load(empty.save(path)).to_json() == empty.to_json()
 
 
+def test_a_kept_manifest_is_found_by_its_key_and_never_changes(tmp_path):
+    store = open_store(tmp_path / "store")
+    units = (do_unit(tmp_path / "store", 1),)
+    one = Manifest(STAGE, PRINT, {"ingest": "d"}, units, made_from={"ingest": "manifests/ingest/d/1.json"})
+    other = dataclasses.replace(one, made_from={"ingest": "manifests/ingest/d/2.json"})
+    assert one.digest == other.digest and one.keep(store) != other.keep(store)
+    assert one.key.startswith(f"manifests/{STAGE}/{one.digest}/")
+    assert Manifest.kept(store, one.keep(store)) == one and Manifest.kept(store, other.key) == other
+    store.put_bytes(one.key, other.to_json().encode())
+    with pytest.raises(StoreError, match="its content has changed"):
+        Manifest.kept(store, one.key)
+    store.delete(one.key)
+    with pytest.raises(StoreError, match="no such manifest; it was removed from the store"):
+        Manifest.kept(store, one.key)
+
+
 def test_unreadable_manifest_is_named(tmp_path):
     path = tmp_path / "m.json"
     with pytest.raises(ValueError, match="m.json: no such manifest; run the stage"):

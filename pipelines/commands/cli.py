@@ -220,9 +220,12 @@ def _run_stage(arguments: argparse.Namespace) -> None:
         from pipelines.commands.registry import try_promotion
 
         return try_promotion(_params(arguments))
-    from pipelines.engine.runner import run_stage
+    from pipelines.engine.runner import require_places, run_stage
+    from pipelines.services.lock import held
 
-    report = run_stage(arguments.stage, _params(arguments))
+    params = _params(arguments)
+    with held(require_places(params)[0], f"ddt {arguments.stage}/{os.getpid()}", os.getpid()):
+        report = run_stage(arguments.stage, params)
     state = "nothing to do, all is there" if report.skipped else f"{report.seconds:.1f} s"
     print(f"{report.stage}: {state}, version {report.digest[:16]}")
     for name, value in sorted(report.metrics.items()):

@@ -8,23 +8,24 @@ from pathlib import Path
 from typing import Any
 
 from ddt.data.refs import STORE_PREFIX
-from ddt.manifest import Manifest, commits
+from ddt.manifest import Manifest
 from ddt.params import Params
-from ddt.store import open_store
+from ddt.store import StoreError, open_store
 from pipelines.engine.graph import INPUTS, STAGES
 from pipelines.engine.runner import StageError, stage_context
 from pipelines.ingest import source_units
 from pipelines.reports.report import Report
-from pipelines.reports.workspace import manifest_path, report_path
+from pipelines.reports.workspace import manifest_path, show
 from pipelines.services import registry
 from pipelines.services.models import champion_or_candidate, key_of
+from pipelines.services.tracking import MANIFEST_KEY
 
 KEPT = "train_tokenizer"  # whose codes the language model knows: another tokenizer's would mean other things
 
 
 @dataclass(frozen=True)
 class Champion:
-    """The version that training goes on from, where the store has it, and its tokenizer's fingerprint."""
+    """The version that training goes on from, where the store has it, and its tokenizer's manifest there."""
 
     version: registry.Version
     model_key: str
@@ -50,8 +51,8 @@ def behind(workspace: Path) -> list[str]:
     made = {stage: Manifest.load(path) for stage, path in paths.items() if path.is_file()}
 
     def is_behind(stage: str) -> bool:
-        now = {name: made[name].digest for name in INPUTS[stage] if name in made}
-        return stage not in made or made[stage].inputs != now
+        now = {name: made[name].key for name in INPUTS[stage] if name in made}
+        return stage not in made or made[stage].made_from != now
 
     return [stage for stage in STAGES if stage != KEPT and is_behind(stage)]
 
@@ -69,7 +70,9 @@ def find_champion(params: Params) -> Champion:
         raise StageError(
             f"{paired['name']} version {paired['version']}, its tokenizer, was deleted in MLflow"
         )
-    return Champion(version, key, tokenizer.tags["fingerprint"])
+    if MANIFEST_KEY not in tokenizer.tags:
+        raise StageError(f"{paired['name']} version {paired['version']} is an earlier release's: run it anew")
+    return Champion(version, key, tokenizer.tags[MANIFEST_KEY])
 
 
 def continued(settings: dict[str, Any], champion: Champion) -> dict[str, Any]:
@@ -78,15 +81,13 @@ def continued(settings: dict[str, Any], champion: Champion) -> dict[str, Any]:
     return settings | {"pretrain": settings["pretrain"] | init}
 
 
-def keep_tokenizer(params: Params, fingerprint: str) -> Report:
-    """Puts the champion's tokenizer in the place of the one that the stage would train."""
-    workspace = Path(params.paths.workspace)
-    made = tuple(commits(open_store(params.paths.store), KEPT, fingerprint).values())
-    if not made:
-        raise StageError(f"{KEPT} {fingerprint[:16]}: the store has it no longer")
-    manifest = Manifest(KEPT, fingerprint, {}, made)
+def keep_tokenizer(params: Params, key: str) -> Report:
+    """Puts the champion's tokenizer, by its manifest's key, in the place of the one that would be trained."""
+    try:
+        manifest = Manifest.kept(open_store(params.paths.store), key)
+    except StoreError as error:
+        raise StageError(f"the champion's tokenizer: {error}") from None
     note = f"kept: the champion's, version {manifest.digest[:16]}"
-    report = Report(KEPT, fingerprint, manifest.digest, skipped=True, notes=[note])
-    report.save(report_path(workspace, KEPT))
-    manifest.save(manifest_path(workspace, KEPT))
+    report = Report(KEPT, manifest.fingerprint, manifest.digest, key, skipped=True, notes=[note])
+    show(Path(params.paths.workspace), manifest, report)
     return report

@@ -76,8 +76,8 @@ def run(params: Params, tokenizer: str | None, output: str) -> None:
     folder = tokenizer_folder(params, tokenizer)
     digest = DDTTokenizer.from_pretrained(folder).digest
     workspace = writable_folder(params.paths.workspace, "paths.workspace")
-    ingest = load_input(workspace, "ingest", "train-renderer")
     section, store = params.train_tokenizer, open_store(params.paths.store)
+    ingest = load_input(workspace, store, "ingest", "train-renderer")
     made_of = {"ingest": ingest.digest, "tokenizer": digest}
     identity = fingerprint(to_dict(section.fit), made_of, MODULES)
     ctx = StageContext(NAME, params, section, store, workspace, identity, {"ingest": ingest})

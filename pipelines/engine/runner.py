@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,7 +21,7 @@ from pipelines.engine.cluster import require_cluster
 from pipelines.engine.graph import INPUTS, STAGES
 from pipelines.reports.overhead import overhead, overhead_seconds
 from pipelines.reports.report import Report
-from pipelines.reports.workspace import manifest_path, metrics_path, report_path
+from pipelines.reports.workspace import manifest_path, report_path, show, stage_folder
 from pipelines.services import tracking
 from pipelines.services.stage_run import StageRun
 from pipelines.services.surroundings import why_unwritable
@@ -51,9 +50,14 @@ class StageContext:
     on_metrics: OnMetrics = lambda step, metrics: None  # what training tells, as it goes on
 
     @property
+    def made_from(self) -> dict[str, str]:
+        """stage -> key in the store of the manifest that this stage reads."""
+        return {stage: manifest.key for stage, manifest in self.inputs.items()}
+
+    @property
     def folder(self) -> Path:
         """Local folder for the stage's pictures and pages, inside the workspace."""
-        path = self.workspace / "reports" / self.name
+        path = stage_folder(self.workspace, self.name, self.fingerprint)
         path.mkdir(parents=True, exist_ok=True)
         return path
 
@@ -64,21 +68,25 @@ class StageContext:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage's `run` returns: the commits that make its manifest, and its report."""
+    """What a stage's `run` returns: the commits and facts that make its manifest, and its report."""
 
     commits: Sequence[Commit]
     report: Report
+    extra: dict[str, Any] = field(default_factory=dict)
 
 
-def run_stage(name: str, params: Params, parent_run: str | None = None) -> Report:
+def run_stage(
+    name: str, params: Params, parent_run: str | None = None, inputs: Mapping[str, str] | None = None
+) -> Report:
     """Run stage `name`, or find that nothing is missing; writes its manifest, report and MLflow run.
 
+    inputs: stage -> key in the store of the manifest that it reads. None: those of the workspace.
     Raises StageError when an input has not been made, and whatever the stage's own checks raise.
     """
     if name not in STAGES:
         raise StageError(f"unknown stage {name!r}; there are: {', '.join(STAGES)}")
     start, start_overhead = time.perf_counter(), overhead_seconds()
-    ctx = stage_context(name, params)
+    ctx = stage_context(name, params, inputs)
     module = importlib.import_module(f"pipelines.{name}")
     if is_finished(ctx) and not getattr(module, "ALWAYS_RUNS", False):
         report = Report.load(report_path(ctx.workspace, name))
@@ -87,10 +95,10 @@ def run_stage(name: str, params: Params, parent_run: str | None = None) -> Repor
     require_cluster()  # what can't be done or logged is better known before the work
     if parent_run is None:
         tracking.require_experiment(params.tracking)
-    digests = {stage: m.digest for stage, m in ctx.inputs.items()}
+    read = {stage: (m.digest, ctx.store.uri(m.key)) for stage, m in ctx.inputs.items()}
     with overhead("mlflow"):
         run = StageRun(
-            params.tracking, name, ctx.fingerprint, to_dict(ctx.section), digests, ctx.workspace, parent_run
+            params.tracking, name, ctx.fingerprint, to_dict(ctx.section), read, ctx.workspace, parent_run
         )
     try:
         result = module.run(replace(ctx, on_metrics=run.on_metrics))
@@ -110,9 +118,12 @@ def _finish(
         fingerprint=ctx.fingerprint,
         inputs={stage: m.digest for stage, m in ctx.inputs.items()},
         commits=tuple(result.commits),
+        extra=result.extra,
+        made_from=ctx.made_from,
     )
     report = result.report
     report.fingerprint, report.digest = ctx.fingerprint, manifest.digest
+    report.manifest = manifest.keep(ctx.store)
     for commit in manifest.commits:
         for reason, count in commit.rejects.items():
             report.rejects[reason] = report.rejects.get(reason, 0) + count
@@ -120,18 +131,19 @@ def _finish(
     with overhead("mlflow"):
         run.finish(report)
     report.seconds = time.perf_counter() - start
-    report.save(report_path(ctx.workspace, name))
-    _write_metrics(metrics_path(ctx.workspace, name), report)
-    manifest.save(manifest_path(ctx.workspace, name))  # last: a stage with a manifest is finished
+    show(ctx.workspace, manifest, report)
     return report
 
 
-def stage_context(name: str, params: Params) -> StageContext:
-    """The context of a stage: inputs loaded, fingerprint computed. Raises StageError for a missing input."""
+def stage_context(name: str, params: Params, keys: Mapping[str, str] | None = None) -> StageContext:
+    """The context of a stage: inputs loaded, fingerprint computed. Raises StageError for a missing input.
+
+    keys: as `inputs` of `run_stage`.
+    """
     module = importlib.import_module(f"pipelines.{name}")
     check_models(name, params)
     workspace, store = require_places(params)
-    inputs = {stage: load_input(workspace, stage, name) for stage in INPUTS[name]}
+    inputs = {stage: load_input(workspace, store, stage, name, keys) for stage in INPUTS[name]}
     section = getattr(params, name)
     # Where each shard is made from one shard alone, which its unit names, new ones repeat no work on the old.
     by_shard = getattr(module, "BY_SHARD", False)
@@ -150,12 +162,12 @@ def stage_context(name: str, params: Params) -> StageContext:
 def check_models(stage: str, params: Params) -> None:
     """ValueError where a checkpoint that the stage starts from is not there, or is not safetensors."""
     section = getattr(params, stage)
-    for field in ("model", "init", "text_tokenizer"):
-        reference = getattr(section, field, None)
+    for name in ("model", "init", "text_tokenizer"):
+        reference = getattr(section, name, None)
         if isinstance(reference, str):
-            check_reference(f"{stage}.{field}", reference)
-            if field != "text_tokenizer" and not reference.startswith(STORE_PREFIX):
-                check_safetensors(f"{stage}.{field} = {reference}", resolve(reference))
+            check_reference(f"{stage}.{name}", reference)
+            if name != "text_tokenizer" and not reference.startswith(STORE_PREFIX):
+                check_safetensors(f"{stage}.{name} = {reference}", resolve(reference))
 
 
 def require_places(params: Params) -> tuple[Path, Store]:
@@ -179,14 +191,23 @@ def writable_folder(path: str, key: str) -> Path:
     return folder
 
 
-def load_input(workspace: Path, stage: str, reader: str) -> Manifest:
+def load_input(
+    workspace: Path, store: Store, stage: str, reader: str, keys: Mapping[str, str] | None = None
+) -> Manifest:
     """The manifest of an input stage. Raises StageError that says how to make it."""
+    if keys is not None:
+        try:
+            return Manifest.kept(store, keys[stage])
+        except StoreError as error:
+            raise StageError(f"{reader} needs what this run's {stage} made: {error}") from None
     path = manifest_path(workspace, stage)
     if not path.is_file():
         raise StageError(
             f"{reader} needs {path}, which is not there: run `python -m pipelines {stage}` first"
         )
-    return Manifest.load(path)
+    manifest = Manifest.load(path)
+    manifest.keep(store)  # it may have come with DVC from another store
+    return manifest
 
 
 def _models(module: ModuleType, section: Any) -> dict[str, str]:
@@ -207,15 +228,10 @@ def is_finished(ctx: StageContext) -> bool:
         return False
     if manifest.fingerprint != ctx.fingerprint or report.digest != manifest.digest:
         return False
-    if manifest.inputs != {stage: made_from.digest for stage, made_from in ctx.inputs.items()}:
+    if manifest.made_from != ctx.made_from:
         return False
     made = commits(ctx.store, ctx.name, ctx.fingerprint)
     if any(commit.unit not in made for commit in manifest.commits):
         return False
     module = importlib.import_module(f"pipelines.{ctx.name}")
     return not hasattr(module, "is_current") or module.is_current(ctx, manifest)
-
-
-def _write_metrics(path: Path, report: Report) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report.metrics, indent=1, sort_keys=True) + "\n")

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+SCORES = "scores"  # in the manifest of an evaluation: its report's, on which `promote` decides
+
 
 @dataclass
 class Report:
@@ -15,12 +17,14 @@ class Report:
     `metrics` are flat `name: number`; `curves` map a name to [[step, value], ...]; `pictures` map a title to
     a PNG path and `pages` a title to an HTML path, both relative to the workspace; `tables` map a title to
     rows, the first being the header. `scores` has the evaluation's metrics with interval and controls
-    (`Score.to_dict`). `work_seconds` is the time in the stage's own work, `seconds` all of it.
+    (`Score.to_dict`). `manifest` is the key of the stage's manifest in the store. `work_seconds` is the time
+    in the stage's own work, `seconds` all of it.
     """
 
     stage: str
     fingerprint: str = ""
     digest: str = ""
+    manifest: str = ""
     seconds: float = 0.0
     work_seconds: float = 0.0
     skipped: bool = False

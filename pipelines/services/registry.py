@@ -92,6 +92,7 @@ def register(tracking: Tracking, name: str, model: Model, tags: dict[str, str]) 
         "fingerprint": model.manifest.fingerprint,
         "store": model.store,
         "key": model.key,
+        mlflow_runs.MANIFEST_KEY: model.manifest.key,
     }
     made = client.create_model_version(name, f"models:/{model_id}", run_id, tags=tags, model_id=model_id)
     first = _registered(client, name, model)

@@ -10,6 +10,7 @@ import logging
 import os
 import subprocess
 import threading
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class StageRun:
         stage: str,
         fingerprint: str,
         section: dict[str, Any],
-        inputs: dict[str, str],
+        inputs: Mapping[str, tuple[str, str]],
         workspace: Path,
         parent: str | None,
         flush_s: float = FLUSH_S,
@@ -56,7 +57,7 @@ class StageRun:
             self.client.update_run(parent, status="RUNNING")
             self.client.set_tag(parent, mlflow_runs.PROCESS, process_mark(os.getppid()))
         self.id = str(self.client.create_run(experiment, run_name=stage, tags=tags).info.run_id)
-        mlflow_runs.log_inputs(self.client, self.id, section, inputs, workspace)
+        mlflow_runs.log_inputs(self.client, self.id, section, inputs)
         self._waiting: list[Point] = []
         self._written: set[Point] = set()
         self._lock, self._ended = threading.Lock(), threading.Event()

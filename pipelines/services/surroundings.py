@@ -66,6 +66,13 @@ def process_mark(pid: int | None = None) -> str:
     return f"{socket.gethostname()} {pid} {started}"
 
 
+def is_gone(mark: str) -> bool:
+    """Whether a process of this machine, known by its `process_mark`, has ended; of another, never."""
+    host, _, rest = mark.partition(" ")
+    here = process_mark().partition(" ")[0]
+    return bool(here) and host == here and process_mark(int(rest.split()[0])) != mark
+
+
 def _name_user() -> None:
     """Metaflow stops where it finds no name of a user, and takes root for none."""
     try:

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from http.client import HTTPException
 from pathlib import Path
@@ -28,7 +28,7 @@ from urllib.request import urlopen
 from ddt.sections.run import Tracking
 from pipelines.reports.report import Report
 from pipelines.services.passwords import shown, whole, without
-from pipelines.services.surroundings import process_mark, why_unwritable
+from pipelines.services.surroundings import is_gone, process_mark, why_unwritable
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
@@ -38,6 +38,7 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 _NOT_IN_NAMES = re.compile(r"[^\w\-./ :]")  # MLflow refuses these in a metric's name
 MAX_BATCH = 1000  # metrics that MLflow takes at once
 DIGEST_CHARS = 32  # MLflow allows 36 characters for a dataset digest; the full one goes into a tag
+MANIFEST_KEY = "manifest_key"  # tag of a stage's run: where the store keeps the manifest that it made
 PROCESS, FAILURE = "process", "failure"  # tags: whose life a run follows, and why it failed
 SQLITE, SQLITE_MAGIC = "sqlite:///", b"SQLite format 3\0"
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -211,28 +212,25 @@ def end_parent(tracking: Tracking, run_id: str) -> None:
 
 def close_dead(mlflow_client: Any, experiment: str) -> None:
     """Mark as killed the runs whose process on this machine is gone: it had no time to say so."""
-    here = process_mark().partition(" ")[0]
     for run in mlflow_client.search_runs([experiment], "attributes.status = 'RUNNING'"):
-        mark = run.data.tags.get(PROCESS, "")
-        host, _, rest = mark.partition(" ")
-        if here and host == here and process_mark(int(rest.split()[0])) != mark:
+        if is_gone(run.data.tags.get(PROCESS, "")):
             mlflow_client.set_terminated(run.info.run_id, "KILLED")
 
 
 def log_inputs(
-    mlflow_client: Any, run_id: str, section: dict[str, Any], inputs: dict[str, str], workspace: Path
+    mlflow_client: Any, run_id: str, section: dict[str, Any], inputs: Mapping[str, tuple[str, str]]
 ) -> None:
-    """A stage's parameters and the versions of what it reads."""
+    """A stage's parameters, and of what it reads the digests and where their manifests are for good."""
     from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 
     params = [Param(key, str(value)[:6000]) for key, value in sorted(_flatten(section).items())]
     mlflow_client.log_batch(run_id, params=params)
     datasets = [
         DatasetInput(
-            Dataset(name, digest[:DIGEST_CHARS], "manifest", _source(workspace, name)),
+            Dataset(name, digest[:DIGEST_CHARS], "manifest", json.dumps({"uri": uri})),
             [InputTag("mlflow.data.context", "input"), InputTag("manifest", digest)],
         )
-        for name, digest in inputs.items()
+        for name, (digest, uri) in inputs.items()
     ]
     if datasets:
         mlflow_client.log_inputs(run_id, datasets)
@@ -241,6 +239,7 @@ def log_inputs(
 def log_report(mlflow_client: Any, run_id: str, report: Report, workspace: Path) -> None:
     """What a finished stage tells, but for its curves."""
     mlflow_client.set_tag(run_id, "manifest", report.digest)
+    mlflow_client.set_tag(run_id, MANIFEST_KEY, report.manifest)
     bounds = {f"{name}/{end}": score[end] for name, score in report.scores.items() for end in ("low", "high")}
     _log_metrics(mlflow_client, run_id, report.metrics | bounds | {"seconds": report.seconds})
     for folder, files in (("pictures", report.pictures), ("pages", report.pages)):
@@ -273,10 +272,6 @@ def serve(tracking: Tracking, port: int) -> None:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     place = {"MLFLOW_BACKEND_STORE_URI": whole(tracking.uri)}  # a command line is for all to see
     subprocess.run(command, env=os.environ | place, check=False)
-
-
-def _source(workspace: Path, name: str) -> str:
-    return json.dumps({"uri": (workspace.resolve() / "manifests" / f"{name}.json").as_uri()})
 
 
 def _log_metrics(mlflow_client: Any, run_id: str, metrics: dict[str, float]) -> None:

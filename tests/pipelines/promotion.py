@@ -12,8 +12,8 @@ from ddt.params import Params, load_params
 from ddt.sections.quality import PromoteParams
 from ddt.store import FolderStore, mark_complete
 from pipelines.engine.runner import StageContext
-from pipelines.reports.report import Report
-from pipelines.reports.workspace import manifest_path, report_path
+from pipelines.reports.report import SCORES
+from pipelines.reports.workspace import manifest_path
 from pipelines.services.models import publish_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,8 +37,8 @@ class Promotion:
         made = {"train_tokenizer": model / "image_tokenizer" if model else None, "finetune": model}
         inputs = {stage: self._published(stage, word, folder) for stage, folder in made.items()}
         score = Score(psnr, psnr - 0.1, psnr + 0.1, 100, floor=15.0, floor_is="grey").to_dict()
-        Report("evaluate", scores={PSNR: score}).save(report_path(workspace, "evaluate"))
-        inputs["evaluate"] = Manifest("evaluate", digest(f"{psnr}"), {}, (row(f"{word} {psnr}"),))
+        rows, scores = (row(f"{word} {psnr}"),), {SCORES: {PSNR: score}}
+        inputs["evaluate"] = Manifest("evaluate", digest(f"{psnr}"), {}, rows, scores)
         for stage, manifest in inputs.items():
             manifest.save(manifest_path(workspace, stage))
         params = replace(self.params, paths=replace(self.params.paths, workspace=str(workspace)))

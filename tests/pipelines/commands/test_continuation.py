@@ -20,9 +20,10 @@ from pipelines.engine.graph import INPUTS, STAGES
 from pipelines.engine.language_checks import check_language_model
 from pipelines.engine.runner import StageError, is_finished, stage_context
 from pipelines.reports.report import Report
-from pipelines.reports.workspace import manifest_path, report_path
+from pipelines.reports.workspace import manifest_path, show
 from pipelines.services import registry
 from pipelines.services.models import publish_model
+from pipelines.services.tracking import MANIFEST_KEY
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -52,10 +53,15 @@ def params_in(place: Path, *overrides: str) -> Params:
 def save(params: Params, stage: str, commits: list[Commit], fingerprint: str = "f") -> Manifest:
     """A stage's manifest and report as of a run on what now lies in the workspace."""
     workspace = Path(params.paths.workspace)
-    inputs = {name: Manifest.load(manifest_path(workspace, name)).digest for name in INPUTS[stage]}
-    manifest = Manifest(stage, fingerprint, inputs, tuple(commits))
-    manifest.save(manifest_path(workspace, stage))
-    Report(stage, fingerprint, manifest.digest).save(report_path(workspace, stage))
+    made = {name: Manifest.load(manifest_path(workspace, name)) for name in INPUTS[stage]}
+    manifest = Manifest(
+        stage,
+        fingerprint,
+        {name: m.digest for name, m in made.items()},
+        tuple(commits),
+        made_from={name: m.key for name, m in made.items()},
+    )
+    show(workspace, manifest, Report(stage, fingerprint, manifest.digest))
     return manifest
 
 
@@ -154,6 +160,8 @@ def version(params: Params, name: str, number: str, made: Commit, tags: dict[str
     """As `promote` registers it."""
     store = open_store(params.paths.store)
     place = {"store": store.root_uri, "key": made.key.rpartition("/")[0], "fingerprint": number * 64}
+    stage = "train_tokenizer" if "tokenizer" in name else "finetune"
+    place[MANIFEST_KEY] = Manifest(stage, number * 64, {}, (made,)).keep(store)
     return registry.Version(name, number, "", place | tags)
 
 
@@ -176,7 +184,7 @@ def test_training_goes_on_from_the_champion_and_its_tokenizer(
     assert "is used: there is no champion yet" in capsys.readouterr().err
     registered["ddt-llama", "champion"] = registered["ddt-llama", "1"]
     champion = find_champion(params)
-    assert (champion.version.number, champion.tokenizer) == ("1", "1" * 64)
+    assert champion.version.number == "1"
 
     settings = continued(to_dict(params), champion)
     assert settings["pretrain"]["init"] == "store:shards/finetune/1111111111111111/model"
@@ -196,8 +204,8 @@ def test_training_goes_on_from_the_champion_and_its_tokenizer(
     assert kept.commits == (made["1"],)
     assert report.digest == kept.digest and report.skipped
     assert report.notes == [f"kept: the champion's, version {kept.digest[:16]}"]
-    with pytest.raises(StageError, match="train_tokenizer 3333333333333333: the store has it no longer"):
-        keep_tokenizer(params, "3" * 64)
+    with pytest.raises(StageError, match="gone.json: no such manifest; it was removed from the store"):
+        keep_tokenizer(params, "manifests/train_tokenizer/gone.json")
     with pytest.raises(StageError, match="ddt-llama version 1 is in .*, expected in .*/other"):
         find_champion(params_in(place, f"paths.store={place}/other"))
     del registered["ddt-tokenizer", "1"]

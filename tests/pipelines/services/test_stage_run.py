@@ -24,12 +24,11 @@ from tests.processes import HANGS_AFTER_S
 
 ROOT = Path(__file__).resolve().parents[3]
 SOON_S = 0.05
+READ = {"ingest": ("d" * 64, "s3://store/manifests/ingest/d.json")}  # digest, and where the manifest is kept
 
 
 def begin(params: Params, folder: Path, parent: str | None = None) -> StageRun:
-    return StageRun(
-        params.tracking, "pretrain", "f" * 64, {"a": {"b": 1}}, {"ingest": "d" * 64}, folder, parent, SOON_S
-    )
+    return StageRun(params.tracking, "pretrain", "f" * 64, {"a": {"b": 1}}, READ, folder, parent, SOON_S)
 
 
 def run_of(run: StageRun) -> Any:
@@ -65,6 +64,7 @@ def test_curves_are_there_while_it_goes_on_and_once_at_its_end(params: Params, t
     assert told.data.params == {"a.b": "1"} and told.data.tags["manifest"] == "m" * 64
     [dataset] = told.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest) == ("ingest", "d" * 32)
+    assert dataset.dataset.source == '{"uri": "s3://store/manifests/ingest/d.json"}'
     assert commit_tag().items() <= told.data.tags.items()
 
 
