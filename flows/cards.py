@@ -9,6 +9,7 @@ from metaflow import current
 from metaflow.cards import Image, Markdown, Table
 
 from pipelines.engine.graph import STAGES
+from pipelines.reports.cost import cost_row
 from pipelines.reports.report import Report
 
 
@@ -47,13 +48,17 @@ def show_summary(summary: dict[str, Any]) -> None:
         card.append(Table(rows[1:], headers=rows[0]))
     _pictures(reports["evaluate"], workspace)
     card.append(Markdown("## Time"))
-    times = [[n, f"{reports[n].work_seconds:.1f}", f"{reports[n].seconds:.1f}"] for n in STAGES]
-    card.append(Table(times, headers=["stage", "own work, s", "with services, s"]))
-    hours = summary["seconds"] * summary["cores"] / 3600
+    times = [
+        [name, f"{r.work_seconds:.1f}", f"{r.seconds:.1f}", *cost_row(r.metrics, summary["currency"])]
+        for name, r in ((name, reports[name]) for name in STAGES)
+    ]
+    times.append(["all", "", f"{summary['seconds']:.1f}", *cost_row(summary["cost"], summary["currency"])])
+    header = ["stage", "own work, s", "with services, s", "core hours", "accelerator hours", "cost"]
+    card.append(Table(times, headers=header))
     card.append(
         Markdown(
             f"{summary['seconds']:.0f} s in all, {summary['overhead_seconds']:.0f} s of it outside the "
-            f"stages' own work; {hours:.2f} core hours."
+            "stages' own work. What was done before this run is told with the time that it took then."
         )
     )
     card.append(Markdown("## Where things are"))

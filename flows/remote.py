@@ -16,10 +16,9 @@ from metaflow import FlowMutator
 from metaflow.user_decorators.mutable_flow import MutableFlow
 
 from ddt.config import ConfigError, Count, Natural, Positive, Range, build, merge
-from ddt.sections.run import Paths, Resources, Tracking
+from ddt.sections.run import TRAININGS, Paths, Resources, Tracking
 from pipelines.engine.graph import STAGES
 
-TRAININGS = ("train_tokenizer", "pretrain", "finetune")
 DRIVERS = ("promote",)  # stages that compute nothing; as are the steps that are no stages
 MB_PER_GIB = 1024
 

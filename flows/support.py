@@ -33,6 +33,7 @@ from pipelines.engine.graph import INPUTS, STAGES, beside, longest_chain
 from pipelines.engine.language_checks import check_language_model
 from pipelines.engine.runner import check_models, require_places, run_stage
 from pipelines.engine.training import group_sizes
+from pipelines.reports.cost import total
 from pipelines.reports.report import Report
 from pipelines.reports.workspace import show
 from pipelines.services import lock, tracking
@@ -282,6 +283,7 @@ def finish_run(flow: Any) -> dict[str, Any]:
     seconds = time.time() - flow.started
     work = longest_chain({name: r.work_seconds for name, r in reports.items() if not r.skipped})
     workspace = Path(params.paths.workspace)
+    spent = total([r.metrics for r in reports.values() if not r.skipped])
     left_out = record(ROOT, params)
     if left_out is not None:
         print(f"Not recorded in DVC: {left_out}; the manifests are with the MLflow run")
@@ -292,7 +294,8 @@ def finish_run(flow: Any) -> dict[str, Any]:
         "seconds": seconds,
         "work_seconds": work,
         "overhead_seconds": seconds - work,
-        "cores": params.resources.cpus or os.cpu_count(),
+        "cost": spent,
+        "currency": params.resources.prices.currency,
         "dvc": "recorded in dvc.lock" if left_out is None else f"not recorded: {left_out}",
         "mlflow_run": flow.mlflow_run,
         "tracking": shown(params.tracking.uri),
@@ -300,7 +303,7 @@ def finish_run(flow: Any) -> dict[str, Any]:
         "store": params.paths.store,
         "reports": flow.reports,
     }
-    metrics = {"run/seconds": seconds, "run/work_seconds": work, "run/overhead_seconds": seconds - work}
-    tracking.finish_parent(params.tracking, flow.mlflow_run, metrics, [*manifests, *recorded])
+    times = {"run/seconds": seconds, "run/work_seconds": work, "run/overhead_seconds": seconds - work}
+    tracking.finish_parent(params.tracking, flow.mlflow_run, times | spent, [*manifests, *recorded])
     lock.give_back(workspace, _this_run())
     return summary

@@ -9,6 +9,7 @@ from typing import Annotated
 from ddt.config import ConfigError, Count, Range
 
 EXPERIMENT_CHARS, MODEL_CHARS = 500, 255  # MLflow's longest experiment, and name in the registry's tables
+TRAININGS = ("train_tokenizer", "pretrain", "finetune")
 WITHOUT_MODELS = ("ingest", "select")  # stages whose actors have no use for an accelerator
 NOT_IN_MODELS = "/:@'\""  # of the registry's references and searches
 
@@ -19,6 +20,15 @@ class Paths:
 
     store: str
     workspace: str
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What an hour of a core and of an accelerator costs; 0: nothing is reckoned in money."""
+
+    currency: str
+    core_hour: Annotated[float, Range(0)]
+    accelerator_hour: Annotated[float, Range(0)]
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,7 @@ class Resources:
     tensor_parallel: Count
     shard_weights: bool
     checkpoint_activations: bool
+    prices: Prices
 
     def __post_init__(self) -> None:
         for key in ("train_workers", "finetune_workers"):
@@ -78,6 +89,16 @@ class Resources:
             own = dataclasses.replace(self, train_cpus_per_worker=cpus, tensor_parallel=1)
             return own._with_workers(self.tokenizer_workers)
         return self._with_workers(self.finetune_workers) if stage == "finetune" else self
+
+    def taken_by(self, stage: str, cores: int) -> tuple[float, float]:
+        """Cores and accelerators that a stage keeps from others, of a cluster of `cores`."""
+        own = self.of_stage(stage)
+        if stage == "promote":
+            return 1.0, 0.0
+        if stage in TRAININGS:
+            each = own.train_cpus_per_worker or cores / own.train_workers
+            return min(float(cores), own.train_workers * each), own.train_workers * own.gpus_per_worker
+        return float(cores), cores // own.cpus_per_actor * own.gpus_per_actor
 
     def _with_workers(self, workers: int | None) -> Resources:
         """The same with so many workers; a group that is smaller than `min_train_workers` waits for all."""

@@ -17,8 +17,9 @@ from ddt.manifest import Commit, Manifest, commits, fingerprint
 from ddt.params import Params
 from ddt.store import FolderStore, Store, StoreError, open_store
 from ddt.weights import check_safetensors
-from pipelines.engine.cluster import require_cluster
+from pipelines.engine.cluster import local_cpus, require_cluster
 from pipelines.engine.graph import INPUTS, STAGES
+from pipelines.reports.cost import cost_of
 from pipelines.reports.overhead import overhead, overhead_seconds
 from pipelines.reports.report import Report
 from pipelines.reports.workspace import manifest_path, report_path, show, stage_folder
@@ -128,6 +129,8 @@ def _finish(
         for reason, count in commit.rejects.items():
             report.rejects[reason] = report.rejects.get(reason, 0) + count
     report.work_seconds = time.perf_counter() - start - (overhead_seconds() - start_overhead)
+    resources = ctx.params.resources
+    report.metrics |= cost_of(name, resources, local_cpus(resources), report.work_seconds)
     with overhead("mlflow"):
         run.finish(report)
     report.seconds = time.perf_counter() - start

@@ -10,7 +10,7 @@ import time
 import zlib
 from pathlib import Path
 
-from ddt.sections.run import Resources
+from ddt.sections.run import Prices, Resources
 from tests.float64 import float64
 from tests.processes import HANGS_AFTER_S
 
@@ -30,6 +30,7 @@ RESOURCES = Resources(
     tensor_parallel=1,
     shard_weights=False,
     checkpoint_activations=False,
+    prices=Prices("USD", 0, 0),
 )
 
 
