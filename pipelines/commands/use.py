@@ -318,9 +318,12 @@ def parse_prefixes(text: str, num_tokens: int) -> list[int]:
 def load(params: Params | None, reference: str | None) -> DDTLlama:
     """The model of a folder or registry reference, on the GPU where there is one."""
     folder = find_model(reference, params)
+    from transformers.utils import logging
+
     from ddt.data.pretrained import pick_device
     from ddt.mllm import DDTLlama
 
+    logging.disable_progress_bar()  # of a second's reading
     return DDTLlama.from_pretrained(folder, pick_device(None))
 
 
