@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
@@ -24,6 +24,7 @@ from ddt.sections.run import Resources
 from ddt.store import open_store
 from ddt.yaml_file import read_yaml
 from flows.cards import show_report
+from flows.interrupts import listen_in_step, told_flow
 from flows.remote import overlays, parse_remote, plain
 from pipelines.commands.continuation import continued, find_champion, keep_tokenizer, what_is_new
 from pipelines.commands.preflight import check_own_data
@@ -32,6 +33,7 @@ from pipelines.engine.failures import is_mistake
 from pipelines.engine.graph import INPUTS, STAGES, beside, longest_chain
 from pipelines.engine.language_checks import check_language_model
 from pipelines.engine.runner import check_models, require_places, run_stage
+from pipelines.engine.stopping import last_words
 from pipelines.engine.training import group_sizes
 from pipelines.reports.cost import total
 from pipelines.reports.report import Report
@@ -51,6 +53,12 @@ class StepFailed(MetaflowException):
     headline = "Step failed"
 
 
+class Stopped(StepFailed):
+    """The step was told to end: it is not retried now, but when the run is resumed."""
+
+    headline = "Step ended"
+
+
 class Mistake(StepFailed):
     """A user's mistake or bad data: it would only come again, so the step is not retried."""
 
@@ -59,13 +67,18 @@ class Mistake(StepFailed):
 def exit_codes(flow: str = "full_pipeline") -> Iterator[None]:
     """Around Metaflow's command line: a step that a mistake ended exits with the code that it never retries.
 
+    So does one that was told to end; a flow that is told lets its steps do so first, see interrupts.py.
     Metaflow itself exits with 1 for every exception, from inside its handler: it is the context of the exit.
     """
+    if "step" in sys.argv:
+        listen_in_step(METAFLOW_EXIT_DISALLOW_RETRY)
+    listening = told_flow(flow) if {"run", "resume"} & set(sys.argv) else nullcontext()
     try:
-        yield
+        with listening:
+            yield
     except SystemExit as ended:
         reason = ended.__context__
-        if isinstance(reason, Mistake):
+        if isinstance(reason, Mistake | Stopped):
             sys.exit(METAFLOW_EXIT_DISALLOW_RETRY)
         if isinstance(reason, MetaflowInternalError) and "terminal step" in str(reason):
             # All that Metaflow says of a run that such a step ended, and that it calls an internal error.
@@ -168,6 +181,8 @@ def one_line() -> Iterator[None]:
     except (ValueError, OSError) as error:
         kind = Mistake if is_mistake(error) else StepFailed
         raise kind(shortened(shown(str(error)))) from None
+    except KeyboardInterrupt as told:
+        raise Stopped(shortened(last_words(told, current.step_name))) from None
 
 
 def read_settings(

@@ -1,4 +1,7 @@
-"""A step that a mistake ends is not tried again; one whose process is killed is."""
+"""A step that a mistake ends is not tried again; one whose process is killed is.
+
+A flow that is told to end has its trainings save a checkpoint, and tries nothing again.
+"""
 
 import os
 import re
@@ -54,3 +57,34 @@ def test_a_killed_step_is_tried_again(tmp_path: Path) -> None:
 
     flow.wait_for(process, killed)
     flow.kill_when(process, lambda: RETRIED in flow.log())
+
+
+def test_sigterm_to_the_flow_saves_its_training(tmp_path: Path) -> None:
+    flow = Flow(tmp_path)
+    flow.overrides += ["train_tokenizer.fit.steps=1000000", "train_tokenizer.fit.checkpoint_every=1000000"]
+    process = flow.run()
+
+    def trains() -> bool:
+        logs = (flow.folder / "workspace" / "logs").glob("train_tokenizer-*.jsonl")
+        return any(log.stat().st_size for log in logs)
+
+    flow.wait_for(process, trains)
+    process.terminate()
+    assert process.wait(HANGS_AFTER_S) == 143, flow.log()[-4000:]
+    said = flow.log()
+    saved = re.search(r"train_tokenizer: ended by SIGTERM; a checkpoint of step (\d+) is saved", said)
+    assert saved is not None, said[-4000:]
+    assert flow.files(f"checkpoints/train_tokenizer/*/step-{int(saved[1]):09d}-000/_COMPLETE")
+    assert RETRIED not in said.partition("full_pipeline: SIGTERM:")[2]
+    last = "full_pipeline: ended by SIGTERM; what was finished is kept, resume goes on"
+    assert said.strip().splitlines()[-1] == last
+    assert dict(killed(flow)) == {"FullPipeline": "KILLED", "train_tokenizer": "KILLED"}
+
+
+def killed(flow: Flow) -> list[tuple[str, str]]:
+    """The flow's MLflow run and its tokenizer's: by name, with their status."""
+    where = load_params(ROOT / "params.yaml", "smoke", flow.overrides).tracking
+    client = tracking.client(where)
+    runs = client.search_runs([tracking.experiment_id(where, client)])
+    found = [(run.info.run_name.partition("/")[0], run.info.status) for run in runs]
+    return [(name, status) for name, status in found if name in ("FullPipeline", "train_tokenizer")]

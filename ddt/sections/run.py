@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated
 
-from ddt.config import ConfigError, Count, Range
+from ddt.config import ConfigError, Count, Positive, Range
 
 EXPERIMENT_CHARS, MODEL_CHARS = 500, 255  # MLflow's longest experiment, and name in the registry's tables
 TRAININGS = ("train_tokenizer", "pretrain", "finetune")
@@ -42,7 +42,11 @@ class Resources:
     `tokenizer_workers` and `finetune_workers` are for their stages alone; null: `train_workers`.
 
     Where a worker was lost and no place is left for another, training goes on with as few as
-    `min_train_workers`; null: it waits for a place.
+    `min_train_workers`; null: it waits for a place. `max_failures` is how often a training may lose a worker,
+    and each unit of the other stages; -1: always.
+
+    A training that is told to end (SIGTERM, Ctrl-C) has `grace_s` for the step that it is at and a checkpoint.
+    A stage in which nothing was done for `stalled_after_s` is told by name; null: never.
     """
 
     cpus: Count | None
@@ -57,6 +61,8 @@ class Resources:
     tokenizer_cpus_per_worker: Count | None
     gpus_per_worker: Annotated[float, Range(0)]
     max_failures: Annotated[int, Range(-1)]
+    grace_s: Annotated[float, Range(0)]
+    stalled_after_s: Positive | None
     tensor_parallel: Count
     shard_weights: bool
     checkpoint_activations: bool

@@ -24,7 +24,7 @@ def barrier() -> None:
 
 
 def mean_over_ranks(value: Tensor) -> Tensor:
-    """The mean of a scalar over all processes, so that all of them judge it alike."""
+    """The mean over all processes, so that all of them judge it alike."""
     world = rank_and_world()[1]
     if world == 1:
         return value

@@ -45,6 +45,14 @@ class NonFiniteLoss(RuntimeError):
     """The loss or its gradient is not a finite number; the model is what it was before that step."""
 
 
+class Stopped(Exception):
+    """The training was asked to stop; where it keeps checkpoints, there is one of `step`."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"stopped after step {step}")
+        self.step = step
+
+
 class LossSpikes(RuntimeError):
     """The loss spiked again and again although the batches that caused it were skipped."""
 
@@ -71,6 +79,7 @@ def fit(
     hooks: Sequence[Hook] = (),
     label: str = "train",
     progress: bool = True,
+    stop: Callable[[], bool] = lambda: False,
 ) -> FitResult:
     """Trains `model` in place for `config.steps` optimizer steps and returns how it went.
 
@@ -78,11 +87,12 @@ def fit(
     metrics to log; where it has a `finish_step(model, step)`, that is called once all micro-batches of a step
     went through, and gives more of them. Continues from the newest complete checkpoint if there is one.
     `hooks` are called on rank 0 as `hook(step, metrics)` every `log_every` steps with averages since the last
-    call.
-    Raises NonFiniteLoss with the model as it was before such a step (weights, codebook and all), ValueError
-    where processes get unequal slices.
+    call. `stop` is asked at each step; where one process is told True, all save a checkpoint when the losses
+    are read next: on a CPU at the end of this step, on an accelerator within LOSSES_READ_EVERY.
+    Raises Stopped then, NonFiniteLoss with the model as it was before such a step (weights, codebook and
+    all), ValueError where processes get unequal slices.
     """
-    run = _Run(model, loss_fn, batches, config, checkpoints, hooks)
+    run = _Run(model, loss_fn, batches, config, checkpoints, hooks, stop)
     resumed_from = run.resume()
     started = time.monotonic()
     bar = Progress(label, config.steps, run.step, enabled=progress and run.rank == 0)
@@ -92,6 +102,8 @@ def fit(
         while run.step < config.steps:
             run.advance()
             bar.update(run.step, f"loss {run.last_loss:.4g}")
+            if run.told:
+                run.stop_here()
     finally:
         run.feed.close()
         bar.close()
@@ -112,8 +124,9 @@ class _Run:
         config: FitConfig,
         checkpoints: Checkpoints | None,
         hooks: Sequence[Hook],
+        stop: Callable[[], bool],
     ) -> None:
-        self.config, self.checkpoints, self.hooks = config, checkpoints, hooks
+        self.config, self.checkpoints, self.hooks, self.stop = config, checkpoints, hooks, stop
         data_rank, data_world = rank_and_world()
         self.rank = data_rank
         if isinstance(loss_fn, ShardedLoss):
@@ -127,7 +140,10 @@ class _Run:
         self.averages = MetricAverages()
         self.last_loss = math.nan
         self.last_metrics: dict[str, float] = {}
-        self.unread: list[Tensor] = []  # [loss, gradient norm] of the steps up to self.step, on the device
+        # [loss, gradient norm, whether to stop] of the steps up to self.step, on the device
+        self.unread: list[Tensor] = []
+        self.told = False  # to stop; the same in all processes
+        self.saved_step: int | None = None
         self.logged_at, self.logged_step = time.monotonic(), 0
 
     @property
@@ -139,7 +155,7 @@ class _Run:
         """One optimizer step, then whatever is due after it."""
         config, index = self.config, self.feed.cursor.batch_of(self.step)
         batch = self.feed.get(self.step)
-        self.unread.append(self.train_step(batch, self.step, index, self.averages))
+        self.unread.append(self.train_step(batch, self.step, index, self.averages, self.stop()))
         self.step += 1
         save_due = self.step % config.checkpoint_every == 0 or self.step == config.steps
         log_due = self.step % config.log_every == 0 or self.step == config.steps
@@ -150,6 +166,12 @@ class _Run:
         if save_due:
             self.save()
 
+    def stop_here(self) -> None:
+        """Raises Stopped, once there is a checkpoint of this step."""
+        if self.saved_step != self.step:
+            self.save()
+        raise Stopped(self.step)
+
     def _read_every(self) -> int:
         return 1 if self.device.type == "cpu" else LOSSES_READ_EVERY
 
@@ -158,7 +180,8 @@ class _Run:
         values = torch.stack(self.unread).tolist()
         first = self.step - len(values)
         self.unread = []
-        for step, (loss, norm) in enumerate(values, start=first):
+        self.told = any(told for _, _, told in values)
+        for step, (loss, norm, _) in enumerate(values, start=first):
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise NonFiniteLoss(self._describe_broken(step, loss, norm))
             if self.spikes.sees(loss):
@@ -233,10 +256,12 @@ class _Run:
             "losses": list(self.spikes.history),
             "events": self.events,
             "metrics": self.last_metrics,
+            "averages": gather_objects(self.averages.state()),
         }
         rewind_steps = self.config.rewind_steps if self.config.spike_factor is not None else None
         position = Position(len(self.events), self.step)
         self.checkpoints.save(position, groups, state, self.config.keep_checkpoints, rewind_steps)
+        self.saved_step = self.step
         barrier()
 
     def _load(self, position: Position) -> None:
@@ -247,5 +272,8 @@ class _Run:
         self.feed.cursor = BatchCursor(state["skipped"])
         self.spikes = SpikeDetector(self.config.spike_factor, self.config.spike_window, state["losses"])
         self.events, self.last_metrics = state["events"], state["metrics"]
+        rank, world = rank_and_world()
+        self.averages = MetricAverages()
+        self.averages.load(state["averages"][rank::world], self.device)
         self.unread = []
         trained.broken.zero_()  # a step after the spike may not have been finite

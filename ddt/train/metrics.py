@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +39,22 @@ class MetricAverages:
         weights_M = (~values_M.isnan()).to(values_M.dtype) * weight
         sums_2M = torch.stack([values_M.nan_to_num(0.0, math.inf, -math.inf) * weight, weights_M])
         self._sums[keys] = self._sums[keys] + sums_2M if keys in self._sums else sums_2M
+
+    def state(self) -> list[dict[str, Any]]:
+        """This process's sums as plain JSON."""
+        return [
+            {"names": keys, "sums": sums_2M.tolist(), "dtype": str(sums_2M.dtype), "on": sums_2M.device.type}
+            for keys, sums_2M in self._sums.items()
+        ]
+
+    def load(self, states: Iterable[list[dict[str, Any]]], device: torch.device) -> None:
+        """Adds what `state` gave in one process or several; what was on an accelerator goes to `device`."""
+        for part in chain.from_iterable(states):
+            keys = tuple(part["names"])
+            dtype = torch.float64 if part["dtype"] == str(torch.float64) else torch.float32
+            place = torch.device("cpu") if part["on"] == "cpu" else device
+            sums_2M = torch.tensor(part["sums"], dtype=dtype, device=place)
+            self._sums[keys] = self._sums[keys] + sums_2M if keys in self._sums else sums_2M
 
     def flush(self) -> dict[str, float]:
         """The averages over processes and steps since the last flush; every process must call it."""

@@ -53,9 +53,10 @@ class TrainStep:
         # by itself (the fused optimizer takes this as it is): it need not be asked before every step.
         self.broken = torch.zeros((), dtype=torch.float32, device=self.device)
 
-    def __call__(self, batch: Any, step: int, index: int, averages: MetricAverages) -> Tensor:
-        """[loss, gradient norm] over all processes, on the device; `index` is the batch's, for its seeds.
+    def __call__(self, batch: Any, step: int, index: int, averages: MetricAverages, stop: bool) -> Tensor:
+        """[loss, gradient norm, whether to stop] over all processes, on the device.
 
+        `index` is the batch's, for its seeds. The third is above 0 where `stop` is True in any process.
         Metrics are added to `averages`. Weights, averages, the optimizer's state and the model's buffers are
         afterwards what they were where loss or gradient of this step, or of one before, are not finite.
         """
@@ -78,11 +79,11 @@ class TrainStep:
             averages.add(metrics, weight)
         if self.finish_step is not None:
             averages.add(self.finish_step(self.model, step))
-        loss = mean_over_ranks(loss_sum)
+        loss, told = mean_over_ranks(torch.stack([loss_sum, loss_sum.new_full((), float(stop))])).unbind()
         norm = self._move(loss, step)
         self.undo.undo(self.broken)
         averages.add({"loss": loss, "grad_norm": norm})
-        return torch.stack([loss, norm])
+        return torch.stack([loss, norm, told])
 
     def _move(self, loss: Tensor, step: int) -> Tensor:
         """Moves the weights unless loss or gradient is not finite; the gradient's norm before clipping."""

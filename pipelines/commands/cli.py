@@ -16,6 +16,7 @@ from pathlib import Path
 from ddt.clean import one_line
 from ddt.params import Params, load_params
 from pipelines.engine.graph import INPUTS, STAGES
+from pipelines.engine.stopping import exit_code, last_words, terminated_by_sigterm
 from pipelines.services.passwords import shown
 from pipelines.services.surroundings import prepare
 
@@ -24,7 +25,7 @@ MODEL_HELP = (
     "folder, hub id or models:/NAME, /NAME@ALIAS or /NAME/VERSION of the registry (default: its champion, or "
     "its candidate where there is no champion yet)"
 )
-EXIT_MISTAKE, EXIT_INTERRUPTED = 2, 130
+EXIT_MISTAKE = 2
 # Of the extra `pipeline`: stages and the registry need them, a model's folder does not.
 PACKAGES_OF_EXTRA = ("boto3", "great_expectations", "matplotlib", "mlflow", "pandas", "ray")
 
@@ -43,19 +44,20 @@ STAGE_HELP = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Parse `argv` and run; exits 2 with one line for a user's mistake, 130 when interrupted."""
+    """Parse `argv` and run; exits 2 with one line for a user's mistake, 130 or 143 when told to end."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     logging.basicConfig(
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     _take_any_text()
+    terminated_by_sigterm()
     arguments = build_parser().parse_args(argv)
     try:
         prepare()
         arguments.run(arguments)
-    except KeyboardInterrupt:
-        print("interrupted; what was finished is kept, run the same command to go on", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+    except KeyboardInterrupt as told:
+        print(last_words(told), file=sys.stderr)
+        sys.exit(exit_code(told))
     except BrokenPipeError:
         os._exit(0)  # the reader of our output has gone; Python would complain while flushing at exit
     except ModuleNotFoundError as error:

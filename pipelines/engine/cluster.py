@@ -26,6 +26,8 @@ from ddt.progress import Progress
 from ddt.sections.run import Resources
 from pipelines.engine.failures import is_mistake
 from pipelines.engine.shared_cluster import REPOSITORY, ClusterError, leave_with, shared_address, start_holder
+from pipelines.engine.stopping import own_sigterm
+from pipelines.engine.watchdog import Watchdog
 from pipelines.reports.overhead import count, overhead
 
 OWNER_VARIABLE = "DDT_RAY_OWNER"
@@ -77,7 +79,8 @@ def connect(resources: Resources, owner_pid: int | None = None) -> Iterator[None
 
         inside = ray.is_initialized()
         if not inside:
-            _attach_or_start(resources, owner_pid or int(os.environ.get(OWNER_VARIABLE) or 0))
+            with own_sigterm():
+                _attach_or_start(resources, owner_pid or int(os.environ.get(OWNER_VARIABLE) or 0))
     try:
         yield
     finally:
@@ -226,34 +229,56 @@ def _prepare_environment() -> None:
 # Units over actors
 
 
+class LostWorkers(OSError):
+    """A unit has taken its worker's process along too often."""
+
+    def __init__(self, losses: int) -> None:
+        super().__init__(
+            f"its worker was lost {losses} times (resources.max_failures): killed, out of memory perhaps, or "
+            "with its node"
+        )
+
+
+PLAIN = (ValueError, LostWorkers)  # errors whose message says it all
+
+
 class _Actor:
     """One Ray Data actor: builds the worker on the first unit, and answers with a result or a reason.
 
     Rows are JSON text: Arrow would guess one type for each column from all units, None and nested included.
     An exception of the worker travels as a value, since Ray would retry or wrap it; only a lost process is
-    Ray's business, which restarts the actor and gives it the unit again.
+    Ray's business, which restarts the actor and gives it the unit again: `max_failures` times, as the ledger
+    counts them (-1: always).
     """
 
-    def __init__(self, worker: Callable[..., Any], worker_args: dict[str, Any]) -> None:
+    def __init__(
+        self, worker: Callable[..., Any], worker_args: dict[str, Any], ledger: Any, max_failures: int
+    ) -> None:
+        self.ledger, self.max_failures = ledger, max_failures
         self.make_worker = lambda: worker(**worker_args)
         self.worker: Callable[[dict[str, Any]], dict[str, Any]] | None = None
 
     def __call__(self, row: dict[str, str]) -> dict[str, str]:
         answer: dict[str, Any] = {"started": time.time()}
         unit = json.loads(row["unit"])
+        name = unit.get("name") or f"unit {unit['unit']}"
+        losses = self.ledger.begin(unit["unit"], name)
         try:
+            if 0 <= self.max_failures < losses:
+                raise LostWorkers(losses)
             if self.worker is None:
                 self.worker = self.make_worker()
             answer["result"] = self.worker(unit)
         except Exception as error:  # whatever it is, the driver is told which unit it was
             reason = one_line(error)
             answer["error"] = {
-                "reason": reason if isinstance(error, ValueError) else f"{type(error).__name__}: {reason}",
+                "reason": reason if isinstance(error, PLAIN) else f"{type(error).__name__}: {reason}",
                 "user": isinstance(error, ValueError | OSError),  # their input, or a disk that is full
                 "mistake": is_mistake(error),
                 "trace": traceback.format_exc(),
-                "unit": unit.get("name") or f"unit {unit['unit']}",
+                "unit": name,
             }
+        self.ledger.end(unit["unit"])
         return {"answer": json.dumps(answer)}
 
 
@@ -267,30 +292,40 @@ def map_units(
     """Results of `worker(**worker_args)(unit)` for every unit, as they come, through Ray Data actors.
 
     Units and results are plain JSON; a unit is known by its entry `unit`, and to people by `name`, the file
-    it is of, where it has one. A killed actor is restarted and its unit done again. Raises UnitError, naming
-    the unit, at the first one that the worker fails on.
+    it is of, where it has one. A killed actor is restarted and its unit done again, `resources.max_failures`
+    times at most. Raises UnitError, naming the unit, at the first one that the worker fails on.
     """
     if not units:
         return
+    from pipelines.engine.ledger import Ledger
+
     began, first_start = time.time(), None
     bar = Progress(desc, len(units), unit="unit")
     done = 0
+    ledger, watchdog = Ledger.new(), Watchdog(desc, resources.stalled_after_s)
     try:
-        for answer in _answers(units, worker, worker_args, resources):
-            if first_start is None:
-                first_start = answer["started"]
-                count("ray", max(0.0, first_start - began))
-            if "error" in answer:
-                raise _unit_error(desc, answer["error"])
-            done += 1
-            bar.update(done)
-            yield answer["result"]
+        with watchdog.watching(ledger.at_work):
+            for answer in _answers(units, worker, worker_args, ledger, resources):
+                if first_start is None:
+                    first_start = answer["started"]
+                    count("ray", max(0.0, first_start - began))
+                if "error" in answer:
+                    raise _unit_error(desc, answer["error"])
+                watchdog.beat()
+                done += 1
+                bar.update(done)
+                yield answer["result"]
     finally:
         bar.close()
+        ledger.close()
 
 
 def _answers(
-    units: list[dict[str, Any]], worker: Callable[..., Any], worker_args: dict[str, Any], resources: Resources
+    units: list[dict[str, Any]],
+    worker: Callable[..., Any],
+    worker_args: dict[str, Any],
+    ledger: Any,
+    resources: Resources,
 ) -> Iterator[dict[str, Any]]:
     import ray.data
 
@@ -301,7 +336,7 @@ def _answers(
     rows = [{"unit": json.dumps(unit)} for unit in units]
     dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map(
         _Actor,  # type: ignore[arg-type]  # Ray takes a class here; its annotation does not say so
-        fn_constructor_args=(worker, worker_args),
+        fn_constructor_args=(worker, worker_args, ledger, resources.max_failures),
         compute=ray.data.ActorPoolStrategy(size=_actors(len(units), resources)),
         num_cpus=resources.cpus_per_actor,
         num_gpus=resources.gpus_per_actor,

@@ -31,14 +31,16 @@ class Collector:
         self.trouble: _Trouble | None = None
         self.failure: dict[str, Any] | None = None
         self.result: str | None = None
+        self.stopping = False  # whether the driver was told to end
+        self.stopped_step: int | None = None
 
     def start(self, rank: int, workers: int, now: float) -> bool:
         """A worker begins; whether there is nothing left to do: the job has failed for good, or is done."""
         self.began = self.began or now
         if rank == 0:
             self.groups.append(workers)
-            self.step, self.ended = 0, False
-        return self.failure is not None or self.result is not None
+            self.step, self.ended, self.stopped_step = 0, False, None
+        return self.stopping or self.failure is not None or self.result is not None
 
     def add(self, step: int, metrics: dict[str, float]) -> None:
         self.lines.append((step, metrics))
@@ -62,6 +64,22 @@ class Collector:
                 return False
         self.failure = self.failure or failure
         return True
+
+    def stop(self) -> None:
+        """The driver was told to end: the workers are to save a checkpoint and stop."""
+        self.stopping = True
+
+    def is_stopping(self) -> bool:
+        return self.stopping
+
+    def stopped(self, step: int) -> None:
+        """The workers have stopped, because one of them or the driver was told to, with a checkpoint."""
+        self.stopped_step = step
+
+    def take_stop(self) -> int | None:
+        """The step that the newest group stopped at, None where it did not; asked again, None."""
+        step, self.stopped_step = self.stopped_step, None
+        return step
 
     def finish(self, result: str) -> None:
         self.result = result

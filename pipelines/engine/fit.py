@@ -4,6 +4,9 @@ The function knows no Ray: it gets its arguments and `hooks`, calls `ddt.train.f
 the store, and returns plain JSON. A new group calls it again, perhaps with fewer workers, and `fit` goes on
 from the newest complete checkpoint; Ray's own checkpoints and reports are not used, since each report makes
 training wait.
+
+Told to end, the driver has the workers save a checkpoint before it does; a worker or a node that is told has
+them save one as well, and a new group goes on from it.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ import contextlib
 import importlib
 import json
 import logging
-import signal
+import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,8 @@ from ddt.sections.run import Resources
 from pipelines.engine.cluster import connect, is_own_cluster
 from pipelines.engine.collector import Collector
 from pipelines.engine.failures import is_mistake
+from pipelines.engine.stopping import signal_name
+from pipelines.engine.watchdog import Watchdog
 from pipelines.reports.overhead import count
 
 POLL_S = 0.5
@@ -68,12 +74,15 @@ def train(
     steps: int,
     on_metrics: OnMetrics | None = None,
 ) -> Training:
-    """Runs `job`, as "module:function", as `function(**job_args, hooks=[...])` on `resources.train_workers`.
+    """Runs `job`, "module:function", as `function(**job_args, hooks=..., stop=...)` on all workers.
 
-    The function returns a dict of plain JSON; rank 0's is the result. `run_dir` is for Ray Train's own notes.
-    `on_metrics(step, metrics)` is called in this process as metrics come; progress goes to stderr. A lost
-    worker restarts all of them, at most `resources.max_failures` times (-1: always), with as many as fit of
-    the `sizes` that the job can be shared among: ascending, the last of them `resources.train_workers`.
+    Both are for `ddt.train.fit`. The function returns a dict of plain JSON; rank 0's is the result. `run_dir`
+    is for Ray Train's own notes. `on_metrics(step, metrics)` is called in this process as metrics come;
+    progress goes to stderr. A lost worker restarts all of them, at most `resources.max_failures` times (-1:
+    always), with as many as fit of the `sizes` that the job can be shared among: ascending, the last of them
+    `resources.train_workers`.
+    Ctrl-C or SIGTERM is raised again, as KeyboardInterrupt or Terminated with a line that says what is saved,
+    once the workers have a checkpoint or `resources.grace_s` are over; the second one is raised at once.
     Raises TrainingInputError for a ValueError of the job, TrainingSystemError for an OSError or one of the
     store, TrainingError for anything else that ends it.
     """
@@ -82,10 +91,13 @@ def train(
 
         began = time.time()
         collector: Any = _start_collector()
-        monitor = _Monitor(collector, label, steps, sizes[-1], on_metrics, began)
+        watchdog = Watchdog(label, resources.stalled_after_s)
+        monitor = _Monitor(collector, label, steps, sizes[-1], on_metrics, began, watchdog)
         try:
             with monitor.watching():
-                error = _run_trainer(job, dict(job_args), resources, sizes, Path(run_dir), collector)
+                error = _Driver(label, resources.grace_s, collector).run(
+                    lambda: _run_trainer(job, dict(job_args), resources, sizes, Path(run_dir), collector)
+                )
             failure, result = ray.get(collector.outcome.remote())
         except ray.exceptions.RayError as lost:  # the collector, that is the node this process runs on
             raise TrainingError(f"{label}: {_brief(lost)}") from lost
@@ -115,9 +127,9 @@ def _run_trainer(
 ) -> Exception | None:
     import ray
     from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig
     from ray.train.v2.api.exceptions import TrainingFailedError
 
+    from pipelines.engine.told import ToldTorchConfig
     from pipelines.engine.trainer import trainer_class
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
@@ -137,7 +149,7 @@ def _run_trainer(
             "threads": max(1, int(cpus)),
             "collector": collector,
         },
-        "torch_config": TorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
+        "torch_config": ToldTorchConfig(backend="nccl" if resources.gpus_per_worker else "gloo"),
         "run_config": RunConfig(
             storage_path=str(run_dir.absolute()),
             failure_config=FailureConfig(max_failures=resources.max_failures),
@@ -152,30 +164,70 @@ def _run_trainer(
         config = ScalingConfig(num_workers=sizes[-1], **scaling)
         trainer = trainer_class()(scaling_config=config, **options)
     try:
-        with _interrupts_of_python():
-            trainer.fit()
+        trainer.fit()
     except (TrainingFailedError, ray.exceptions.RayError) as error:
         return error
     return None
 
 
-@contextlib.contextmanager
-def _interrupts_of_python() -> Iterator[None]:
-    """Ctrl-C is a KeyboardInterrupt inside of the block and after it.
+@dataclass(frozen=True)
+class _Driver:
+    """Runs the groups of a training; when this process is told to end it has them save a checkpoint first."""
 
-    Ray Train puts a handler of its own in place and leaves it there: it ends the process without a word, and
-    with exit code 0 once the training is over.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # where there are no handlers
-        return
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit:
-        raise KeyboardInterrupt from None
-    finally:
-        signal.signal(signal.SIGINT, before)
+    label: str
+    grace_s: float
+    collector: Any
+
+    def run(self, trainer: Callable[[], Exception | None]) -> Exception | None:
+        """The error of `trainer`, which is called again where a worker, not this process, was told to end."""
+        while True:
+            error = self._run_once(trainer)
+            step = self._take_stop()
+            if step is None:
+                return error
+            told = "a worker or its node was told to end; a new group goes on from a checkpoint of step"
+            logger.warning("%s: %s %d", self.label, told, step)
+
+    def _run_once(self, trainer: Callable[[], Exception | None]) -> Exception | None:
+        """Runs it in a thread: in this one Ray would put its own handler of Ctrl-C in place."""
+        ended: Future[Exception | None] = Future()
+
+        def work() -> None:
+            try:
+                ended.set_result(trainer())
+            except BaseException as error:  # which is raised in the driver's thread
+                ended.set_exception(error)
+
+        threading.Thread(target=work, name="training", daemon=True).start()
+        try:
+            return ended.result()
+        except KeyboardInterrupt as told:
+            return self._stop(ended, told)
+
+    def _stop(self, ended: Future[Exception | None], told: KeyboardInterrupt) -> Exception | None:
+        """Waits until the workers have stopped, then raises `told` with what became of it."""
+        import ray
+
+        limit = f"{self.grace_s:g} s (resources.grace_s)"
+        say = f"{signal_name(told)}: a checkpoint is made, which may take {limit}; again ends at once"
+        print(f"{self.label}: {say}", file=sys.stderr, flush=True)
+        self.collector.stop.remote()
+        wait([ended], self.grace_s)
+        _, result = ray.get(self.collector.outcome.remote())
+        if result is not None and ended.done():
+            return ended.result()  # it was done before it could be told; its stage has little left to do
+        step = self._take_stop()
+        saved = "no checkpoint was made" if ended.done() else f"no checkpoint within {limit}"
+        if step is not None:
+            saved = f"a checkpoint of step {step} is saved"
+        goes_on = "the same command, or resume, goes on from the newest one"
+        raise type(told)(f"{self.label}: ended by {signal_name(told)}; {saved}; {goes_on}")
+
+    def _take_stop(self) -> int | None:
+        import ray
+
+        step: int | None = ray.get(self.collector.take_stop.remote())
+        return step
 
 
 def _cpus_per_worker(resources: Resources, cpus: float) -> float:
@@ -191,10 +243,15 @@ def _work(config: dict[str, Any]) -> None:
     import ray
     import torch
 
+    from ddt.train.fit import Stopped
+    from pipelines.engine.told import is_told, listen_to_driver
+
     collector, context = config["collector"], ray.train.get_context()
     rank, workers = context.get_world_rank(), context.get_world_size()
     if ray.get(collector.start.remote(rank, workers, time.time())):
         return  # Ray starts a group again whatever ended the last one
+    if rank == 0:
+        listen_to_driver(collector)
     torch.set_num_threads(config["threads"])
     module, _, function = config["job"].partition(":")
 
@@ -202,9 +259,13 @@ def _work(config: dict[str, Any]) -> None:
         collector.add.remote(step, metrics)
 
     try:
-        result = getattr(importlib.import_module(module), function)(**config["job_args"], hooks=[send])
+        work = getattr(importlib.import_module(module), function)
+        result = work(**config["job_args"], hooks=[send], stop=is_told)
         if rank == 0:
             ray.get(collector.finish.remote(json.dumps(result)))
+    except Stopped as stopped:  # all of them alike, so that Ray sees no failure
+        if rank == 0:
+            ray.get(collector.stopped.remote(stopped.step))
     except Exception as error:  # the driver gets the reason whatever it is
         may_pass = _may_pass(error)
         if may_pass and workers > 1:
@@ -239,9 +300,10 @@ class _Monitor:
         workers: int,
         on_metrics: OnMetrics | None,
         began: float,
+        watchdog: Watchdog,
     ) -> None:
         self.collector, self.label, self.steps = collector, label, steps
-        self.on_metrics, self.began = on_metrics, began
+        self.on_metrics, self.began, self.watchdog = on_metrics, began, watchdog
         self.full_size = self.size = workers
         self.history: list[dict[str, float]] = []
         self.groups = self.seen = 0
@@ -279,6 +341,9 @@ class _Monitor:
             if size != self.size:
                 logger.warning("%s: goes on with %d of %d workers", self.label, size, self.full_size)
             self.size = size
+        if lines or len(groups) > self.groups:
+            self.watchdog.beat()
+        self.watchdog.look(self._at_work)
         self.groups, self.seen = len(groups), self.seen + len(lines)
         for step, metrics in lines:
             # After a restart or a rewind, steps come again: the later ones are what the model learned from.
@@ -289,6 +354,10 @@ class _Monitor:
                 self.on_metrics(step, metrics)
             if self.bar is not None:
                 self.bar.update(step, f"loss {metrics.get('train/loss', float('nan')):.4g}")
+
+    def _at_work(self) -> str:
+        logged = self.history[-1]["step"] if self.history else 0
+        return f"{logged:g} of {self.steps} steps are logged, {self.size} workers"
 
 
 def _brief(error: Exception | None) -> str:

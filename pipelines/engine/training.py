@@ -34,9 +34,15 @@ class Job:
     """
 
     def __init__(
-        self, stage: str, fingerprint: str, store_uri: str, resources: Resources, hooks: Sequence[Hook]
+        self,
+        stage: str,
+        fingerprint: str,
+        store_uri: str,
+        resources: Resources,
+        hooks: Sequence[Hook],
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.stage, self.fingerprint, self.hooks = stage, fingerprint, hooks
+        self.stage, self.fingerprint, self.hooks, self.stop = stage, fingerprint, hooks, stop
         self.store, self.resources = open_store(store_uri), resources
         self.events: list[dict[str, Any]] = []  # loss spikes, as `ddt.train.fit` tells them
 
@@ -79,7 +85,17 @@ class Job:
         checkpoints = Checkpoints(self.store, self.checkpoint_prefix)
         if not self.spread:
             model = model.to(self.device)
-        result = fit(model, loss, batches, config, checkpoints, self.hooks, self.stage, progress=False)
+        result = fit(
+            model,
+            loss,
+            batches,
+            config,
+            checkpoints,
+            self.hooks,
+            self.stage,
+            progress=False,
+            stop=self.stop,
+        )
         self.events = result.events
         return result
 
@@ -108,11 +124,15 @@ class Job:
 
 
 def run_job(
-    job: str, identity: dict[str, Any], arguments: dict[str, Any], hooks: Sequence[Hook]
+    job: str,
+    identity: dict[str, Any],
+    arguments: dict[str, Any],
+    hooks: Sequence[Hook],
+    stop: Callable[[], bool],
 ) -> dict[str, Any]:
     """What each worker calls: builds the job `module:class` and runs it, unless its model is published."""
     module, _, name = job.partition(":")
-    made: Job = getattr(importlib.import_module(module), name)(**identity, hooks=hooks)
+    made: Job = getattr(importlib.import_module(module), name)(**identity, hooks=hooks, stop=stop)
     if not made.is_published:  # by a group that lost a worker after that, with its checkpoints gone
         made.run(**arguments)
     return {}

@@ -27,6 +27,8 @@ RESOURCES = Resources(
     tokenizer_cpus_per_worker=None,
     gpus_per_worker=0,
     max_failures=2,
+    grace_s=60,
+    stalled_after_s=None,
     tensor_parallel=1,
     shard_weights=False,
     checkpoint_activations=False,
@@ -35,22 +37,24 @@ RESOURCES = Resources(
 
 
 class Squarer:
-    """Squares; kills its own process once, raises on the units it is told to."""
+    """Squares; kills its own process once or always, raises on the units it is told to."""
 
-    def __init__(self, folder: str, kill: str = "", bad: str = "", error: str = "") -> None:
-        self.folder, self.kill, self.bad = Path(folder), kill, bad
+    def __init__(self, folder: str, kill: str = "", bad: str = "", error: str = "", deadly: str = "") -> None:
+        self.folder, self.kill, self.bad, self.deadly = Path(folder), kill, bad, deadly
         self.error = {"user": ValueError, "ours": ZeroDivisionError}.get(error)
 
     def __call__(self, unit):
         if unit["unit"] == self.kill and not (self.folder / "killed").exists():
             (self.folder / "killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
+        if unit["unit"] == self.deadly:
+            os.kill(os.getpid(), signal.SIGKILL)
         if unit["unit"] == self.bad:
             raise self.error("it is\ntoo bad")
         return {"unit": unit["unit"], "square": unit["value"] ** 2, "extra": unit["extra"]}
 
 
-def train_job(folder: str, kill_at: int, error: str, hooks) -> dict:
+def train_job(folder: str, kill_at: int, error: str, hooks, stop=lambda: False) -> dict:
     """A small training with checkpoints; kills its worker once at step `kill_at`, or raises `error`."""
     import torch
 
@@ -71,13 +75,47 @@ def train_job(folder: str, kill_at: int, error: str, hooks) -> dict:
 
     config = dataclasses.replace(CONFIG, steps=12, checkpoint_every=4, log_every=2)
     model = Net()
-    result = fit(model, loss_fn, Data(), config, Checkpoints(folder), [*hooks, strike], progress=False)
+    result = fit(
+        model, loss_fn, Data(), config, Checkpoints(folder), [*hooks, strike], progress=False, stop=stop
+    )
     return {
         "resumed_from": result.resumed_from,
         "weight": model.inner.weight.flatten().tolist(),
         "loss": result.metrics["train/loss"],
         "threads": torch.get_num_threads(),
     }
+
+
+TELLS_AT, SLOW_S = 3, 0.2
+
+
+def told_job(folder: str, tell: str, hooks, stop=lambda: False) -> dict:
+    """A training of 12 steps, slow enough to be told to end in the midst of it.
+
+    `tell` worker: the last rank's process gets SIGTERM at step TELLS_AT, once. `tell` deaf: it never stops.
+    """
+    from ddt.train.checkpoint import Checkpoints
+    from ddt.train.fit import fit
+    from tests.train.test_fit import CONFIG, Data, Net, loss_fn
+
+    if tell == "deaf":
+        hooks[0](1, {"train/loss": 1.0})
+        time.sleep(HANGS_AFTER_S)
+    marker = Path(folder) / "told"
+
+    class Slow(Data):
+        def batch(self, step: int, rank: int = 0, world: int = 1):
+            if not marker.exists():
+                time.sleep(SLOW_S)
+                if tell == "worker" and step == TELLS_AT and rank == world - 1:
+                    marker.touch()
+                    os.kill(os.getpid(), signal.SIGTERM)
+            return super().batch(step, rank, world)
+
+    config = dataclasses.replace(CONFIG, steps=12, checkpoint_every=12, log_every=2)
+    model = Net()
+    result = fit(model, loss_fn, Slow(), config, Checkpoints(folder), hooks, progress=False, stop=stop)
+    return {"resumed_from": result.resumed_from, "weight": model.inner.weight.flatten().tolist()}
 
 
 LOST_AT, GROWN_AT, END = 6, 10, 14
@@ -111,7 +149,7 @@ class RecordedData:
 
 
 @float64()
-def elastic_job(folder: str, lost_node: str | None, hooks) -> dict:
+def elastic_job(folder: str, lost_node: str | None, hooks, stop=lambda: False) -> dict:
     """A training of END steps whose workers wait, one to be lost and one to be joined; None: nobody waits."""
     from ddt.train.checkpoint import Checkpoints
     from ddt.train.fit import fit
@@ -121,7 +159,7 @@ def elastic_job(folder: str, lost_node: str | None, hooks) -> dict:
     model = Net()
     model.dropout.p = 0.0
     data, checkpoints = RecordedData(folder, lost_node), Checkpoints(folder)
-    result = fit(model, plain_loss, data, config, checkpoints, hooks, progress=False)
+    result = fit(model, plain_loss, data, config, checkpoints, hooks, progress=False, stop=stop)
     return {
         "consumed_samples": result.consumed_samples,
         "weight": model.inner.weight.flatten().tolist(),

@@ -16,7 +16,7 @@ from torch import nn
 
 from ddt.train.checkpoint import Checkpoints
 from ddt.train.config import FitConfig
-from ddt.train.fit import LossSpikes, NonFiniteLoss, fit
+from ddt.train.fit import LossSpikes, NonFiniteLoss, Stopped, fit
 from ddt.train.schedule import learning_rate
 from ddt.train.state import model_tensors
 from tests.float64 import float64
@@ -199,6 +199,51 @@ def test_resume_in_a_new_process_is_bit_equal(tmp_path):
     for name, weight in straight.ema.weights.items():
         assert torch.equal(weight, resumed.ema.weights[name])
     assert resumed.metrics["train/loss"] == straight.metrics["train/loss"]
+
+
+class Told:
+    """Says to stop when it is asked for the `call`th time."""
+
+    def __init__(self, call: int) -> None:
+        self.left = call
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left == 0
+
+
+def logged(checkpoints: Checkpoints | None, call: int) -> tuple[Net, list[dict[str, float]]]:
+    """A run of RESUMED told to stop at its `call`th step (0: never), and its curves but for speeds."""
+    lines: list[dict[str, float]] = []
+    hooks = [lambda step, metrics: lines.append({"step": step, **metrics})]
+    try:
+        model, _ = run(RESUMED, checkpoints=checkpoints, hooks=hooks, stop=Told(call))
+    except Stopped as stopped:
+        assert stopped.step == checkpoints.latest().step == call
+        model = Net()
+    timed = ("train/samples_per_s", "train/data_share")
+    return model, [{name: line[name] for name in line.keys() - timed} for line in lines]
+
+
+@pytest.mark.parametrize("call", [1, 7, 8, 12])  # within an interval of the log; where it ends; at the end
+def test_what_is_told_to_stop_loses_no_step_and_no_curve(tmp_path, call):
+    straight_model, straight = logged(None, 0)
+    _, before = logged(Checkpoints(tmp_path), call)
+    resumed_model, after = logged(Checkpoints(tmp_path), 0)
+    assert_same(straight_model, resumed_model)
+    assert [*before, *after] == straight
+
+
+def test_on_an_accelerator_it_stops_where_the_losses_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("ddt.train.fit._Run._read_every", lambda self: 3)
+    with pytest.raises(Stopped, match="stopped after step 3"):
+        run(CONFIG, checkpoints=Checkpoints(tmp_path), stop=Told(1))
+    assert Checkpoints(tmp_path).latest().step == 3
+
+
+def test_without_checkpoints_it_stops_too():
+    with pytest.raises(Stopped):
+        run(CONFIG, stop=Told(2))
 
 
 def test_a_finished_run_does_nothing(tmp_path):

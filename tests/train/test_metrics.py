@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
@@ -24,6 +25,17 @@ def test_the_mean_of_no_samples_is_left_out():
     averages.add({"some": none, "never": none, "always": torch.tensor(1.0)})
     averages.add({"some": torch.tensor(6.0), "never": none, "always": torch.tensor(3.0)})
     assert averages.flush() == {"train/some": 6.0, "train/always": 2.0}
+
+
+def test_sums_of_two_processes_go_on_in_one():
+    """What both would have given together, through JSON."""
+    parts, one = [MetricAverages(), MetricAverages()], MetricAverages()
+    for part, value in zip(parts, (1.0, 4.0), strict=True):
+        part.add({"loss": torch.tensor(value), "number": 2 * value}, 0.5)
+    states = json.loads(json.dumps([part.state() for part in parts]))
+    one.load(states, torch.device("cpu"))
+    one.add({"loss": torch.tensor(7.0), "number": 5.0})
+    assert one.flush() == {"train/loss": 4.75, "train/number": 5.0}
 
 
 @pytest.mark.parametrize("value", [math.inf, -math.inf])

@@ -74,15 +74,15 @@ def test_nothing_moves_and_training_goes_on(kind, optimizer, fault):
         batch, before = Boxes().batch(step), state(tried)
         if step in TRIED:
             explode[:] = [True] * (fault == "gradient")
-            loss, norm = tried(spoiled(batch, fault), step, step, averages)
+            loss, norm, _ = tried(spoiled(batch, fault), step, step, averages, False)
             explode.clear()
             assert math.isfinite(loss) == (fault == "gradient") and not math.isfinite(norm)
             assert changed(before, state(tried)) == [], f"step {step}"
-            tried(batch, step, step, averages)  # read only later, as on an accelerator
+            tried(batch, step, step, averages, False)  # read only later, as on an accelerator
             assert changed(before, state(tried)) == [], f"step after step {step}"
             tried.broken.zero_()
-        tried(batch, step, step, averages)
-        straight(batch, step, step, averages)
+        tried(batch, step, step, averages, False)
+        straight(batch, step, step, averages, False)
         assert changed(before, state(tried)), f"step {step}"
     assert tried.model.quantizer.ready and changed(state(straight), state(tried)) == []
 
@@ -94,10 +94,10 @@ def one_rank_spoils() -> tuple[list[list[str]], list[int]]:
     for step in range(TRIED[-1] + 1):
         batch, before = Boxes().batch(step).chunk(2)[rank], state(trained)
         if step in TRIED:
-            trained(spoiled(batch, FAULTS[1]) if rank else batch, step, step, averages)
+            trained(spoiled(batch, FAULTS[1]) if rank else batch, step, step, averages, False)
             spoilt.append(changed(before, state(trained)))
             trained.broken.zero_()
-        trained(batch, step, step, averages)
+        trained(batch, step, step, averages, False)
         moved.append(len(changed(before, state(trained))))
     return spoilt, moved
 
@@ -114,5 +114,5 @@ def test_what_did_not_move_is_not_written():
     model.train()
     trained = TrainStep(model, loss_fn, dataclasses.replace(SPLIT, optimizer="adamw", micro_batch=None), 0)
     versions = model.flag._version, model.average._version
-    trained(Data().batch(0), 0, 0, MetricAverages())
+    trained(Data().batch(0), 0, 0, MetricAverages(), False)
     assert model.flag._version == versions[0] and model.average._version > versions[1]

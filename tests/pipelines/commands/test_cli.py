@@ -248,7 +248,12 @@ def test_a_corrupt_tar_is_counted_and_stops_the_stage(
 
 
 @pytest.mark.ray
-def test_an_interrupt_ends_in_one_line(tmp_path: Path, places: list[str]) -> None:
+@pytest.mark.parametrize(("number", "code", "name"), [
+    (signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM"),
+])  # fmt: skip
+def test_an_interrupt_ends_in_one_line(
+    tmp_path: Path, places: list[str], number: int, code: int, name: str
+) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines", "ingest", *places],
         cwd=ROOT,
@@ -262,8 +267,9 @@ def test_an_interrupt_ends_in_one_line(tmp_path: Path, places: list[str]) -> Non
     limit = time.monotonic() + HANGS_AFTER_S
     while not list((tmp_path / "store").glob("units/ingest/*/*.json")) and time.monotonic() < limit:
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=HANGS_AFTER_S)
-    assert process.returncode == 130
-    assert errors.strip().splitlines()[-1].startswith("interrupted; what was finished is kept")
+    assert process.returncode == code
+    last = errors.strip().splitlines()[-1]
+    assert last == f"ddt: ended by {name}; what was finished is kept, run the same command to go on"
     assert not (tmp_path / "workspace" / "manifests" / "ingest.json").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import signal
 import subprocess
 import sys
@@ -12,7 +13,16 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipelines.engine.cluster import UnitError, UnitInputError, connect, map_units, require_cluster
+from pipelines.engine.cluster import (
+    UnitError,
+    UnitInputError,
+    UnitSystemError,
+    connect,
+    map_units,
+    require_cluster,
+)
+from pipelines.engine.failures import is_mistake
+from pipelines.engine.ledger import Ledger
 from pipelines.engine.shared_cluster import is_alive
 from tests.pipelines.ray_support import RESOURCES, Squarer
 from tests.processes import HANGS_AFTER_S
@@ -29,8 +39,9 @@ def ray_cluster():
         yield
 
 
-def squares(folder: Path, **arguments) -> dict[str, dict]:
-    results = map_units(UNITS, Squarer, {"folder": str(folder), **arguments}, RESOURCES, "squares")
+def squares(folder: Path, max_failures: int = 2, **arguments) -> dict[str, dict]:
+    resources = dataclasses.replace(RESOURCES, max_failures=max_failures)
+    results = map_units(UNITS, Squarer, {"folder": str(folder), **arguments}, resources, "squares")
     return {result["unit"]: result for result in results}
 
 
@@ -41,6 +52,24 @@ def test_every_unit_comes_back_once_although_an_actor_is_killed(ray_cluster, tmp
         unit["unit"]: {"unit": unit["unit"], "square": unit["value"] ** 2, "extra": unit["extra"]}
         for unit in UNITS
     }
+
+
+def test_a_unit_that_takes_its_workers_along_is_named(ray_cluster, tmp_path):
+    with pytest.raises(UnitSystemError, match=r"^squares, unit u4: its worker was lost 1 times") as lost:
+        squares(tmp_path, max_failures=0, deadly="u4")
+    assert not is_mistake(lost.value)
+
+
+def test_a_ledger_counts_lost_workers_and_knows_what_is_at_work(ray_cluster):
+    ledger = Ledger.new()
+    assert [ledger.begin("a", "a.tar"), ledger.begin("b", "b.tar")] == [0, 0]
+    ledger.end("b")
+    assert re.fullmatch(r"at work: a\.tar \(\d+ s\)", ledger.at_work())
+    assert [ledger.begin("a", "a.tar"), ledger.begin("b", "b.tar"), ledger.begin("a", "a.tar")] == [1, 0, 2]
+    ledger.end("a")
+    assert ledger.begin("a", "a.tar") == 2  # done again beside a unit that was lost
+    ledger.close()
+    assert ledger.at_work() == "no worker has taken a unit up"
 
 
 def test_a_users_mistake_is_one_line_that_names_the_unit(ray_cluster, tmp_path, capsys):

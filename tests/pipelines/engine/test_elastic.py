@@ -58,9 +58,9 @@ def test_nothing_is_trained_again_once_the_model_is_published(tmp_path):
     identity = {"stage": "pretrain", "store_uri": store.root_uri, "resources": RESOURCES}
     job = f"{__name__}:Never"
     with pytest.raises(AssertionError, match="trained again"):
-        run_job(job, identity | {"fingerprint": fingerprint}, {}, [])
+        run_job(job, identity | {"fingerprint": fingerprint}, {}, [], lambda: False)
     publish_model(store, "pretrain", fingerprint, tmp_path / "model", 1, {})
-    assert run_job(job, identity | {"fingerprint": fingerprint}, {}, []) == {}
+    assert run_job(job, identity | {"fingerprint": fingerprint}, {}, [], lambda: False) == {}
 
 
 def test_loss_spikes_are_told_in_the_report(tmp_path, monkeypatch):
