@@ -45,7 +45,7 @@ class Resources:
     `min_train_workers`; null: it waits for a place. `max_failures` is how often a training may lose a worker,
     and each unit of the other stages; -1: always.
 
-    A training that is told to end (SIGTERM, Ctrl-C) has `grace_s` for the step that it is at and a checkpoint.
+    A training that is told to end (SIGTERM, Ctrl-C) has `grace_s` for its step and a checkpoint.
     A stage in which nothing was done for `stalled_after_s` is told by name; null: never.
     """
 
