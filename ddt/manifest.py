@@ -98,7 +98,8 @@ class Commit:
     timing: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
-def _units_prefix(stage: str, fingerprint: str) -> str:
+def units_prefix(stage: str, fingerprint: str) -> str:
+    """Where the commits of one stage and fingerprint are."""
     return f"units/{stage}/{fingerprint[:16]}/"
 
 
@@ -124,7 +125,7 @@ def commit(store: Store, stage: str, fingerprint: str, commit: Commit) -> Commit
     A loser's shards are removed where the winner does not use them. A record whose shard has since been
     deleted does not stand: it is replaced.
     """
-    key = f"{_units_prefix(stage, fingerprint)}{commit.unit}.json"
+    key = f"{units_prefix(stage, fingerprint)}{commit.unit}.json"
     record = {"format": FORMAT, "fingerprint": fingerprint} | dataclasses.asdict(commit)
     data = (canonical_json(record) + "\n").encode()
     if store.put_if_absent(key, data):
@@ -176,7 +177,7 @@ def _parse(place: str, data: bytes, fingerprint: str) -> Commit:
 
 def commits(store: Store, stage: str, fingerprint: str) -> dict[str, Commit]:
     """unit -> commit of every unit that is done: it has its record, and its shard is there."""
-    keys = store.list(_units_prefix(stage, fingerprint))
+    keys = store.list(units_prefix(stage, fingerprint))
     shards = set(store.list(shard_prefix(stage, fingerprint)))
     found = [_parse(store.uri(key), data, fingerprint) for key, data in store.get_many(keys).items()]
     return {done.unit: done for done in found if done.key in shards}

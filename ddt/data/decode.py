@@ -150,10 +150,10 @@ def read_size(path: str | Path) -> tuple[int, int]:
 def read_png_text(path: str | Path, name: str) -> str | None:
     """The text of that name in a PNG; None where it has none, or is no whole PNG."""
     try:
-        with Image.open(path, formats=["PNG"]) as image:
+        with _refusing(), Image.open(path, formats=["PNG"]) as image:
             image.load()  # text may follow the pixels
             return getattr(image, "text", {}).get(name)
-    except (OSError, ValueError):
+    except Unreadable:
         return None
 
 

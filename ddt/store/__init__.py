@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ddt.store.base import NotFound, Store, StoreError, check_key, sha256_file
+from ddt.store.base import Entry, NotFound, Store, StoreError, check_key, sha256_file
 from ddt.store.digests import remembered_digest
 from ddt.store.folder import FolderStore
 from ddt.store.s3 import S3Store
-from ddt.store.tree import MARKER, folder_digest, mark_complete, require_complete
+from ddt.store.tree import MARKER, folder_digest, mark_complete, marked_digest, require_complete
 
 __all__ = [
     "MARKER",
+    "Entry",
     "FolderStore",
     "NotFound",
     "S3Store",
@@ -20,6 +21,7 @@ __all__ = [
     "check_key",
     "folder_digest",
     "mark_complete",
+    "marked_digest",
     "open_store",
     "remembered_digest",
     "require_complete",

@@ -10,6 +10,7 @@ import hashlib
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -49,6 +50,15 @@ def sha256_file(path: str | Path) -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What lies under a key; `modified` is in seconds since 1970, by the store's own clock."""
+
+    key: str
+    bytes: int
+    modified: float
+
+
 class Store(ABC):
     """Bytes by key. Instances are small and picklable: workers get them as they are."""
 
@@ -83,6 +93,10 @@ class Store(ABC):
     @abstractmethod
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Writes `data` only if `key` does not exist, else False. Of many callers exactly one gets True."""
+
+    @abstractmethod
+    def entries(self, prefix: str = "") -> list[Entry]:
+        """All keys that start with the string `prefix`, sorted, with size and time of the last change."""
 
     @abstractmethod
     def list(self, prefix: str = "") -> list[str]:

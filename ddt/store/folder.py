@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from ddt.store.base import NotFound, Store, StoreError, check_key, unique_name
+from ddt.store.base import Entry, NotFound, Store, StoreError, check_key, unique_name
 from ddt.store.tree import MARKER, files_digest, folder_digest, marker_bytes, require_complete, tree_files
 
 TEMPORARY = ".tmp"  # inside the root: renames must stay on one file system
@@ -137,10 +137,20 @@ class FolderStore(Store):
         with _clear_errors(path):
             path.unlink(missing_ok=True)
 
+    def entries(self, prefix: str = "") -> list[Entry]:
+        found = []
+        for key in self.list(prefix):
+            with contextlib.suppress(FileNotFoundError):  # deleted since it was listed
+                facts = (self.root / key).stat()
+                found.append(Entry(key, facts.st_size, facts.st_mtime))
+        return found
+
     def list(self, prefix: str = "") -> list[str]:
-        start = self.root / prefix.rpartition("/")[0]
-        keys = []
+        parent, _, beginning = prefix.rpartition("/")
+        start, keys = self.root / parent, []
         for folder, folders, files in os.walk(start):
+            if folder == str(start):  # the store may hold thousands of folders beside those that are meant
+                folders[:] = [name for name in folders if name.startswith(beginning)]
             folders[:] = [name for name in folders if not name.startswith(".")]
             base = Path(folder).relative_to(self.root).as_posix()
             keys += [name if base == "." else f"{base}/{name}" for name in files if not name.startswith(".")]

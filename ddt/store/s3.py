@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ddt.clean import one_line
-from ddt.store.base import NotFound, Store, StoreError, check_key, sha256_file, unique_name
+from ddt.store.base import Entry, NotFound, Store, StoreError, check_key, sha256_file, unique_name
 from ddt.store.tree import MARKER, files_digest, marker_bytes, require_complete, tree_files
 
 THREADS = 16
@@ -220,13 +220,21 @@ class S3Store(Store):
         with _clear_errors(self.uri(key)):
             self._client.delete_object(**self._name(key))
 
-    def list(self, prefix: str = "") -> list[str]:
+    def entries(self, prefix: str = "") -> list[Entry]:
         with _clear_errors(f"{self.root_uri}/{prefix}"):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self.bucket, Prefix=self.prefix + prefix
             )
-            names = [item["Key"][len(self.prefix) :] for page in pages for item in page.get("Contents", ())]
-        return sorted(n for n in names if n and not any(s.startswith(".") or not s for s in n.split("/")))
+            found = [
+                Entry(item["Key"][len(self.prefix) :], item["Size"], item["LastModified"].timestamp())
+                for page in pages
+                for item in page.get("Contents", ())
+            ]
+        named = [e for e in found if not any(s.startswith(".") or not s for s in e.key.split("/"))]
+        return sorted(named, key=lambda entry: entry.key)
+
+    def list(self, prefix: str = "") -> list[str]:
+        return [entry.key for entry in self.entries(prefix)]
 
     def put_tree(self, prefix: str, folder: str | Path) -> str:
         source = require_complete(folder)

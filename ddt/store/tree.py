@@ -78,6 +78,12 @@ def require_complete(folder: str | Path) -> Path:
     return root
 
 
+def marked_digest(folder: str | Path) -> str:
+    """The digest of a complete folder as its marker has it; read anew where the marker only marks."""
+    marker = require_complete(folder) / MARKER
+    return files_digest(_marked_files(marker)) if marker.stat().st_size else folder_digest(folder)
+
+
 def _marked_files(marker: Path) -> Files:
     """What the marker lists; nothing where it only marks (a model saved outside of a store)."""
     text = marker.read_bytes()

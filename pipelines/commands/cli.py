@@ -25,6 +25,10 @@ MODEL_HELP = (
     "folder, hub id or models:/NAME, /NAME@ALIAS or /NAME/VERSION of the registry (default: its champion, or "
     "its candidate where there is no champion yet)"
 )
+END_HELP = (
+    "models:/NAME, /NAME@ALIAS or /NAME/VERSION, 8 or more digits of a dataset's digest, a run of MLflow or "
+    "Metaflow (FullPipeline/123), the folder of a model or checkpoint, or a picture that ddt drew"
+)
 EXIT_MISTAKE = 2
 # Of the extra `pipeline`: stages and the registry need them, a model's folder does not.
 PACKAGES_OF_EXTRA = ("boto3", "great_expectations", "matplotlib", "mlflow", "pandas", "ray")
@@ -108,9 +112,7 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("-o", "--output", required=True, help="HTML page to write; its numbers go beside it")
     ui = _command(commands, "ui", "open MLflow's pages in a browser on this machine", _ui)
     ui.add_argument("--port", type=int, default=5000)
-    trace = _command(commands, "trace", "what a model was made from, back to the source shards", _trace)
-    trace.add_argument("model", nargs="?", help=MODEL_HELP)
-    _command(commands, "verify", "read again all that the stages made; names what has changed", _verify)
+    _add_lineage(commands)
     return parser
 
 
@@ -142,6 +144,20 @@ def _add_benchmark(commands: argparse._SubParsersAction) -> None:
     from pipelines.commands.benchmark import add_arguments
 
     add_arguments(_command(commands, "benchmark", "a published benchmark on its official files", _benchmark))
+
+
+def _add_lineage(commands: argparse._SubParsersAction) -> None:
+    trace = _command(commands, "trace", "what a model or dataset was made from, back to the sources", _trace)
+    trace.add_argument("end", nargs="?", help=f"{END_HELP} (default: the champion)")
+    trace.add_argument("--json", action="store_true", help="print all of it as one JSON object")
+    trace.add_argument("--html", metavar="FILE", help="also draw it on a page")
+    verify = _command(commands, "verify", "read again all that was made; names what has changed", _verify)
+    verify.add_argument("end", nargs="?", help=f"{END_HELP} (default: what the workspace shows)")
+    gc = _command(commands, "gc", "remove from the store what nothing reaches any more", _gc)
+    gc.add_argument("--dry-run", action="store_true", help="say what would go, and stop")
+    gc.add_argument(
+        "--keep-hours", type=float, default=24.0, help="what was written since then stays (default: 24)"
+    )
 
 
 def _add_uses(commands: argparse._SubParsersAction) -> None:
@@ -302,12 +318,18 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _trace(arguments: argparse.Namespace) -> None:
-    from pipelines.commands.plan import print_trace
+    from pipelines.commands import trace
 
-    print_trace(_params(arguments), arguments.model)
+    trace.run(_params(arguments), arguments.end, arguments.json, arguments.html)
 
 
 def _verify(arguments: argparse.Namespace) -> None:
     from pipelines.commands import verify
 
-    verify.run(_params(arguments))
+    verify.run(_params(arguments), arguments.end)
+
+
+def _gc(arguments: argparse.Namespace) -> None:
+    from pipelines.commands import gc
+
+    gc.run(_params(arguments), arguments.keep_hours, arguments.dry_run)

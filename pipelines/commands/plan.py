@@ -1,18 +1,15 @@
-"""What a run would do, and what a model was made from: `plan` and `trace`."""
+"""What a run would do, how large its models are, and what training them takes: `plan`."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ddt.manifest import Manifest
 from ddt.params import Params
 from ddt.store import open_store
 from pipelines.engine.graph import INPUTS, STAGES
 from pipelines.engine.runner import is_finished, stage_context
 from pipelines.reports.workspace import manifest_path
-from pipelines.services.models import find_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -167,19 +164,3 @@ def plan_layouts(
 def _row_share(params: Params) -> float:
     """Rows that one sequence fills: its codes, its special tokens and some sixty ids of text."""
     return (params.train_tokenizer.model.num_tokens + 64) / params.pretrain.row_length
-
-
-def print_trace(params: Params, reference: str | None) -> None:
-    """The manifests a model goes back to, from the model to the source shards."""
-    folder = find_model(reference, params)
-    made_from = folder / "made_from.json"
-    if made_from.is_file():
-        for name, digest in sorted(json.loads(made_from.read_text()).items()):
-            print(f"{'model':16} {name} {digest}")
-    workspace = Path(params.paths.workspace)
-    for stage in reversed(STAGES):
-        path = manifest_path(workspace, stage)
-        if path.is_file():
-            manifest = Manifest.load(path)
-            inputs = ", ".join(f"{k} {v[:16]}" for k, v in manifest.inputs.items()) or "source shards"
-            print(f"{stage:16} {manifest.digest[:16]}  {manifest.rows:>10,} rows  from {inputs}")

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tqdm import tqdm
 
 from ddt.clean import text_argument, typed_text
 from ddt.data.decode import read_size, read_square
 from ddt.params import Params
 from ddt.progress import Progress
-from pipelines.services.models import find_model, image_tokenizer_folder
+from ddt.store import sha256_file
+from pipelines.commands import origin
+from pipelines.services.models import Found, find, find_model, image_tokenizer_folder
 
 if TYPE_CHECKING:
     from ddt.baselines.kinds import ImageTokenizer
@@ -38,13 +41,15 @@ def generate(params: Params | None, arguments: argparse.Namespace) -> None:
     if (prompt is None) == (name is None):
         raise ValueError("generate: expected a prompt or --class, one of the two")
     asked = text_argument(prompt, "prompt") if name is None else text_argument(name, "--class")
-    model = load(params, arguments.model)
+    found, model = open_model(params, arguments.model)
     count = arguments.num_images
     seeds = list(range(arguments.seed, arguments.seed + count))
     with drawing(model, count, output, arguments) as on_token:
         draw = model.generate_image if name is None else model.generate_class
         images = draw([asked] * count, arguments.cfg_scale, seed=seeds, on_token=on_token)
-    save(arrange(images, arguments.scale, arguments.grid), output)
+    said = {"prompt" if name is None else "class": asked, "seeds": seeds}
+    text = origin.of_picture(found, model.made_from, said, model.sampling.draw, arguments.cfg_scale)
+    save(arrange(images, arguments.scale, arguments.grid), output, text)
 
 
 def edit(params: Params | None, arguments: argparse.Namespace) -> None:
@@ -52,8 +57,9 @@ def edit(params: Params | None, arguments: argparse.Namespace) -> None:
     output = checked_drawing(arguments)
     instruction = text_argument(arguments.instruction, "instruction")
     check_pictures([arguments.image])
-    model = load(params, arguments.model)
+    found, model = open_model(params, arguments.model)
     (image,) = read_pictures([arguments.image], model.image_tokenizer)
+    said: dict[str, Any] = {"instruction": instruction, "source": sha256_file(arguments.image)}
     count = arguments.num_images
     seeds = list(range(arguments.seed, arguments.seed + count))
     with drawing(model, count, output, arguments) as on_token:
@@ -64,7 +70,9 @@ def edit(params: Params | None, arguments: argparse.Namespace) -> None:
             seed=seeds,
             on_token=on_token,
         )
-    save(arrange(images, arguments.scale, arguments.grid), output)
+    said["seeds"] = seeds
+    text = origin.of_picture(found, model.made_from, said, model.sampling.edit, arguments.cfg_scale)
+    save(arrange(images, arguments.scale, arguments.grid), output, text)
 
 
 def checked_drawing(arguments: argparse.Namespace) -> Path:
@@ -317,14 +325,19 @@ def parse_prefixes(text: str, num_tokens: int) -> list[int]:
 
 def load(params: Params | None, reference: str | None) -> DDTLlama:
     """The model of a folder or registry reference, on the GPU where there is one."""
-    folder = find_model(reference, params)
+    return open_model(params, reference)[1]
+
+
+def open_model(params: Params | None, reference: str | None) -> tuple[Found, DDTLlama]:
+    """The same, and where it was found."""
+    found = find(reference, params)
     from transformers.utils import logging
 
     from ddt.data.pretrained import pick_device
     from ddt.mllm import DDTLlama
 
     logging.disable_progress_bar()  # of a second's reading
-    return DDTLlama.from_pretrained(folder, pick_device(None))
+    return found, DDTLlama.from_pretrained(found.folder, pick_device(None))
 
 
 def writable_png(path: str) -> Path:
@@ -350,17 +363,19 @@ def arrange(images: Sequence[Image.Image], scale: int, columns: int | None) -> I
     return canvas
 
 
-def save(image: Image.Image, output: Path) -> None:
-    """Write the picture and say where."""
-    write(image, output)
+def save(image: Image.Image, output: Path, text: str | None = None) -> None:
+    """Write the picture, with a text of ours in its file, and say where."""
+    write(image, output, text)
     print(output)
 
 
-def write(image: Image.Image, output: Path) -> None:
+def write(image: Image.Image, output: Path, text: str | None = None) -> None:
     """The picture at `output` at once: a viewer never finds half of it."""
-    temporary = output.with_name(f".{output.name}.tmp")
+    temporary, texts = output.with_name(f".{output.name}.tmp"), PngInfo()
+    if text is not None:
+        texts.add_text(origin.NAME, text)
     try:
-        image.save(temporary, "PNG")
+        image.save(temporary, "PNG", pnginfo=texts)
         temporary.replace(output)
     finally:
         temporary.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +49,31 @@ def image_tokenizer_folder(folder: Path) -> Path:
     return inner if inner.is_dir() else folder
 
 
-def find_model(reference: str | None, params: Params | None) -> Path:
-    """Local folder of a model: a folder, a hub id, or a reference of the registry, whose place `params` say.
+@dataclass(frozen=True)
+class Found:
+    """A model's local folder, and its version where it is the registry's."""
+
+    folder: Path
+    version: registry.Version | None
+
+
+def find(reference: str | None, params: Params | None) -> Found:
+    """A model by a folder, a hub id, or a reference of the registry, whose place `params` say.
 
     models:/<name>@<alias> and models:/<name>/<version> are that version and no other. models:/<name> is its
     champion, or where there is none its candidate, which is told on stderr; None stands for the language
     model's. Raises ValueError in one line where there is no such model.
     """
     if reference is not None and not reference.startswith("models:"):
-        return require_complete(local_folder(reference))
+        return Found(require_complete(local_folder(reference)), None)
     assert params is not None  # who takes references of the registry reads them
-    version = _registered(reference or f"models:/{params.tracking.model_name}", params.tracking)
-    return open_store(version.tags["store"]).fetch_tree(key_of(version))
+    version = registered(reference or f"models:/{params.tracking.model_name}", params.tracking)
+    return Found(open_store(version.tags["store"]).fetch_tree(key_of(version)), version)
+
+
+def find_model(reference: str | None, params: Params | None) -> Path:
+    """The folder alone of what `find` finds."""
+    return find(reference, params).folder
 
 
 def key_of(version: registry.Version) -> str:
@@ -71,7 +85,8 @@ def key_of(version: registry.Version) -> str:
     return version.tags["key"]
 
 
-def _registered(reference: str, where: Tracking) -> registry.Version:
+def registered(reference: str, where: Tracking) -> registry.Version:
+    """The version that a reference of the registry means; ValueError in one line where there is none."""
     found = REFERENCE.fullmatch(reference)
     if found is None:
         raise ValueError(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import getpass
 import json
 import socket
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -116,6 +117,29 @@ def find_version(tracking: Tracking, name: str, which: str) -> Version | None:
     else:
         found = _found(tracking, client.get_model_version_by_alias, name, which)
     return None if found is None else _version(found)
+
+
+def versions_of(tracking: Tracking, name: str, digest: str) -> list[Version]:
+    """The versions of a model that have this content, the oldest first."""
+    client = mlflow_runs.client(tracking)
+    found = client.search_model_versions(f"name = '{name}' and tags.digest = '{digest}'")
+    return sorted(map(_version, found), key=lambda version: int(version.number))
+
+
+def aliases_of(tracking: Tracking, version: Version) -> list[str]:
+    """The aliases that are on a version now."""
+    return sorted(mlflow_runs.client(tracking).get_model_version(version.name, version.number).aliases)
+
+
+def all_versions(tracking: Tracking) -> Iterator[Version]:
+    """Every version of every model."""
+    client, token = mlflow_runs.client(tracking), None
+    while True:
+        found = client.search_model_versions(page_token=token)
+        yield from map(_version, found)
+        token = found.token
+        if not token:
+            return
 
 
 def tag_version(tracking: Tracking, version: Version, tags: dict[str, str]) -> None:

@@ -70,6 +70,15 @@ class TestBothStores:
         assert len(store.list()) == 5
         assert store.list("nothing/") == []
 
+    def test_entries_have_size_and_time(self, store):
+        before = time.time()
+        for key in ("u/a.json", "u/b.json", "v/a.json"):
+            store.put_bytes(key, b"12345")
+        found = store.entries("u/")
+        assert [(entry.key, entry.bytes) for entry in found] == [("u/a.json", 5), ("u/b.json", 5)]
+        assert all(before - 2 <= entry.modified <= time.time() + 2 for entry in found)  # S3 has whole seconds
+        assert [entry.key for entry in store.entries()] == store.list()
+
     def test_an_open_object_is_read_in_parts(self, store):
         data = bytes(range(256)) * 1000
         store.put_bytes("k", data)

@@ -14,11 +14,13 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from ddt.config import to_dict
 from ddt.mllm import DDTLlama
-from ddt.store import mark_complete
+from ddt.store import folder_digest, mark_complete, marked_digest, sha256_file
 from ddt.tokenizer import presets
 from pipelines.commands import use
 from pipelines.commands.cli import main
+from pipelines.commands.origin import read_origin
 from tests.pipelines.tiny_model import save_model
 
 PARAMS = str(Path(__file__).resolve().parents[3] / "params.yaml")
@@ -78,6 +80,21 @@ def test_a_models_folder_needs_no_settings_and_the_registry_does(model, tmp_path
         assert stopped.value.code == 2 and "yaml: cannot be read" in capsys.readouterr().err
 
 
+def test_a_drawn_picture_says_what_drew_it(model, tmp_path):
+    first, second = tmp_path / "a.png", tmp_path / "b.png"
+    run("generate", "a red circle", "--model", model, "-o", str(first), "--num-images", "2", "--seed", "7")
+    said = read_origin(first)
+    assert said["model"] == marked_digest(model) == folder_digest(model) and said["reference"] is None
+    assert (said["prompt"], said["seeds"], said["made_from"]) == ("a red circle", [7, 8], {})
+    assert said["sampling"] == to_dict(DDTLlama.from_pretrained(model).sampling.draw)
+    run("edit", str(first), "make it blue", "--model", model, "-o", str(second), "--cfg-scale", "1.5")
+    said = read_origin(second)
+    assert said["instruction"] == "make it blue" and said["sampling"]["cfg_scale"] == 1.5
+    assert said["source"] == sha256_file(first)
+    for path in (first, second):
+        assert model.encode() not in path.read_bytes() and str(tmp_path).encode() not in path.read_bytes()
+
+
 @pytest.mark.parametrize("order", ["V_1..V_T", "V_T..V_1"])
 def test_a_preview_of_all_tokens_is_the_picture(model, order):
     whole = DDTLlama.from_pretrained(model)
@@ -93,8 +110,8 @@ def test_a_preview_of_all_tokens_is_the_picture(model, order):
 def test_watch_writes_whole_pictures_as_they_form(model, tmp_path, monkeypatch, capsys):
     written = []
 
-    def watching(image: Image.Image, output: Path) -> None:
-        real(image, output)
+    def watching(image: Image.Image, output: Path, *text: str) -> None:
+        real(image, output, *text)
         written.append(Image.open(io.BytesIO(output.read_bytes())).size)
 
     real = use.write
