@@ -98,7 +98,7 @@ def of_version(version: registry.Version) -> End:
 def manifests_of(version: registry.Version) -> tuple[str, ...]:
     """Keys of a version's own manifest and of those that were decided on."""
     keys = [version.tags.get(MANIFEST_KEY), *decision_of(version).get("made_from", {}).values()]
-    return tuple(key for key in dict.fromkeys(keys) if is_key(key))
+    return tuple(dict.fromkeys(key for key in keys if is_key(key)))
 
 
 def decision_of(version: registry.Version) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ddt.data.refs import STORE_PREFIX
 from ddt.manifest import MANIFESTS, Manifest, units_prefix
 from ddt.params import Params
 from ddt.store import MARKER, Entry, Store, open_store
@@ -95,7 +96,8 @@ def group_of(key: str) -> Group:
 
     Of commands that are no stages (a renderer, a published benchmark) it is all they have written.
     """
-    kind, stage, *rest = key.split("/")
+    kind, _, below = key.partition("/")
+    stage, *rest = below.split("/")
     if kind in STAGE_OF and STAGE_OF[kind] not in STAGES:
         return (STAGE_OF[kind],)
     if kind in ("units", "shards", "checkpoints"):
@@ -117,6 +119,7 @@ def _reached(store: Store, params: Params, roots: set[str]) -> Reached:
         if run.status == "RUNNING" and run.stage is not None:
             keys |= set(run.inputs)
             reached.groups.add((run.stage, run.fingerprint[:16]))
+            reached.groups.add(group_of(run.params.get("init", "").removeprefix(STORE_PREFIX)))
     for version in registry.all_versions(params.tracking):
         keys |= set(manifests_of(version))
         if "key" in version.tags:

@@ -47,7 +47,7 @@ def lineage(store: Store, keys: Iterable[str], known: Iterable[Link] = ()) -> li
     waiting = list(keys)
     while waiting:
         key = waiting.pop()
-        if key not in found and is_key(key):
+        if is_key(key) and key not in found:
             found[key] = link = _link(store, key)
             waiting += link.manifest.made_from.values() if link.manifest else ()
     return sorted(found.values(), key=lambda link: (STAGES.index(link.stage), link.key))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipelines.commands.lineage import SHORT, Link
+from pipelines.commands.lineage import SHORT, Link, is_key
 from pipelines.commands.traced import Trace, decision_text, notes, sources, to_dict
 
 WIDTH, HEIGHT, GAP_X, GAP_Y = 250, 62, 30, 34  # of a box and between two, px
@@ -84,7 +84,7 @@ def _boxes(trace: Trace) -> tuple[dict[str, Box], dict[str, list[str]]]:
         made_from = trace.decision.get("made_from", {}).values()
         verdict = str(trace.decision.get("verdict", "?"))
         boxes["decision"] = ("decision", verdict, decision_text(trace.decision)[:34], "")
-        parents["decision"] = [key for key in made_from if key in there]
+        parents["decision"] = [key for key in made_from if is_key(key) and key in there]
     return boxes, parents
 
 

@@ -85,7 +85,7 @@ class Runs:
                 continue
             made[key] = run
             for other in self.children(run.parent) if run.parent else ():
-                if other.manifest in keys:
+                if other.manifest is not None and other.manifest in keys:
                     made.setdefault(other.manifest, other)
         return made
 
