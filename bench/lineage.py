@@ -60,11 +60,11 @@ def manifests(run: int) -> dict[str, Manifest]:
 def rows_of(run: int, made: dict[str, Manifest], experiment: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """(table, values) of a run in MLflow: the whole, its stages with their tags, the version."""
     whole, began = digest(f"run {run}")[:32], run * 3600 * SECOND_MS
-    yield "runs", (whole, f"FullPipeline/{run}", "FINISHED", began, "active", experiment)
+    yield "runs", (whole, f"FullPipeline/{run}", "FINISHED", began, "active", experiment, "ann", "")
     yield "tags", (METAFLOW_RUN, f"FullPipeline/{run}", whole)
     for at, (stage, manifest) in enumerate(made.items()):
         run_id = digest(f"run {run} {stage}")[:32]
-        yield "runs", (run_id, stage, "FINISHED", began + at * SECOND_MS, "active", experiment)
+        yield "runs", (run_id, stage, "FINISHED", began + at * SECOND_MS, "active", experiment, "ann", "")
         tags = {
             "stage": stage, "fingerprint": manifest.fingerprint, "manifest": manifest.digest, PARENT: whole,
             MANIFEST_KEY: manifest.key, COMMIT: digest("commit")[:40], "process": f"host {run} 1",
@@ -86,7 +86,7 @@ def rows_of(run: int, made: dict[str, Manifest], experiment: str) -> Iterator[tu
 
 
 COLUMNS = {
-    "runs": "run_uuid, name, status, start_time, lifecycle_stage, experiment_id",
+    "runs": "run_uuid, name, status, start_time, lifecycle_stage, experiment_id, user_id, artifact_uri",
     "tags": "key, value, run_uuid",
     "params": "key, value, run_uuid",
     "model_versions": "name, version, creation_time, current_stage, status, run_id",
