@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from metaflow import current
 from metaflow.cards import Image, Markdown, Table
 
+from ddt.clean import one_line
 from pipelines.engine.graph import STAGES
 from pipelines.reports.cost import cost_row
 from pipelines.reports.report import Report
+from pipelines.services.passwords import shown
+
+REFRESH_S = 120.0
+SHORTEST_S = 5.0  # between two renewals: Metaflow heeds none before
+MOST_METRICS = 8
 
 
 def show_report(report: Report, workspace: Path) -> None:
@@ -31,6 +39,45 @@ def show_report(report: Report, workspace: Path) -> None:
     _pictures(report, workspace)
     for title, path in report.pages.items():
         current.card.append(Markdown(f"[{title}]({(workspace / path).resolve().as_uri()})"))
+
+
+class LiveCard:
+    """The card of a step while it trains: how far it is, renewed every REFRESH_S seconds.
+
+    Each renewal is a process of Metaflow's that takes some seconds of a core.
+    """
+
+    def __init__(self, stage: str, steps: int) -> None:
+        self.stage, self.steps = stage, steps
+        self.shown, self.told = time.monotonic(), Markdown(f"# {stage}\nhas begun")
+        current.card.append(self.told)
+
+    def __call__(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Take a step's metrics; most are not shown."""
+        now = time.monotonic()
+        if now - self.shown < REFRESH_S:
+            return
+        self.shown = now
+        values = ", ".join(
+            f"{name} {number(value)}" for name, value in sorted(metrics.items())[:MOST_METRICS]
+        )
+        self.told.update(f"# {self.stage}\nstep {step:,} of {self.steps:,}: {values}")
+        current.card.refresh()
+
+
+def show_failure(stage: str, error: BaseException) -> None:
+    """Tell on the step's card why there is no report; Metaflow would leave a failed step without a card.
+
+    Returns when the card is written: what Metaflow writes it from goes away with the step.
+    """
+    current.card.clear()
+    current.card.append(Markdown(f"# {stage} failed\n{one_line(shown(str(error)))}"))
+    page = getattr(error, "page", None)  # a gate's
+    if page is not None:
+        current.card.append(Markdown(f"[Data Docs of the gate]({Path(page).resolve().as_uri()})"))
+    current.card.refresh(force=True)
+    time.sleep(SHORTEST_S)
+    current.card.refresh(force=True)  # this one waits for the first
 
 
 def show_summary(summary: dict[str, Any]) -> None:

@@ -20,10 +20,10 @@ from ddt.clean import one_line as shortened
 from ddt.config import build, merge
 from ddt.manifest import Manifest
 from ddt.params import Params, load_params, overlay
-from ddt.sections.run import Resources
+from ddt.sections.run import TRAININGS, Resources
 from ddt.store import open_store
 from ddt.yaml_file import read_yaml
-from flows.cards import show_report
+from flows.cards import LiveCard, show_failure, show_report
 from flows.interrupts import listen_in_step, told_flow
 from flows.remote import overlays, parse_remote, plain
 from pipelines.commands.continuation import continued, find_champion, keep_tokenizer, what_is_new
@@ -257,11 +257,23 @@ def run_step(flow: Any, stage: str) -> None:
             params = replace(params, resources=beside_training(params.resources))
         lock.take(Path(params.paths.workspace), _this_run(), os.getppid())  # a resumed run has no start
         inputs = {name: flow.reports[name]["manifest"] for name in INPUTS[stage]}
-        report = run_stage(stage, params, flow.mlflow_run, inputs)
+        report = _run_with_card(stage, params, flow.mlflow_run, inputs)
     for note in report.notes:
         print(note)
     flow.reports = {**flow.reports, stage: asdict(report)}
     show_report(report, Path(flow.settings["paths"]["workspace"]))
+
+
+def _run_with_card(stage: str, params: Params, parent_run: str, inputs: dict[str, str]) -> Report:
+    """Run the stage; the step's card tells how far it is, and why it failed where it did."""
+    live = LiveCard(stage, getattr(params, stage).fit.steps) if stage in TRAININGS else None
+    try:
+        report = run_stage(stage, params, parent_run, inputs, live)
+    except Exception as error:
+        show_failure(stage, error)
+        raise
+    current.card.clear()
+    return report
 
 
 def with_end(flow: type[FlowSpec]) -> type[FlowSpec]:

@@ -3,9 +3,12 @@
 A flow that is told to end has its trainings save a checkpoint, and tries nothing again.
 """
 
+import base64
 import os
 import re
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,11 +32,34 @@ def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     assert RETRIED not in log and "This failed task will not be retried." in log
     assert "full_pipeline: a step could not go on, see its message;" in log.strip().splitlines()[-1]
     assert statuses(flow) == [("FullPipeline", "FAILED"), ("ingest", "FAILED")]
+    until(lambda: "absent does not exist" in card_of(flow, "ingest"))  # a process of its own writes it
     # A run is resumed with its own parameters, so here the folder has to come.
     (tmp_path / "absent").mkdir()
     assert flow.start("resume").wait(HANGS_AFTER_S) == 1
     resumed = flow.log().removeprefix(log)
     assert "/ingest/" in resumed and f"{tmp_path}/absent does not exist" not in resumed
+
+
+def card_of(flow: Flow, step: str) -> str:
+    """The cards of a step, one after another; base64 of what was told is in them."""
+    cards = [path for path in flow.folder.rglob("*.html") if step in path.parts]
+    texts = [path.read_text(errors="replace") for path in cards]
+    data = [part for text in texts for part in re.findall(r"[A-Za-z0-9+/=]{200,}", text)]
+    return "\n".join([*texts, *(decoded(part) for part in data)])
+
+
+def decoded(part: str) -> str:
+    try:
+        return base64.b64decode(part).decode(errors="replace")
+    except ValueError:
+        return ""
+
+
+def until(done: Callable[[], bool]) -> None:
+    limit = time.monotonic() + HANGS_AFTER_S
+    while not done():
+        assert time.monotonic() < limit
+        time.sleep(0.2)
 
 
 def statuses(flow: Flow) -> list[tuple[str, str]]:

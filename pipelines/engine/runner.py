@@ -77,11 +77,16 @@ class StageResult:
 
 
 def run_stage(
-    name: str, params: Params, parent_run: str | None = None, inputs: Mapping[str, str] | None = None
+    name: str,
+    params: Params,
+    parent_run: str | None = None,
+    inputs: Mapping[str, str] | None = None,
+    on_metrics: OnMetrics | None = None,
 ) -> Report:
     """Run stage `name`, or find that nothing is missing; writes its manifest, report and MLflow run.
 
     inputs: stage -> key in the store of the manifest that it reads. None: those of the workspace.
+    on_metrics: is told a training's metrics as it goes on, as MLflow is.
     Raises StageError when an input has not been made, and whatever the stage's own checks raise.
     """
     if name not in STAGES:
@@ -102,11 +107,20 @@ def run_stage(
             params.tracking, name, ctx.fingerprint, to_dict(ctx.section), read, ctx.workspace, parent_run
         )
     try:
-        result = module.run(replace(ctx, on_metrics=run.on_metrics))
+        result = module.run(replace(ctx, on_metrics=_each(run.on_metrics, on_metrics)))
         return _finish(ctx, result, run, start, start_overhead)
     except BaseException as error:
         run.end(error)
         raise
+
+
+def _each(*told: OnMetrics | None) -> OnMetrics:
+    def tell(step: int, metrics: dict[str, float]) -> None:
+        for listener in told:
+            if listener is not None:
+                listener(step, metrics)
+
+    return tell
 
 
 def _finish(
