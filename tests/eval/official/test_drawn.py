@@ -4,7 +4,9 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from ddt.data.clip_score import ClipScorer
 from ddt.eval.metrics import geneval as geneval_metric
@@ -96,12 +98,21 @@ def test_geneval_takes_the_official_verdicts(geneval, tmp_path):
         evaluate(benchmark, out, Scorers(precomputed={"verdicts": path}))
 
 
+class Varied(FakeModel):
+    """Draws pictures of many colours: what a detector finds in a plain one is its rounding."""
+
+    def generate_image(self, prompts, seed):
+        plain = super().generate_image(prompts, seed)
+        noise = np.random.default_rng(seed[0]).integers(0, 256, (len(plain), 16, 16, 3), np.uint8)
+        return [Image.blend(p, Image.fromarray(n), 0.5) for p, n in zip(plain, noise, strict=True)]
+
+
 def test_geneval_scores_what_a_detector_and_a_clip_find(geneval, tmp_path, monkeypatch):
     """As it scores the same finds from a file."""
     for module in (geneval_module, geneval_metric):
         monkeypatch.setattr(module, "THRESHOLD", 0.0)  # what is random is never sure
     benchmark, out = open_geneval(geneval), tmp_path / "out"
-    generate(benchmark, FakeModel(), out, batch_size=8)
+    generate(benchmark, Varied(), out, batch_size=8)
     models = {
         "detector": tiny.mask2former(tmp_path / "detector", ("bench", "clock", "apple")),
         "clip": tiny.clip(tmp_path / "clip"),
