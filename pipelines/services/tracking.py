@@ -36,6 +36,7 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 
 _NOT_IN_NAMES = re.compile(r"[^\w\-./ :]")  # MLflow refuses these in a metric's name
+DATASET_TRIES = 3
 MAX_BATCH = 1000  # metrics that MLflow takes at once
 DIGEST_CHARS = 32  # MLflow allows 36 characters for a dataset digest; the full one goes into a tag
 MANIFEST_KEY = "manifest_key"  # tag of a stage's run: where the store keeps the manifest that it made
@@ -233,7 +234,20 @@ def log_inputs(
         for name, (digest, uri) in inputs.items()
     ]
     if datasets:
-        mlflow_client.log_inputs(run_id, datasets)
+        _log_datasets(mlflow_client, run_id, datasets)
+
+
+def _log_datasets(mlflow_client: Any, run_id: str, datasets: list[Any]) -> None:
+    """Again where two stages that begin at once are the first to name one: MLflow lets one of them fail."""
+    from mlflow.exceptions import MlflowException
+
+    for left in reversed(range(DATASET_TRIES)):
+        try:
+            return mlflow_client.log_inputs(run_id, datasets)
+        except MlflowException:
+            if not left:
+                raise
+            time.sleep(1)
 
 
 def log_report(mlflow_client: Any, run_id: str, report: Report, workspace: Path) -> None:

@@ -10,8 +10,10 @@ import threading
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from ddt.config import ConfigError
 from ddt.params import Params
@@ -209,3 +211,29 @@ def test_the_database_is_beside_its_artifacts(params: Params) -> None:
     found = client.get_experiment(experiment_id(params.tracking, client))
     database = Path(params.tracking.uri.removeprefix("sqlite:///"))
     assert found.artifact_location == (database.parent / "mlartifacts").as_uri()
+
+
+@pytest.mark.parametrize("failures", [1, tracking.DATASET_TRIES])
+def test_of_two_that_name_a_dataset_at_once_the_other_tries_again(
+    failures: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    class Client:
+        """Fails as SQLite's store does where another run has just added the dataset."""
+
+        def log_batch(self, run_id: str, params: list[Any]) -> None: ...
+
+        def log_inputs(self, run_id: str, datasets: list[Any]) -> None:
+            told.append(datasets[0].dataset.name)
+            if len(told) <= failures:
+                raise MlflowException("UNIQUE constraint failed: datasets.experiment_id, name, digest")
+
+    monkeypatch.setattr(tracking.time, "sleep", lambda seconds: None)
+    read = {"ingest": ("d" * 64, "s3://store/manifests/ingest/d.json")}
+    if failures == tracking.DATASET_TRIES:
+        with pytest.raises(MlflowException, match="UNIQUE"):
+            tracking.log_inputs(Client(), "run", {}, read)
+    else:
+        tracking.log_inputs(Client(), "run", {}, read)
+    assert told == ["ingest"] * min(failures + 1, tracking.DATASET_TRIES)
