@@ -63,9 +63,9 @@ def _measure_peak(
     function = make(*args)
     if device == "cpu":
         Path("/proc/self/clear_refs").write_text("5")  # VmHWM counts from here
-        before = _status_bytes("VmRSS")
+        before = status_bytes("VmRSS")
         function()
-        queue.put(_status_bytes("VmHWM") - before)
+        queue.put(status_bytes("VmHWM") - before)
     else:
         before = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
@@ -73,7 +73,8 @@ def _measure_peak(
         queue.put(torch.cuda.max_memory_allocated() - before)
 
 
-def _status_bytes(name: str) -> int:
+def status_bytes(name: str) -> int:
+    """Of this process, by its name in /proc: VmRSS (now) or VmHWM (the most so far)."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if name in line)
     return int(line.split()[1]) * 1024
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from ddt.data.decode import decode_rgb
-from ddt.data.dedup import descriptor
+from ddt.data.descriptor import descriptor
 from ddt.data.refs import model_digest
 from ddt.data.schemas import SCORE_SCHEMA
 from ddt.manifest import unit_id
@@ -24,7 +24,7 @@ from pipelines.reports.report import Report
 MODULES = (
     "ddt.data.clip_score",
     "ddt.data.decode",
-    "ddt.data.dedup",
+    "ddt.data.descriptor",
     "ddt.data.metadata",
     "ddt.data.pretrained",
     "pipelines.score",

@@ -1,184 +1,187 @@
 """Duplicate images: equal bytes, and pictures that differ by a re-encoding, a small shift or some brightness.
 
-Each image has a descriptor: its brightness at 32 x 32 and its two colour differences at 8 x 8. (A 64-bit
-difference hash is no use for drawings and product shots: many different ones share it.) Two pictures are near
-duplicates if a shift of up to one and a half cells and a change of brightness explain their difference
-everywhere but in two blocks of 2 x 2 cells, to NEAR_LEVELS grey levels. Pairs to compare come from
-locality-sensitive hashing: rows that agree in one of BANDS bands of projections on fixed directions, and
-stand next to each other in the order of one more projection. All of that is integer arithmetic on uint8.
+Of pictures that are the same the best is kept: the highest score, then the lowest keyed hash of the id, then
+the place by content (shard and row), never what came first. A row is dropped where a better one shows the
+same picture, whether or not that one is kept itself: of a group its best always stays, and whatever is best
+among those it was compared with.
+
+Which rows to compare comes from locality-sensitive hashing: those that agree in one of BANDS bands of
+projections on fixed directions, and stand next to each other in the order of one more projection. What a band
+finds depends on its buckets alone, so rows are dealt out by bucket and each deal is judged by itself, with
+bounded memory, in any order and on any number of machines. What any of the bands drops is dropped.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
 
 import numpy as np
-from PIL import Image
 
-from ddt.data.decode import to_rgb
+from ddt.data.descriptor import (
+    CELLS,
+    CHROMA_SIDE,
+    DESCRIPTOR_BYTES,
+    LUMA_SIDE,
+    MAX_BRIGHTNESS_SHIFT,
+    distance,
+)
 from ddt.data.order import hashed
 
-LUMA_SIDE, CHROMA_SIDE = 32, 8
-CELLS = CHROMA_SIDE**2
-DESCRIPTOR_BYTES = LUMA_SIDE**2 + 2 * CELLS
 COARSE_BYTES = 3 * CELLS
-
-# Measured on 3,520 scenes (bench/dedup.py): within 12 lie 95 % of the re-encoded, shifted and brightened
-# copies at 32 px, 98 % at 64 px, and the nearest neighbour of 1.4 % of scenes drawn independently.
-NEAR_LEVELS = 12.0
-OUTLIERS = 2
-MAX_BRIGHTNESS_SHIFT = 12  # grey levels, of each channel
-
 BANDS = 16
 WINDOW = 8  # neighbours compared within a bucket: bounds the work where thousands of pictures look alike
 COARSE_RMS = 10  # pairs further apart than this at 8 x 8 are not looked at closely; 99 % of copies are nearer
 ROWS_AT_ONCE, PAIRS_AT_ONCE = 4096, 256
 
 KEEP, DUPLICATE, NEAR_DUPLICATE = 0, 1, 2
+STANDS_FOR_CLEAN = 3  # said of a row that is kept in the stead of one marked clean
+
+# What a row is judged by. `tie` decides between equal scores, shard and row between copies of one id.
+RANKED = [("score", "<f4"), ("tie", "<u8"), ("shard", "<u4"), ("row", "<u4"), ("clean", "u1")]
+# As dealt out for one band: rows with the same `key` are in one bucket, `last` orders them there.
+EXACT_ENTRY = np.dtype([("key", "<u4"), ("last", "<f4"), *RANKED, ("sha256", "u1", 32)])
+NEAR_ENTRY = np.dtype([*EXACT_ENTRY.descr, ("descriptor", "u1", DESCRIPTOR_BYTES)])
+FOUND = np.dtype([("shard", "<u4"), ("row", "<u4"), ("kind", "u1")])
 
 
-class Duplicates(NamedTuple):
-    """What becomes of each of n rows: its verdict, and the row with verdict KEEP that stands for it."""
-
-    verdicts: np.ndarray  # int8[n]: KEEP, DUPLICATE or NEAR_DUPLICATE
-    kept_instead: np.ndarray  # int64[n]: the row itself if it is kept
+def entry_kind(near: bool) -> np.dtype:
+    """The type of an entry: without descriptors where equal bytes alone are looked for."""
+    return NEAR_ENTRY if near else EXACT_ENTRY
 
 
-def find_duplicates(
-    image_sha256: np.ndarray,
-    descriptors: np.ndarray,
-    scores: np.ndarray,
-    sample_ids: np.ndarray,
-    *,
-    near: bool = True,
-) -> Duplicates:
-    """Of pictures that are the same the best score is kept; says which and, for each other, in whose stead.
+def bands(near: bool) -> int:
+    """How many bands there are: copies of the same bytes meet in any one."""
+    return BANDS if near else 1
 
-    image_sha256, sample_ids: uint8[n, 32]. descriptors: uint8[n, DESCRIPTOR_BYTES]. scores: float32[n], a
-    higher one is better, equal ones go by the smaller id. A row is a near duplicate of a better row that was
-    kept when the two met, so that chains of small changes do not merge as a whole. If that better row is
-    dropped for a third one later, the row kept instead is the third one (or what is kept for it), which is
-    never a worse one but may be further away than a near duplicate. Nothing depends on the order of rows, but
-    which of rows with the same bytes, score and id is kept.
+
+def deal(entries: np.ndarray, rows: int, count: int, near: bool) -> Iterator[np.ndarray]:
+    """Entries dealt out by bucket: for each band `count` arrays, entries of one bucket in one of them.
+
+    entries: of `entry_kind`, their `key` and `last` are set here. rows: how many there are in all, wherever,
+    which decides the width of the keys.
     """
-    verdicts = np.full(len(scores), KEEP, dtype=np.int8)
-    kept_instead = np.arange(len(scores))
-    ids = np.ascontiguousarray(sample_ids).view("S32").ravel()
-    ranked = np.lexsort((ids, -np.nan_to_num(scores, nan=-np.inf)))  # best first
-    _, first, same = np.unique(
-        np.ascontiguousarray(image_sha256[ranked]).view("S32").ravel(), return_index=True, return_inverse=True
-    )
-    kept_instead[ranked] = ranked[first[same]]
-    verdicts[kept_instead != np.arange(len(scores))] = DUPLICATE
-    survivors = ranked[np.sort(first)]
-    if near and len(survivors) > 1:
-        rivals = survivors
-        while (
-            len(rivals) > 1
-        ):  # a cluster larger than the window leaves one row for each window: again with those
-            kept, dropped, dropped_for = _near_duplicates(descriptors[rivals])
-            verdicts[rivals[dropped]] = NEAR_DUPLICATE
-            kept_instead[rivals[dropped]] = rivals[dropped_for]
-            rivals = rivals[kept]
-    while (verdicts[kept_instead] != KEEP).any():  # follow chains to their end
-        kept_instead = kept_instead[kept_instead]
-    return Duplicates(verdicts, kept_instead)
+    keys_nB, last = band_keys(entries["descriptor"], rows) if near else _content_keys(entries["sha256"])
+    entries["last"] = last
+    for band in range(keys_nB.shape[1]):
+        entries["key"] = keys_nB[:, band]
+        deals = hashed(band, "dedup/deal", entries["key"]) % np.uint64(count)
+        order = np.argsort(deals, kind="stable")
+        for part in np.split(order, np.searchsorted(deals[order], np.arange(1, count))):
+            yield entries[part]
 
 
-def _near_duplicates(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of descriptors with the best row first: int64 rows close to others, those that are kept and dropped,
-    and for each dropped one the best kept row that it is close to.
+def find_in_deal(entries: np.ndarray, near: bool) -> np.ndarray:
+    """What a deal tells of its rows, FOUND sorted by shard and row: those to drop and why, those that stay in
+    the stead of a row marked clean. `entries` may be memory-mapped: beside it 400 bytes a row are held.
     """
-    pairs = candidates(descriptors)
-    close = np.zeros(len(pairs), dtype=bool)
+    score = np.nan_to_num(entries["score"], nan=-np.inf)
+    best_first = np.lexsort((entries["row"], entries["shard"], entries["tie"], -score))
+    sha256 = np.ascontiguousarray(entries["sha256"][best_first]).view("S32").ravel()
+    _, first, same = np.unique(sha256, return_index=True, return_inverse=True)
+    kinds = np.full(len(entries), KEEP, np.uint8)  # by place from the best, as all below
+    stands_for = first[same]
+    kinds[stands_for != np.arange(len(entries))] = DUPLICATE
+    if near:
+        unlike = np.sort(first)
+        keys, last = entries["key"][best_first[unlike]], entries["last"][best_first[unlike]]
+        descriptors = _Chosen(entries["descriptor"], best_first[unlike])
+        dropped, dropped_for = _near_duplicates(descriptors, keys, last)
+        kinds[unlike[dropped]] = NEAR_DUPLICATE
+        stands_for[unlike[dropped]] = unlike[dropped_for]
+    clean = entries["clean"][best_first].astype(bool)
+    stands = np.zeros(len(entries), bool)
+    for place in np.flatnonzero(kinds)[::-1].tolist():  # the worst first: what it stood for goes on
+        stands[stands_for[place]] |= clean[place] | stands[place]
+    kinds[(kinds == KEEP) & stands] = STANDS_FOR_CLEAN
+    told = np.flatnonzero(kinds)
+    found = np.empty(len(told), FOUND)
+    for name in ("shard", "row"):
+        found[name] = entries[name][best_first[told]]
+    found["kind"] = kinds[told]
+    return found[np.lexsort((found["row"], found["shard"]))]
+
+
+def find_duplicates(entries: np.ndarray, near: bool = True) -> np.ndarray:
+    """uint8[n]: KEEP, DUPLICATE or NEAR_DUPLICATE for each of `entries`, which are all there are. Their `row`
+    is set here.
+    """
+    entries["shard"], entries["row"] = 0, np.arange(len(entries))
+    verdicts = np.full(len(entries), KEEP, np.uint8)
+    for dealt in deal(entries, len(entries), 1, near):
+        found = find_in_deal(dealt, near)
+        for kind in (NEAR_DUPLICATE, DUPLICATE):
+            verdicts[found["row"][found["kind"] == kind]] = kind
+    return verdicts
+
+
+class _Chosen:
+    """Some rows of a memory-mapped array, in an order, of which only what is asked for is read."""
+
+    def __init__(self, array: np.ndarray, rows: np.ndarray) -> None:
+        self.array, self.rows = array, rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: slice | np.ndarray) -> np.ndarray:
+        return self.array[self.rows[index]]
+
+
+def _near_duplicates(
+    descriptors: _Chosen, keys: np.ndarray, last: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of descriptors with the best row first: int64 rows that are dropped, and for each the best row that it
+    was found close to.
+    """
+    coarse = np.empty((len(descriptors), COARSE_BYTES), np.uint8)
+    for start in range(0, len(coarse), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        coarse[part] = _coarse(descriptors[part])
+    totals = coarse.reshape(-1, 3, CELLS).sum(2, dtype=np.int32)
+    dropped, dropped_for = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    rivals = np.arange(len(coarse))
+    while (
+        len(rivals) > 1
+    ):  # a cluster larger than the window leaves one row for each window: again with those
+        found = _band_pairs(keys[rivals], last[rivals], coarse[rivals], totals[rivals])
+        pairs = rivals[_near_pairs(descriptors, rivals, found)]
+        order = np.lexsort((pairs[:, 0], pairs[:, 1]))
+        worse, place = np.unique(pairs[order, 1], return_index=True)
+        dropped.append(worse)
+        dropped_for.append(pairs[order[place], 0])
+        rivals = np.setdiff1d(pairs, worse)
+    return np.concatenate(dropped), np.concatenate(dropped_for)
+
+
+def _near_pairs(descriptors: _Chosen, rivals: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Those of int64 pairs [m, 2] of rivals that show the same picture."""
+    near = np.zeros(len(pairs), bool)
     for start in range(0, len(pairs), PAIRS_AT_ONCE):
         part = slice(start, start + PAIRS_AT_ONCE)
-        a, b = descriptors[pairs[part, 0]], descriptors[pairs[part, 1]]
-        close[part] = distance(a, b) <= NEAR_LEVELS
-    dropped_for: dict[int, int] = {}
-    for better, worse in pairs[close].tolist():  # sorted by the better row, whose fate is settled by then
-        if better not in dropped_for:
-            dropped_for.setdefault(worse, better)
-    involved, dropped = np.unique(pairs[close]), np.array(sorted(dropped_for), dtype=np.int64)
-    winners = np.array([dropped_for[row] for row in dropped.tolist()], dtype=np.int64)
-    return np.setdiff1d(involved, dropped, assume_unique=True), dropped, winners
+        a, b = (descriptors[rivals[pairs[part, side]]] for side in (0, 1))
+        near[part] = distance(a, b) <= 1
+    return pairs[near]
 
 
-def descriptor(image: Image.Image) -> bytes:
-    """DESCRIPTOR_BYTES bytes that are close for pictures that look the same; images of any size and mode."""
-    small = to_rgb(image).resize((LUMA_SIDE, LUMA_SIDE), Image.Resampling.BOX).convert("YCbCr")
-    luma_HW = np.asarray(small)[..., 0]
-    chroma_HWC = np.asarray(small.resize((CHROMA_SIDE, CHROMA_SIDE), Image.Resampling.BOX))[..., 1:]
-    return luma_HW.tobytes() + np.ascontiguousarray(chroma_HWC.transpose(2, 0, 1)).tobytes()
-
-
-def _unpack(descriptors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """float32 luma[n, 32, 32] and chroma[n, 2, 8, 8] of descriptors uint8[n, DESCRIPTOR_BYTES]."""
-    luma, chroma = descriptors[:, : LUMA_SIDE**2], descriptors[:, LUMA_SIDE**2 :]
-    luma_NHW = luma.reshape(-1, LUMA_SIDE, LUMA_SIDE).astype(np.float32)
-    return luma_NHW, chroma.reshape(-1, 2, CHROMA_SIDE, CHROMA_SIDE).astype(np.float32)
-
-
-def _center(d: np.ndarray) -> np.ndarray:
-    """Differences less a constant of each channel, of at most MAX_BRIGHTNESS_SHIFT."""
-    mean = d.mean((-2, -1), keepdims=True)
-    return d - np.clip(mean, -MAX_BRIGHTNESS_SHIFT, MAX_BRIGHTNESS_SHIFT)
-
-
-def _gradients(m: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Central differences along y and x, without the border."""
-    return (m[..., 2:, 1:-1] - m[..., :-2, 1:-1]) / 2, (m[..., 1:-1, 2:] - m[..., 1:-1, :-2]) / 2
-
-
-def _least_shift(d: np.ndarray, gy: np.ndarray, gx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The shift (dy, dx), at most half a cell, that best explains differences d (Lucas and Kanade 1981)."""
-    axes = (-2, -1)
-    yy, xx, xy = (gy * gy).sum(axes) + 1, (gx * gx).sum(axes) + 1, (gx * gy).sum(axes)
-    by, bx = (gy * d).sum(axes), (gx * d).sum(axes)
-    determinant = yy * xx - xy * xy
-    dy, dx = (xx * by - xy * bx) / determinant, (yy * bx - xy * by) / determinant
-    return np.clip(dy, -0.5, 0.5), np.clip(dx, -0.5, 0.5)
-
-
-def distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """float32[n]: the largest difference, OUTLIERS blocks aside, that no small shift and brightness explain.
-
-    a, b: descriptors uint8[n, DESCRIPTOR_BYTES], compared row by row. In grey levels.
+def band_keys(descriptors: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """uint32 keys [n, BANDS], and float32[n] that orders rows in a bucket; a bucket holds about four
+    unrelated ones of `rows`.
     """
-    luma_a, chroma_a = _unpack(a)
-    luma_b, chroma_b = _unpack(b)
-    best = np.full(len(a), np.inf, dtype=np.float32)
-    for shift_y, shift_x in ((0, 0), (0, 1), (0, -1), (1, 0), (-1, 0)):
-        # rolled rows and columns come in from the other side: the border is left out
-        moved = np.roll(luma_b, (shift_y, shift_x), (1, 2))[:, 1:-1, 1:-1]
-        still = luma_a[:, 1:-1, 1:-1]
-        gy, gx = _gradients((still + moved) / 2)
-        d = _center((still - moved)[:, 1:-1, 1:-1])
-        dy, dx = _least_shift(d, gy, gx)
-        rest = d - dy[:, None, None] * gy - dx[:, None, None] * gx
-        colors = _chroma_rest(chroma_a, chroma_b, shift_y - dy, shift_x - dx)
-        best = np.minimum(best, np.maximum(_largest(_blocks(rest)), _largest(colors)))
-    return best
+    bits = min(32, max(4, int(np.ceil(np.log2(max(2, rows)))) - 2))
+    directions, weights = _directions(BANDS * bits + 1), 2 ** np.arange(bits, dtype=np.uint32)
+    keys_nB, last = np.empty((len(descriptors), BANDS), np.uint32), np.empty(len(descriptors), np.float32)
+    for start in range(0, len(descriptors), ROWS_AT_ONCE):
+        part = slice(start, start + ROWS_AT_ONCE)
+        values = _coarse(descriptors[part]).astype(np.float64) @ directions  # sums of integers: exact
+        signs = values[:, :-1].reshape(-1, BANDS, bits) > 0
+        keys_nB[part] = (signs * weights).sum(2, dtype=np.uint32)
+        last[part] = values[:, -1]
+    return keys_nB, last
 
 
-def _blocks(rest_NHW: np.ndarray) -> np.ndarray:
-    """Means of 2 x 2 cells: the noise of JPEG averages out, an object that is not there does not."""
-    n, height, width = rest_NHW.shape
-    return rest_NHW.reshape(n, height // 2, 2, width // 2, 2).mean((2, 4))
-
-
-def _largest(rest: np.ndarray) -> np.ndarray:
-    """The largest absolute value of each row but OUTLIERS."""
-    flat = np.abs(rest).reshape(len(rest), -1)
-    return np.partition(flat, -1 - OUTLIERS, axis=1)[:, -1 - OUTLIERS]
-
-
-def _chroma_rest(a: np.ndarray, b: np.ndarray, dy: np.ndarray, dx: np.ndarray) -> np.ndarray:
-    """The colour difference after the shift (in cells of the brightness) found there."""
-    cells = CHROMA_SIDE / LUMA_SIDE
-    gy, gx = _gradients((a + b) / 2)
-    moved = (dy * cells)[:, None, None, None] * gy + (dx * cells)[:, None, None, None] * gx
-    return _center((a - b)[..., 1:-1, 1:-1]) + moved
+def _content_keys(sha256: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """As `band_keys`, by equal bytes alone."""
+    return np.ascontiguousarray(sha256[:, :4]).view("<u4"), np.zeros(len(sha256), np.float32)
 
 
 def _coarse(descriptors: np.ndarray) -> np.ndarray:
@@ -194,28 +197,6 @@ def _directions(count: int) -> np.ndarray:
     numbers = hashed(0, "dedup/directions", np.arange(count * COARSE_BYTES)).reshape(count, 3, CELLS)
     ranks = numbers.argsort(2).argsort(2)
     return np.where(ranks < CELLS // 2, -1.0, 1.0).reshape(count, COARSE_BYTES).T
-
-
-def candidates(descriptors: np.ndarray) -> np.ndarray:
-    """int64[m, 2]: pairs of rows (i < j) worth comparing, sorted; at most BANDS * WINDOW for each row.
-
-    Keeps 260 bytes a row in memory; the descriptors themselves may be memory-mapped.
-    """
-    n = len(descriptors)
-    bits = max(4, int(np.ceil(np.log2(max(2, n)))) - 2)  # a bucket holds about four unrelated rows
-    directions, weights = _directions(BANDS * bits + 1), 2 ** np.arange(bits, dtype=np.uint32)
-    coarse, keys = np.empty((n, COARSE_BYTES), np.uint8), np.empty((BANDS, n), np.uint32)
-    last = np.empty(n, np.float32)
-    for start in range(0, n, ROWS_AT_ONCE):
-        part = slice(start, start + ROWS_AT_ONCE)
-        coarse[part] = _coarse(descriptors[part])
-        values = coarse[part].astype(np.float64) @ directions  # sums of integers: exact in any order
-        signs = values[:, :-1].reshape(-1, BANDS, bits) > 0
-        keys[:, part] = (signs * weights).sum(2, dtype=np.uint32).T
-        last[part] = values[:, -1]
-    totals = coarse.reshape(n, 3, CELLS).sum(2, dtype=np.int32)
-    found = [_band_pairs(key, last, coarse, totals) for key in keys]
-    return np.unique(np.concatenate(found), axis=0)
 
 
 def _band_pairs(key: np.ndarray, last: np.ndarray, coarse: np.ndarray, totals: np.ndarray) -> np.ndarray:

@@ -21,6 +21,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
+
 from ddt.clean import one_line
 from ddt.progress import Progress
 from ddt.sections.run import Resources
@@ -35,6 +37,7 @@ HOST_AND_PORT = re.compile(r"(ray://)?\[?([^\[\]/]+)\]?:(\d+)/?")  # others Ray 
 ANSWER_SECONDS = 10  # within which a cluster must say anything at all
 # A client's preface and empty settings; a server's settings begin with a frame of this type (RFC 9113).
 HTTP2_PREFACE, HTTP2_SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0", 4
+TASKS_PER_ROOM = 4  # of a sum, for each core or so: as many parts of it as even out their lengths
 MAX_BLOCKS = 1000  # a block is what Ray Data retries as a whole and reports as done
 
 # Of a cluster of our own: nobody takes this machine away, and no dashboard shows Ray's metrics.
@@ -345,6 +348,50 @@ def _answers(
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         for answer in batch["answer"].to_pylist():
             yield json.loads(answer)
+
+
+# Sums over units
+
+
+def add_up(
+    function: Callable[..., np.ndarray],
+    arguments: dict[str, Any],
+    units: list[dict[str, Any]],
+    resources: Resources,
+    desc: str,
+) -> np.ndarray:
+    """The sum of `function(unit, **arguments)` over all units: arrays of one shape, one for each task here.
+
+    For counts that are made where the data are. A lost worker's task is done again by Ray. Raises UnitError.
+    """
+    import ray
+
+    room = _actors(len(units), resources)
+    share = -(-len(units) // (TASKS_PER_ROOM * room))
+    waiting = [units[start : start + share] for start in range(0, len(units), share)]
+    task = ray.remote(num_cpus=resources.cpus_per_actor)(_sum)
+    running: list[Any] = []
+    total: Any = 0
+    while waiting or running:
+        while waiting and len(running) < room:
+            running.append(task.remote(function, arguments, waiting.pop()))
+        done, running = ray.wait(running)
+        try:
+            total = total + ray.get(done[0])
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            kind = UnitInputError if is_mistake(cause) else UnitSystemError
+            raise kind(f"{desc}: {type(cause).__name__}: {cause}") from error
+    return total
+
+
+def _sum(
+    function: Callable[..., np.ndarray], arguments: dict[str, Any], units: list[dict[str, Any]]
+) -> np.ndarray:
+    total = function(units[0], **arguments)
+    for unit in units[1:]:
+        total = total + function(unit, **arguments)
+    return total
 
 
 def _actors(units: int, resources: Resources) -> int:

@@ -6,6 +6,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from ddt.data.verdicts import BELOW, KEPT, KINDS, VERDICTS, Tally
 from ddt.scenes.crawl import COPIES
 
 REJECT_REASONS = {"corrupt": "corrupt_image", "tiny": "too_small"}  # planted fault -> the reason it must get
@@ -30,40 +33,47 @@ def planted_rejects(recorded: Iterable[str | None], rejects: Sequence[Mapping[st
     return shares | {"ingest/false_rejects": float(false)}
 
 
-def planted_selection(
-    planted: Sequence[str | None], verdicts: Sequence[str], kept_instead: Sequence[int]
-) -> dict[str, float]:
-    """What `select` did with planted faults, from what was planted in each record and its verdict.
+def planted_selection(tally: Tally) -> dict[str, float]:
+    """What `select` did with planted faults; nothing where no row says what was planted in it.
 
-    A verdict is `kept`, `below_top_k` or the name of the filter that dropped it. kept_instead: of a duplicate
-    the row kept in its stead, of any other row itself. For each fault the share dropped; for clean pairs the
-    share lost to filters, the cut at exactly K counted apart. A planted copy kept in the stead of its clean
-    original is no loss and was caught: the two exchange roles (`_roles`) before anything is counted.
+    For each fault the share dropped; for clean pairs the share lost to filters, the cut at exactly K counted
+    apart. A planted copy kept in the stead of its clean original is no loss and was caught: the two exchange
+    roles (`_roles`) before anything is counted.
     """
-    total, kept, filtered = Counter[str](), Counter[str](), Counter[str]()
-    for name, verdict in zip(_roles(planted, kept_instead), verdicts, strict=True):
-        total[name] += 1
-        kept[name] += verdict == "kept"
-        filtered[name] += verdict not in ("kept", "below_top_k")
+    if not tally.all_KV[1:].any():
+        return {}
+    counts = _roles(tally)
+    total, kept, below = (
+        dict(zip(KINDS, values.tolist(), strict=True))
+        for values in (counts.sum(1), counts[:, KEPT], counts[:, BELOW])
+    )
     metrics = {
         f"select/{fault}_dropped": 1 - kept[fault] / total[fault]
         for fault in CAUGHT_BY_SELECT
         if total[fault]
     }
     if total["clean"]:
-        metrics["select/clean_lost_to_filters"] = filtered["clean"] / total["clean"]
+        lost = total["clean"] - kept["clean"] - below["clean"]
+        metrics["select/clean_lost_to_filters"] = lost / total["clean"]
         metrics["select/clean_kept"] = kept["clean"] / total["clean"]
-        metrics["select/kept_that_are_clean"] = kept["clean"] / max(1, kept.total())
+        metrics["select/kept_that_are_clean"] = kept["clean"] / max(1, sum(kept.values()))
     return metrics
 
 
-def _roles(planted: Sequence[str | None], kept_instead: Sequence[int]) -> list[str]:
-    """What was planted in each row; a copy kept in a clean row's stead and that row exchange their names.
+def _roles(tally: Tally) -> np.ndarray:
+    """int64[kinds, verdicts] after copies that stay for a clean row have exchanged their role with it.
 
-    A copy stands for one original: where two clean rows lose to the same copy, one of them is lost.
+    A copy stands for one original: where two clean rows lose to the same copy, one of them is lost. Of the
+    clean row it is known that it was dropped, not by which kind of likeness: it is counted as the copy is.
     """
-    roles = [name or "unknown" for name in planted]
-    for row, winner in enumerate(kept_instead):
-        if roles[row] == "clean" and roles[winner] in COPIES:
-            roles[row], roles[winner] = roles[winner], roles[row]
-    return roles
+    counts = tally.all_KV.copy()
+    clean = KINDS.index("clean")
+    for name in COPIES:
+        kind, dropped = KINDS.index(name), VERDICTS.index(name)
+        for verdict in (KEPT, BELOW):
+            exchanged = tally.stands_KV[kind, verdict]
+            counts[clean, verdict] += exchanged
+            counts[clean, dropped] -= exchanged
+            counts[kind, verdict] -= exchanged
+            counts[kind, dropped] += exchanged
+    return counts

@@ -72,6 +72,19 @@ def score_histogram(scores: Mapping[str, np.ndarray]) -> Image.Image:
     return figure_image(figure)
 
 
+def score_counts(counts: Mapping[str, np.ndarray], edges: np.ndarray) -> Image.Image:
+    """The same of scores that were counted where they are, by bins between `edges`."""
+    figure, ax = axes()
+    used = np.flatnonzero(sum(counts.values()))
+    for name, values in counts.items():
+        ax.stairs(values, edges, fill=True, alpha=0.55, label=f"{name} ({values.sum()})")
+    ax.set_xlim(edges[used[0]], edges[used[-1] + 1])
+    ax.set_xlabel("cosine of image and caption")
+    ax.set_ylabel("pairs")
+    ax.legend()
+    return figure_image(figure)
+
+
 def curve_plot(curves: Mapping[str, Sequence[Sequence[float]]], ylabel: str) -> Image.Image:
     """Named curves of [step, value]."""
     figure, ax = axes()

@@ -8,16 +8,18 @@ import pytest
 from PIL import Image, ImageDraw
 
 from ddt.data.dedup import (
-    DESCRIPTOR_BYTES,
+    BANDS,
     DUPLICATE,
     KEEP,
     NEAR_DUPLICATE,
-    NEAR_LEVELS,
-    candidates,
-    descriptor,
-    distance,
+    NEAR_ENTRY,
+    STANDS_FOR_CLEAN,
+    deal,
     find_duplicates,
+    find_in_deal,
 )
+from ddt.data.descriptor import DESCRIPTOR_BYTES, descriptor, distance
+from ddt.data.topk import tie_hash
 
 
 def picture(seed, side=64):
@@ -57,66 +59,67 @@ COPIES = {
 
 
 def rows(images, scores):
-    descriptors = np.frombuffer(b"".join(descriptor(i) for i in images), np.uint8).reshape(len(images), -1)
-    hashes = b"".join(hashlib.sha256(i.tobytes() + repr(i.size).encode()).digest() for i in images)
-    ids = b"".join(hashlib.sha256(str(i).encode()).digest() for i in range(len(images)))
-    sha256, ids = (np.frombuffer(data, np.uint8).reshape(-1, 32) for data in (hashes, ids))
-    return sha256, descriptors, np.asarray(scores, dtype=np.float32), ids
+    """Entries with ids by their place."""
+    hashes = [hashlib.sha256(i.tobytes() + repr(i.size).encode()).digest() for i in images]
+    ids = [hashlib.sha256(str(i).encode()).digest() for i in range(len(images))]
+    entries = np.zeros(len(images), NEAR_ENTRY)
+    entries["sha256"] = np.array([list(h) for h in hashes], np.uint8).reshape(-1, 32)
+    entries["descriptor"] = descriptors_of(images)
+    entries["score"] = scores
+    entries["tie"] = tie_hash(np.array([list(i) for i in ids], np.uint8).reshape(-1, 32), 0)
+    return entries
+
+
+def descriptors_of(images):
+    found = b"".join(descriptor(image) for image in images)
+    return np.frombuffer(found, np.uint8).reshape(len(images), DESCRIPTOR_BYTES)
 
 
 @pytest.mark.parametrize("way", COPIES)
 def test_copies_are_found_and_the_best_is_kept(way):
     originals = [picture(seed) for seed in range(60)]
     copies = [COPIES[way](image) for image in originals[:20]]
-    generator = np.random.default_rng(0)
-    verdicts, kept_instead = find_duplicates(*rows(originals + copies, generator.random(80)))
-    scores = np.asarray(np.random.default_rng(0).random(80), dtype=np.float32)
+    scores = np.random.default_rng(0).random(80)
+    verdicts = find_duplicates(rows(originals + copies, scores))
     pairs = np.stack([verdicts[:20], verdicts[60:]], axis=1)
     found = (np.sort(pairs, axis=1) == [KEEP, NEAR_DUPLICATE]).all(1)
     assert found.mean() >= 0.9
     better = np.where(scores[:20] > scores[60:], pairs[:, 0], pairs[:, 1])
     assert (better[found] == KEEP).all()
-    partner = np.r_[60:80, 20:60, :20]
-    dropped = verdicts != KEEP
-    assert np.array_equal(kept_instead[dropped], partner[dropped]), (
-        "a copy and its original stand for each other"
-    )
-    assert np.array_equal(kept_instead[~dropped], np.flatnonzero(~dropped))
     assert (verdicts[20:60] == KEEP).all(), "different pictures are not merged"
 
 
-def test_equal_bytes_keep_the_best_score_then_the_lowest_id():
+def test_equal_bytes_keep_the_best_score_then_the_lowest_hash_then_the_first_place():
     images = [picture(0), picture(1), picture(0), picture(0), picture(1)]
     for near in (True, False):
-        verdicts, kept_instead = find_duplicates(*rows(images, [0.1, 0.5, 0.9, 0.2, 0.5]), near=near)
-        ids = rows(images, [0] * 5)[3]
-        first = min((1, 4), key=lambda i: ids[i].tobytes())
-        want = [
-            DUPLICATE,
-            KEEP if first == 1 else DUPLICATE,
-            KEEP,
-            DUPLICATE,
-            KEEP if first == 4 else DUPLICATE,
-        ]
-        assert verdicts.tolist() == want
-        assert kept_instead.tolist() == [2, first, 2, 2, first]
+        entries = rows(images, [0.1, 0.5, 0.9, 0.2, 0.5])
+        verdicts = find_duplicates(entries, near)
+        first, second = sorted((1, 4), key=lambda i: entries["tie"][i])
+        assert np.flatnonzero(verdicts == KEEP).tolist() == sorted([first, 2])
+        assert verdicts[second] == DUPLICATE and (verdicts[[0, 3]] == DUPLICATE).all()
+        entries["tie"] = 0
+        assert np.flatnonzero(find_duplicates(entries, near) == KEEP).tolist() == [1, 2]
     near_copy = [picture(0), brighter(picture(0))]
-    found = find_duplicates(*rows(near_copy, [1, 0]))
-    assert found.verdicts.tolist() == [KEEP, NEAR_DUPLICATE] and found.kept_instead.tolist() == [0, 0]
-    found = find_duplicates(*rows(near_copy, [1, 0]), near=False)
-    assert found.verdicts.tolist() == [KEEP, KEEP] and found.kept_instead.tolist() == [0, 1]
+    assert find_duplicates(rows(near_copy, [1, 0])).tolist() == [KEEP, NEAR_DUPLICATE]
+    assert find_duplicates(rows(near_copy, [1, 0]), near=False).tolist() == [KEEP, KEEP]
 
 
-def test_order_of_rows_does_not_matter():
+def test_neither_the_order_of_rows_nor_how_they_are_dealt_matters():
     ways = (lambda i: i, lambda i: i, *COPIES.values())
-    images = [way(picture(seed)) for seed in range(15) for way in ways]
+    images = [way(picture(seed)) for seed in range(12) for way in ways]
     table = rows(images, np.random.default_rng(0).random(len(images)).round(1))
-    want = find_duplicates(*table)
-    for seed in range(3):
-        order = np.random.default_rng(seed).permutation(len(images))
-        found = find_duplicates(*(column[order] for column in table))
-        assert np.array_equal(found.verdicts, want.verdicts[order])
-        assert np.array_equal(order[found.kept_instead], want.kept_instead[order])
+    want = find_duplicates(table)
+    table["row"] = np.arange(len(table))
+    assert {*want.tolist()} == {KEEP, DUPLICATE, NEAR_DUPLICATE}
+    for seed, count in ((0, 1), (1, 3), (2, 50)):
+        order = np.random.default_rng(seed).permutation(len(table))
+        dealt = list(deal(table[order], len(table), count, near=True))
+        assert len(dealt) == BANDS * count and sum(map(len, dealt)) == BANDS * len(table)
+        found = np.concatenate([find_in_deal(part, near=True) for part in dealt])
+        verdicts = np.full(len(table), KEEP)
+        for kind in (NEAR_DUPLICATE, DUPLICATE):
+            verdicts[found["row"][found["kind"] == kind]] = kind
+        assert np.array_equal(verdicts, want)
 
 
 def test_many_that_look_alike_leave_one():
@@ -127,23 +130,26 @@ def test_many_that_look_alike_leave_one():
         page[0, index % 64, index // 64] ^= 1
         pages.append(Image.fromarray(page))
     scores = np.random.default_rng(0).random(101)
-    verdicts, kept_instead = find_duplicates(*rows([*pages, picture(3)], scores))
-    assert (verdicts[:100] == KEEP).sum() == 1 and (verdicts == NEAR_DUPLICATE).sum() == 99
-    best = int(np.argmax(scores[:100]))
-    assert verdicts[best] == KEEP and verdicts[100] == KEEP
-    assert kept_instead.tolist() == [best] * 100 + [100], "the winners of the first windows lost to the best"
+    verdicts = find_duplicates(rows([*pages, picture(3)], scores))
+    assert (verdicts == NEAR_DUPLICATE).sum() == 99
+    assert np.flatnonzero(verdicts == KEEP).tolist() == [int(np.argmax(scores[:100])), 100]
 
 
-def test_an_exact_copy_of_a_near_duplicate_leads_to_the_row_that_is_kept():
+def test_who_stays_in_the_stead_of_a_clean_row_is_told():
+    """An exact copy of a near copy: what it stood for goes on to the row that is kept."""
     copy = brighter(picture(0))
-    scores = [0.3, 0.2, 0.9, 0.5]
-    verdicts, kept_instead = find_duplicates(*rows([copy, copy, picture(0), picture(3)], scores))
-    assert verdicts.tolist() == [NEAR_DUPLICATE, DUPLICATE, KEEP, KEEP]
-    assert kept_instead.tolist() == [2, 2, 2, 3]
+    for clean, want in (([0, 1, 0, 1], {2}), ([0, 0, 1, 1], set())):
+        entries = rows([copy, copy, picture(0), picture(3)], [0.3, 0.2, 0.9, 0.5])
+        entries["clean"], entries["row"] = clean, np.arange(4)
+        found = [find_in_deal(part, near=True) for part in deal(entries, 4, 1, near=True)]
+        found = np.concatenate([part for part in found if NEAR_DUPLICATE in part["kind"]])
+        assert {*found["row"][found["kind"] == NEAR_DUPLICATE].tolist()} == {0}
+        assert {*found["row"][found["kind"] == DUPLICATE].tolist()} == {1}
+        assert {*found["row"][found["kind"] == STANDS_FOR_CLEAN].tolist()} == want
 
 
-def test_of_a_chain_of_small_changes_only_the_neighbour_is_dropped():
-    """Each half a step from the next: the third is too far from the first and stays."""
+def test_a_chain_of_small_changes_leaves_its_best():
+    """Each half a step from the next: the third is far from the first, but a better row is near it."""
 
     def moved(cells):
         side = 32 * 8
@@ -151,12 +157,10 @@ def test_of_a_chain_of_small_changes_only_the_neighbour_is_dropped():
         ImageDraw.Draw(image).ellipse((60 + cells * 8, 90, 140 + cells * 8, 170), fill=(80, 0, 80))
         return image
 
-    chain = [moved(cells) for cells in (0, 1, 2.5)]
-    table = rows(chain, [0.9, 0.5, 0.4])
-    near = distance(table[1][[0, 1, 0]], table[1][[1, 2, 2]]) <= NEAR_LEVELS
-    assert near.tolist() == [True, True, False]
-    verdicts, kept_instead = find_duplicates(*table)
-    assert verdicts.tolist() == [KEEP, NEAR_DUPLICATE, KEEP] and kept_instead.tolist() == [0, 0, 2]
+    chain = rows([moved(cells) for cells in (0, 1, 2.5)], [0.9, 0.5, 0.4])
+    looks = chain["descriptor"]
+    assert (distance(looks[[0, 1, 0]], looks[[1, 2, 2]]) <= 1).tolist() == [True, True, False]
+    assert find_duplicates(chain).tolist() == [KEEP, NEAR_DUPLICATE, NEAR_DUPLICATE]
 
 
 def test_a_small_object_of_another_colour_is_another_picture():
@@ -166,24 +170,14 @@ def test_a_small_object_of_another_colour_is_another_picture():
         return image
 
     images = [scene(color) for color in ("red", "orange", "green", "blue", "purple", "black")]
-    assert (find_duplicates(*rows(images, np.zeros(6))).verdicts == KEEP).all()
+    assert (find_duplicates(rows(images, np.zeros(6))) == KEEP).all()
 
 
 def test_distance_is_zero_for_the_same_and_large_for_others_both_ways():
-    table = rows([picture(seed) for seed in range(20)], np.zeros(20))[1]
+    table = descriptors_of([picture(seed) for seed in range(20)])
     assert np.abs(distance(table, table)).max() == 0
     forth, back = distance(table[:10], table[10:]), distance(table[10:], table[:10])
-    assert min(forth.min(), back.min()) > NEAR_LEVELS
-
-
-def test_candidates_are_few_and_hold_the_copies():
-    originals = [picture(seed) for seed in range(400)]
-    copies = [jpeg(image, 70) for image in originals[:50]]
-    descriptors = rows(originals + copies, np.zeros(450))[1]
-    pairs = candidates(descriptors)
-    assert len(pairs) < 450 * 449 / 2 / 50
-    found = set(map(tuple, pairs.tolist()))
-    assert sum((i, 400 + i) in found for i in range(50)) >= 48
+    assert min(forth.min(), back.min()) > 1
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
@@ -193,8 +187,6 @@ def test_any_mode_and_size(mode):
 
 
 def test_small_tables():
-    assert find_duplicates(*rows([picture(0)], [1])).verdicts.tolist() == [KEEP]
-    assert find_duplicates(*rows([picture(0), picture(1)], [1, np.nan])).verdicts.tolist() == [KEEP, KEEP]
-    empty = np.empty((0, 32), np.uint8)
-    none = find_duplicates(empty, np.empty((0, DESCRIPTOR_BYTES), np.uint8), np.empty(0, np.float32), empty)
-    assert none.verdicts.tolist() == [] and none.kept_instead.tolist() == []
+    assert find_duplicates(rows([picture(0)], [1])).tolist() == [KEEP]
+    assert find_duplicates(rows([picture(0), picture(1)], [1, np.nan])).tolist() == [KEEP, KEEP]
+    assert find_duplicates(np.empty(0, NEAR_ENTRY)).tolist() == []

@@ -1,6 +1,28 @@
 """Curation measured against planted faults: shares by hand."""
 
+import numpy as np
+
+from ddt.data.verdicts import ROW, VERDICTS, Tally, kind_codes
 from pipelines.reports.curation import planted_rejects, planted_selection
+
+
+def measured(*rows: tuple[str | None, str, bool]) -> dict[str, float]:
+    """Of rows (planted, verdict, whether it stands for a clean row), counted in two parts."""
+    table = np.zeros(len(rows), ROW)
+    table["planted"] = kind_codes([name for name, _, _ in rows])
+    table["verdict"] = [VERDICTS.index(verdict) for _, verdict, _ in rows]
+    table["stands"] = [stands for _, _, stands in rows]
+    counts = Tally.of(table[:3]).to_array() + Tally.of(table[3:]).to_array()
+    return planted_selection(Tally.from_array(counts))
+
+
+def test_counts_of_parts_add_up() -> None:
+    rows = np.zeros(5, ROW)
+    rows["verdict"], rows["native"] = [0, 0, 1, 7, 0], [0.1, 0.101, 0.2, -1, 1]
+    tally = Tally.from_array(Tally.of(rows[:2]).to_array() + Tally.of(rows[2:]).to_array())
+    assert tally.by_verdict() == {"below_top_k": 1, "duplicate": 1, "kept": 3}
+    assert np.flatnonzero(tally.kept_scores).tolist() == [220, 399]
+    assert np.flatnonzero(tally.dropped_scores).tolist() == [0, 240]
 
 
 def test_rejects_count_only_for_the_right_reason() -> None:
@@ -19,44 +41,45 @@ def test_rejects_count_only_for_the_right_reason() -> None:
 
 
 def test_selection_tells_filters_from_the_cut_at_k() -> None:
-    rows = [
-        ("clean", "kept"),
-        ("clean", "kept"),
-        ("clean", "below_top_k"),
-        ("clean", "near_duplicate"),
-        ("wrong_caption", "low_native_score"),
-        ("wrong_caption", "kept"),
-        (None, "kept"),
-    ]
-    planted, verdicts = zip(*rows, strict=True)
-    measured = planted_selection(planted, verdicts, [0, 1, 2, 0, 4, 5, 6])
-    assert measured["select/clean_lost_to_filters"] == 1 / 4
-    assert measured["select/clean_kept"] == 2 / 4
-    assert measured["select/wrong_caption_dropped"] == 1 / 2
-    assert measured["select/kept_that_are_clean"] == 2 / 4
-    assert "select/duplicate_dropped" not in measured
+    found = measured(
+        ("clean", "kept", False),
+        ("clean", "kept", True),
+        ("clean", "below_top_k", False),
+        ("clean", "near_duplicate", False),
+        ("wrong_caption", "low_native_score", False),
+        ("wrong_caption", "kept", False),
+        (None, "kept", False),
+    )
+    assert found["select/clean_lost_to_filters"] == 1 / 4
+    assert found["select/clean_kept"] == 2 / 4
+    assert found["select/wrong_caption_dropped"] == 1 / 2
+    assert found["select/kept_that_are_clean"] == 2 / 4
+    assert "select/duplicate_dropped" not in found
 
 
 def test_a_copy_kept_in_its_original_s_stead_was_caught_and_no_clean_pair_is_lost() -> None:
-    rows = [
-        ("clean", "duplicate", 1),
-        ("duplicate", "kept", 1),
-        ("clean", "near_duplicate", 3),
-        ("near_duplicate", "below_top_k", 3),
-        ("near_duplicate", "kept", 4),  # its original was dropped by its score: nothing it stands for
-        ("clean", "low_native_score", 5),
-        ("clean", "near_duplicate", 1),  # another picture that looks like row 1, which stands for row 0
-        ("clean", "kept", 7),
-    ]
-    measured = planted_selection(*zip(*rows, strict=True))
-    assert measured["select/duplicate_dropped"] == 1
-    assert measured["select/near_duplicate_dropped"] == 1 / 2
-    assert measured["select/clean_lost_to_filters"] == 2 / 5
-    assert measured["select/clean_kept"] == 2 / 5
-    assert measured["select/kept_that_are_clean"] == 2 / 3
+    found = measured(
+        ("clean", "duplicate", False),
+        ("duplicate", "kept", True),  # for the first row, and for another picture that looks like it
+        ("clean", "near_duplicate", False),
+        ("near_duplicate", "below_top_k", True),
+        ("near_duplicate", "kept", False),  # its original was dropped by its score: nothing it stands for
+        ("clean", "low_native_score", False),
+        ("clean", "near_duplicate", False),
+        ("clean", "kept", False),
+    )
+    assert found["select/duplicate_dropped"] == 1
+    assert found["select/near_duplicate_dropped"] == 1 / 2
+    assert found["select/clean_lost_to_filters"] == 2 / 5
+    assert found["select/clean_kept"] == 2 / 5
+    assert found["select/kept_that_are_clean"] == 2 / 3
 
 
 def test_a_clean_pair_is_lost_to_any_winner_but_a_copy() -> None:
     for winner in ("clean", "wrong_caption", None):
-        measured = planted_selection(["clean", winner], ["near_duplicate", "kept"], [1, 1])
-        assert measured["select/clean_lost_to_filters"] == (1 / 2 if winner == "clean" else 1)
+        found = measured(("clean", "near_duplicate", False), (winner, "kept", True))
+        assert found["select/clean_lost_to_filters"] == (1 / 2 if winner == "clean" else 1)
+
+
+def test_nothing_is_told_where_nothing_was_planted() -> None:
+    assert measured((None, "kept", False), ("a stranger's word", "duplicate", False)) == {}

@@ -16,7 +16,7 @@ from ddt.manifest import Commit, write_unit
 from ddt.params import load_params
 from ddt.records import write_shard
 from ddt.store import Store, open_store
-from pipelines.select import check_pairs
+from pipelines.select import check_pairs, pair_stats
 from pipelines.services.expectations import GateFailed
 from pipelines.tokenize_images import CodeUse, check_tokens
 
@@ -39,8 +39,7 @@ def write_pairs(store: Store, tmp_path: Path, spoil: Callable[[list[dict[str, An
     spoil(rows)
     path = tmp_path / "pairs.arrow"
     write_shard(path, rows, PAIR_SCHEMA)
-    mean = float(np.mean([row["score"] for row in rows]))
-    return write_unit(store, "select", "f" * 64, "a" * 32, path, len(rows), stats={"mean_score": mean})
+    return write_unit(store, "select", "f" * 64, "a" * 32, path, len(rows), stats=pair_stats(rows, 60))
 
 
 def select_params() -> Any:
@@ -51,9 +50,10 @@ def test_good_pairs_pass_and_docs_are_written(store: Store, tmp_path: Path) -> N
     made = write_pairs(store, tmp_path, lambda rows: None)
     result = check_pairs(store, [made], select_params(), tmp_path / "gate")
     result.require("select")
-    assert result.checked == 8
+    assert result.checked == 13
     assert told(result.page) == {
         "select_rows": "Succeeded, 6 of 6 expectations", "select_selection": "Succeeded, 2 of 2 expectations",
+        "select_shards": "Succeeded, 5 of 5 expectations",
     }  # fmt: skip
 
 
@@ -84,15 +84,20 @@ def test_bad_pairs_are_stopped_with_each_expectation_named(store: Store, tmp_pat
     made = write_pairs(store, tmp_path, spoil)
     result = check_pairs(store, [made], select_params(), tmp_path / "gate")
     assert sorted(result.failed) == [
+        "ExpectColumnValuesToBeBetween(long_captions_outside: max_value 0.01) observed 0.02564",  # 1 / 39
         "ExpectColumnValuesToBeBetween(long_words: min_value 1, max_value 60) observed in 1 of 39 rows: 500",
+        "ExpectColumnValuesToBeBetween(max_score: max_value 1) observed 1.5",
         "ExpectColumnValuesToBeBetween(mean_score: min_value 0.3) observed 0.1359",  # (38 x 0.1 + 1.5) / 39
+        "ExpectColumnValuesToBeBetween(min_short_words: min_value 2) observed 0",
         "ExpectColumnValuesToBeBetween(pairs: min_value 40, max_value 40) observed 39",
+        "ExpectColumnValuesToBeBetween(repeated_ids: min_value 0, max_value 0) observed 1",
         "ExpectColumnValuesToBeBetween(score: min_value -1, max_value 1) observed in 1 of 39 rows: 1.5",
         "ExpectColumnValuesToBeBetween(short_words: min_value 2) observed in 1 of 39 rows: 0",
         f"ExpectColumnValuesToBeUnique(sample_id) observed in 2 of 39 rows: {4:064x}",
     ]
     assert told(result.page) == {
         "select_rows": "Failed, 2 of 6 expectations", "select_selection": "Failed, 0 of 2 expectations",
+        "select_shards": "Failed, 1 of 5 expectations",
     }  # fmt: skip
     with pytest.raises(GateFailed, match="gate select: Expect.* observed .*index.html"):
         result.require("select")

@@ -1,0 +1,280 @@
+"""`select` against the same rules in memory: whatever the order, the groups, the deals and what was killed.
+
+But for the last test, Ray's actors and Great Expectations are left out: the same workers run here one after
+the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddt.data.dedup import NEAR_ENTRY, find_duplicates
+from ddt.data.descriptor import DESCRIPTOR_BYTES
+from ddt.data.schemas import CAPTION_SCHEMA, SCORE_SCHEMA
+from ddt.data.topk import tie_hash
+from ddt.data.verdicts import VERDICTS
+from ddt.manifest import Commit, Manifest, write_unit
+from ddt.params import Params, load_params
+from ddt.records import RECORD_SCHEMA, read_shard, write_shard
+from ddt.store import Store, open_store
+from pipelines import select
+from pipelines.engine.cluster import connect
+from pipelines.engine.runner import StageContext, StageError
+from tests.pipelines.ray_support import RESOURCES
+
+ROOT = Path(__file__).resolve().parents[2]
+SHARDS, ROWS, KEEP = 5, 40, 60
+PRINT = "a" * 64
+IMAGE = b"a picture"  # nobody looks at it here
+
+
+def looks(generator: np.random.Generator) -> np.ndarray:
+    """A descriptor: smooth brightness, as of a picture of a few large things."""
+    coarse = Image.fromarray(generator.integers(0, 256, (5, 5), dtype=np.uint8))
+    luma = np.asarray(coarse.resize((32, 32), Image.Resampling.BICUBIC))
+    return np.r_[luma.ravel(), generator.integers(90, 160, 128, dtype=np.uint8)].astype(np.uint8)
+
+
+@functools.cache
+def crawl(shard: int) -> list[dict[str, Any]]:
+    """Rows of one shard: every fourth copies a row of another shard, bytes and all or only nearly.
+
+    Scores have two digits, so that many are equal.
+    """
+    pictures = [looks(np.random.default_rng([7, n])) for n in range(SHARDS * ROWS)]
+    rows = []
+    for row in range(ROWS):
+        number = source = shard * ROWS + row
+        generator = np.random.default_rng([8, number])
+        if row % 4 == 3:
+            source = int(generator.integers(SHARDS)) * ROWS + 4 * int(generator.integers(ROWS // 4))
+        near = source != number and row % 8 == 3
+        descriptor = pictures[source].copy()
+        if near:
+            descriptor = np.clip(descriptor + generator.integers(-1, 2, DESCRIPTOR_BYTES), 0, 255).astype(
+                np.uint8
+            )
+        look = number if near else source
+        scores = generator.integers(20, 40, 2) / 100
+        rows.append(
+            {
+                "sample_id": np.random.default_rng([9, number]).bytes(32).hex(),
+                "image_sha256": np.random.default_rng([10, look]).bytes(32),
+                "descriptor": descriptor.tobytes(),
+                "native_score": float("nan") if number == 17 else float(scores[0]),
+                "generated_score": float(scores[1]),
+                "caption": "word" if row == 5 else f"a picture {number}",
+                "planted": "clean" if source == number else "near_duplicate" if near else "duplicate",
+            }
+        )
+    return rows
+
+
+def scored(store: Store, order: Sequence[int] = range(SHARDS)) -> Manifest:
+    """What the stages before leave of the crawl, its shards made in this order."""
+    made = []
+    for place, shard in enumerate(order):
+        rows, unit, path = crawl(shard), f"{place:032x}", Path(store.root_uri) / "made.arrow"
+        keys = {}
+        records = [
+            {"image": IMAGE, "width": 8, "height": 8, "format": "PNG", "questions": [], "source": "s"} | row
+            for row in rows
+        ]
+        for name, schema, table in (
+            ("records", RECORD_SCHEMA, records),
+            ("captions", CAPTION_SCHEMA, [{**row, "long_caption": f"long {row['caption']}"} for row in rows]),
+        ):
+            write_shard(path, [{k: row[k] for k in schema.names} for row in table], schema)
+            keys[name] = write_unit(store, name, PRINT, unit, path, len(rows)).key
+        write_shard(path, [{k: row[k] for k in SCORE_SCHEMA.names} for row in rows], SCORE_SCHEMA)
+        made.append(write_unit(store, "score", PRINT, unit, path, len(rows), stats=keys))
+    return Manifest("score", PRINT, {}, tuple(made))
+
+
+def parameters(**section: Any) -> Params:
+    params = load_params(ROOT / "params.yaml")
+    chosen = {"keep": KEEP, "min_native_score": 0.22, "min_generated_score": -1.0} | section
+    return dataclasses.replace(
+        params, select=dataclasses.replace(params.select, **chosen), resources=RESOURCES
+    )
+
+
+def context(folder: Path, params: Params, order: Sequence[int] = range(SHARDS)) -> StageContext:
+    store = open_store(folder / "store")
+    inputs = {"score": scored(store, order)}
+    return StageContext("select", params, params.select, store, folder, PRINT, inputs)
+
+
+def one_after_another(ctx: StageContext, worker: Any, units: list[dict[str, Any]], **arguments: Any) -> Any:
+    made = worker(ctx.name, ctx.fingerprint, ctx.store.root_uri, arguments)
+    return [Commit(**made(unit)) for unit in sorted(units, key=lambda unit: unit["unit"])]
+
+
+def added_up(function: Any, arguments: dict[str, Any], units: list[dict[str, Any]], **_: Any) -> np.ndarray:
+    return sum(function(unit, **arguments) for unit in units)  # type: ignore[return-value]
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Ray and no Great Expectations."""
+    monkeypatch.setattr(select, "run_units", one_after_another)
+    monkeypatch.setattr(select, "add_up", added_up)
+    monkeypatch.setattr(select, "connect", lambda _: contextlib.nullcontext())
+    without_gate(monkeypatch)
+
+
+def without_gate(monkeypatch: pytest.MonkeyPatch) -> None:
+    passed = SimpleNamespace(page=ROOT, checked=0, require=lambda stage: None)
+    monkeypatch.setattr(select, "check_pairs", lambda *_: passed)
+    monkeypatch.setattr(StageContext, "relative", lambda self, path: path.name)
+    monkeypatch.setattr(select, "score_counts", lambda *_: Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(select, "record_grid", lambda rows: Image.new("RGB", (8, 8)))
+
+
+def digest(ctx: StageContext) -> str:
+    return Manifest("select", PRINT, {}, tuple(select.run(ctx).commits)).digest
+
+
+def in_memory(params: Params, order: Sequence[int]) -> tuple[set[str], dict[str, int]]:
+    """Ids of the pairs by the rules as they are told, and the counts of verdicts."""
+    section, rows = params.select, [row for shard in order for row in crawl(shard)]
+    verdicts = []
+    for row in rows:
+        if np.isnan(row["native_score"]):
+            verdicts.append("no_score")
+        elif len(row["caption"].split()) < section.min_caption_words:
+            verdicts.append("short_caption")
+        else:
+            low = np.float32(row["native_score"]) < section.min_native_score
+            verdicts.append("low_native_score" if low else "kept")
+    ids = np.array([list(bytes.fromhex(row["sample_id"])) for row in rows], np.uint8)
+    ties, scores = tie_hash(ids, section.seed), np.float32([row["native_score"] for row in rows])
+    entries = np.zeros(len(rows), NEAR_ENTRY)
+    entries["score"], entries["tie"] = scores, ties
+    for name in ("image_sha256", "descriptor"):
+        entries[name.removeprefix("image_")] = [list(row[name]) for row in rows]
+    passing = [n for n, verdict in enumerate(verdicts) if verdict == "kept"]
+    for n, code in zip(passing, find_duplicates(entries[passing]), strict=True):
+        verdicts[n] = VERDICTS[code]
+    best = np.lexsort((ties, -scores))
+    left = [n for n in best.tolist() if verdicts[n] == "kept"]
+    for n in left[section.keep :]:
+        verdicts[n] = "below_top_k"
+    counts = {name: verdicts.count(name) for name in sorted(set(verdicts))}
+    return {rows[n]["sample_id"] for n in left[: section.keep]}, counts
+
+
+def test_pairs_are_those_of_the_rules_in_memory(alone: None, tmp_path: Path) -> None:
+    params = parameters()
+    ctx = context(tmp_path, params)
+    result = select.run(ctx)
+    want, counts = in_memory(params, range(SHARDS))
+    assert counts["duplicate"] > 5 and counts["near_duplicate"] > 5 and counts["no_score"] == 1
+    pairs = [row for c in result.commits for row in read_shard(ctx.store.fetch(c.key)).to_pylist()]
+    assert len(pairs) == KEEP and {pair["sample_id"] for pair in pairs} == want
+    assert all(pair["long"] == f"long {pair['short']}" for pair in pairs)
+    assert {name: result.report.metrics[f"select/{name}"] for name in counts} == counts
+    assert result.report.metrics["select/ties_at_threshold"] > 1
+    assert result.report.metrics["select/threshold"] == min(pair["score"] for pair in pairs)
+    assert not ctx.store.list("shards/select/duplicates"), "what workers hand on is removed"
+    assert not ctx.store.list("units/select/filter")
+
+
+def test_order_groups_and_deals_do_not_matter(
+    alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = digest(context(tmp_path / "a", parameters()))
+    for folder, order, groups, rows in (("b", [3, 1, 4, 0, 2], 100, 30), ("c", range(SHARDS), 2, 1000)):
+        monkeypatch.setattr(select, "MAX_GROUPS", groups)
+        monkeypatch.setattr(select, "DEAL_ROWS", rows)
+        assert digest(context(tmp_path / folder, parameters(), order)) == want
+
+
+def test_killed_anywhere_and_run_again(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    want = digest(context(tmp_path / "whole", parameters()))
+    ctx = context(tmp_path / "killed", parameters())
+    original, made = select.UnitWorker.__call__, []
+
+    def call(self: Any, unit: dict[str, Any]) -> dict[str, Any]:
+        if len(made) % 5 == 4:
+            made.append("killed")
+            raise KeyboardInterrupt
+        made.append(unit["unit"])
+        return original(self, unit)
+
+    monkeypatch.setattr(select.UnitWorker, "__call__", call)
+    monkeypatch.setattr(select, "run_units", only_missing)
+    kills = 0
+    while True:
+        try:
+            assert digest(ctx) == want
+            break
+        except KeyboardInterrupt:
+            kills += 1
+    assert kills >= 5
+    done = [unit for unit in made if unit != "killed"]
+    assert len(done) == len(set(done)), "what was committed is not made again"
+    before = len(made)
+    assert digest(ctx) == want and len(made) == before, "with nothing missing nothing is made"
+
+
+def only_missing(ctx: StageContext, worker: Any, units: list[dict[str, Any]], **arguments: Any) -> Any:
+    done = select.commits(ctx.store, ctx.name, ctx.fingerprint)
+    missing = [unit for unit in units if unit["unit"] not in done]
+    made = {c.unit: c for c in one_after_another(ctx, worker, missing, **arguments)} | done
+    return [made[name] for name in sorted(unit["unit"] for unit in units)]
+
+
+def test_equal_bytes_alone(alone: None, tmp_path: Path) -> None:
+    metrics = select.run(context(tmp_path, parameters(drop_near_duplicates=False))).report.metrics
+    assert "select/near_duplicate" not in metrics and metrics["select/duplicate"] > 5
+
+
+def test_planted_copies_are_measured(alone: None, tmp_path: Path) -> None:
+    metrics = select.run(context(tmp_path, parameters(min_native_score=-1.0, keep=140))).report.metrics
+    assert metrics["select/duplicate_dropped"] == 1 and metrics["select/near_duplicate_dropped"] == 1
+    clean = SHARDS * ROWS * 3 // 4
+    lost = SHARDS + 1  # captions too short and a score that is none
+    assert metrics["select/clean_lost_to_filters"] == pytest.approx(lost / clean)
+
+
+def test_too_few_are_told_with_the_reasons(alone: None, tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"select.keep asks for 199 \(dropped: .*duplicate \d+.*no_score 1"):
+        select.run(context(tmp_path, parameters(keep=199)))
+
+
+class KilledOnce(select.DuplicatesWorker):
+    """Ends its process at its first unit of all."""
+
+    def process(self, unit: dict[str, Any], folder: Path) -> Any:
+        if self.store.put_if_absent("killed", b""):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().process(unit, folder)
+
+
+@pytest.mark.ray
+def test_workers_and_kills_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_gate(monkeypatch)
+    found = {}
+    with connect(dataclasses.replace(RESOURCES, cpus=4)):
+        for workers in (1, 4):
+            params = dataclasses.replace(parameters(), resources=dataclasses.replace(RESOURCES, cpus=workers))
+            monkeypatch.setattr(select, "MAX_GROUPS", workers)
+            if workers > 1:
+                monkeypatch.setattr(select, "DuplicatesWorker", KilledOnce)
+            ctx = context(tmp_path / str(workers), params)
+            found[workers] = digest(ctx)
+    assert ctx.store.exists("killed")
+    assert found[1] == found[4]
