@@ -7,11 +7,12 @@ selection and of `keep`, and checks the count and the threshold against numpy.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 from measure import arguments, report
 
-from ddt.data.topk import select_top_k
+from ddt.data.topk import digit_counts, select_top_k
 
 PART_ROWS = 1_000_000
 
@@ -27,14 +28,16 @@ def main() -> None:
     if options.distinct:
         scores = np.round(scores * options.distinct) / np.float32(options.distinct)
     ids = np.frombuffer(generator.bytes(32 * options.rows), np.uint8).reshape(-1, 32)
-    starts = range(0, options.rows, PART_ROWS)
-    parts = [lambda s=s: (ids[s : s + PART_ROWS], scores[s : s + PART_ROWS]) for s in starts]
+    parts = [slice(start, start + PART_ROWS) for start in range(0, options.rows, PART_ROWS)]
     k = int(options.rows * options.keep_share)
 
+    def count(prefix: Sequence[int]) -> np.ndarray:
+        return sum(digit_counts(prefix, 0, ids[part], scores[part]) for part in parts)
+
     begin = time.perf_counter()
-    selection = select_top_k(parts, k, seed=0)
+    selection = select_top_k(count, k, seed=0)
     middle = time.perf_counter()
-    kept = sum(int(selection.keep(*part()).sum()) for part in parts)
+    kept = sum(int(selection.keep(ids[part], scores[part]).sum()) for part in parts)
     end = time.perf_counter()
     assert kept == k and selection.threshold == np.partition(scores, options.rows - k)[options.rows - k]
     print(f"rows {options.rows:,}  kept {kept:,} (asked {k:,})  ties at the threshold {selection.num_ties:,}")

@@ -20,7 +20,7 @@ BINS = 1 << 8 * DIGIT_BYTES
 SCORE_DIGITS = 2
 DIGITS = SCORE_DIGITS + (HASH_BYTES + ID_BYTES) // DIGIT_BYTES
 
-Part = Callable[[], tuple[np.ndarray, np.ndarray]]  # -> (sample_ids uint8[n, 32], scores float32[n])
+Count = Callable[[Sequence[int]], np.ndarray]  # digits that are known -> int64[BINS] of the next
 
 
 def ordered_bits(scores: np.ndarray) -> np.ndarray:
@@ -144,18 +144,15 @@ def digit_counts(prefix: Sequence[int], seed: int, sample_ids: np.ndarray, score
     return np.bincount(digits, minlength=BINS)
 
 
-def select_top_k(parts: Sequence[Part], k: int, seed: int) -> TopK:
-    """Selects exactly k rows with the highest scores, whatever the order of parts and of rows in them.
+def select_top_k(count: Count, k: int, seed: int) -> TopK:
+    """Selects exactly k rows with the highest scores, wherever they are and in whatever order.
 
-    parts: each returns (sample_ids uint8[n, 32], scores float32[n]) and is called once for each digit: twice,
-    and once or twice more where ties are cut. Raises ValueError as `TopKSearch.add` does.
+    count: for a prefix the sum of `digit_counts(prefix, seed, ...)` over all rows. It is called once for each
+    digit: twice, and once or twice more where ties are cut. Raises ValueError as `TopKSearch.add` does.
     """
     search = TopKSearch(k, seed)
     while search.found is None:
-        counts = np.zeros(BINS, dtype=np.int64)
-        for part in parts:
-            counts += digit_counts(search.prefix, seed, *part())
-        search.add(counts)
+        search.add(count(search.prefix))
     return search.found
 
 

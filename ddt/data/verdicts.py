@@ -8,6 +8,7 @@ from typing import Self
 import numpy as np
 
 from ddt.data.dedup import DUPLICATE, KEEP, NEAR_DUPLICATE
+from ddt.data.topk import TopK
 from ddt.scenes.crawl import PLANTED
 
 VERDICTS = (
@@ -42,6 +43,15 @@ def kind_codes(planted: list[str | None]) -> np.ndarray:
     """uint8[n]: places in KINDS."""
     places = {name: code for code, name in enumerate(KINDS)}
     return np.array([places.get(name or "", 0) for name in planted], np.uint8)
+
+
+def decide(rows: np.ndarray, selection: TopK) -> np.ndarray:
+    """ROWs with their last verdict: those that nothing dropped are kept or below the K-th score."""
+    passing = np.flatnonzero(rows["verdict"] == KEPT)
+    decided = rows.copy()
+    kept = selection.keep(np.ascontiguousarray(rows["id"][passing]), rows["score"][passing])
+    decided["verdict"][passing[~kept]] = BELOW
+    return decided
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 from ddt.clean import one_line
 from ddt.progress import Progress
 from ddt.sections.run import Resources
@@ -37,7 +35,6 @@ HOST_AND_PORT = re.compile(r"(ray://)?\[?([^\[\]/]+)\]?:(\d+)/?")  # others Ray 
 ANSWER_SECONDS = 10  # within which a cluster must say anything at all
 # A client's preface and empty settings; a server's settings begin with a frame of this type (RFC 9113).
 HTTP2_PREFACE, HTTP2_SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0", 4
-TASKS_PER_ROOM = 4  # of a sum, for each core or so: as many parts of it as even out their lengths
 MAX_BLOCKS = 1000  # a block is what Ray Data retries as a whole and reports as done
 
 # Of a cluster of our own: nobody takes this machine away, and no dashboard shows Ray's metrics.
@@ -273,16 +270,21 @@ class _Actor:
                 self.worker = self.make_worker()
             answer["result"] = self.worker(unit)
         except Exception as error:  # whatever it is, the driver is told which unit it was
-            reason = one_line(error)
-            answer["error"] = {
-                "reason": reason if isinstance(error, PLAIN) else f"{type(error).__name__}: {reason}",
-                "user": isinstance(error, ValueError | OSError),  # their input, or a disk that is full
-                "mistake": is_mistake(error),
-                "trace": traceback.format_exc(),
-                "unit": name,
-            }
+            answer["error"] = failure(error, unit)
         self.ledger.end(unit["unit"])
         return {"answer": json.dumps(answer)}
+
+
+def failure(error: Exception, unit: dict[str, Any]) -> dict[str, Any]:
+    """What a worker tells of a unit that it failed on, while it handles the exception: see `unit_error`."""
+    reason = one_line(error)
+    return {
+        "reason": reason if isinstance(error, PLAIN) else f"{type(error).__name__}: {reason}",
+        "user": isinstance(error, ValueError | OSError),  # their input, or a disk that is full
+        "mistake": is_mistake(error),
+        "trace": traceback.format_exc(),
+        "unit": unit.get("name") or f"unit {unit['unit']}",
+    }
 
 
 def map_units(
@@ -313,7 +315,7 @@ def map_units(
                     first_start = answer["started"]
                     count("ray", max(0.0, first_start - began))
                 if "error" in answer:
-                    raise _unit_error(desc, answer["error"])
+                    raise unit_error(desc, answer["error"])
                 watchdog.beat()
                 done += 1
                 bar.update(done)
@@ -340,7 +342,7 @@ def _answers(
     dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map(
         _Actor,  # type: ignore[arg-type]  # Ray takes a class here; its annotation does not say so
         fn_constructor_args=(worker, worker_args, ledger, resources.max_failures),
-        compute=ray.data.ActorPoolStrategy(size=_actors(len(units), resources)),
+        compute=ray.data.ActorPoolStrategy(size=actors(len(units), resources)),
         num_cpus=resources.cpus_per_actor,
         num_gpus=resources.gpus_per_actor,
     )
@@ -350,51 +352,7 @@ def _answers(
             yield json.loads(answer)
 
 
-# Sums over units
-
-
-def add_up(
-    function: Callable[..., np.ndarray],
-    arguments: dict[str, Any],
-    units: list[dict[str, Any]],
-    resources: Resources,
-    desc: str,
-) -> np.ndarray:
-    """The sum of `function(unit, **arguments)` over all units: arrays of one shape, one for each task here.
-
-    For counts that are made where the data are. A lost worker's task is done again by Ray. Raises UnitError.
-    """
-    import ray
-
-    room = _actors(len(units), resources)
-    share = -(-len(units) // (TASKS_PER_ROOM * room))
-    waiting = [units[start : start + share] for start in range(0, len(units), share)]
-    task = ray.remote(num_cpus=resources.cpus_per_actor)(_sum)
-    running: list[Any] = []
-    total: Any = 0
-    while waiting or running:
-        while waiting and len(running) < room:
-            running.append(task.remote(function, arguments, waiting.pop()))
-        done, running = ray.wait(running)
-        try:
-            total = total + ray.get(done[0])
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            kind = UnitInputError if is_mistake(cause) else UnitSystemError
-            raise kind(f"{desc}: {type(cause).__name__}: {cause}") from error
-    return total
-
-
-def _sum(
-    function: Callable[..., np.ndarray], arguments: dict[str, Any], units: list[dict[str, Any]]
-) -> np.ndarray:
-    total = function(units[0], **arguments)
-    for unit in units[1:]:
-        total = total + function(unit, **arguments)
-    return total
-
-
-def _actors(units: int, resources: Resources) -> int:
+def actors(units: int, resources: Resources) -> int:
     """As many actors as the cluster and `resources.cpus` have room for, and no more than there are units."""
     import ray
 
@@ -410,7 +368,8 @@ def _actors(units: int, resources: Resources) -> int:
     return max(1, min(units, int(room)))
 
 
-def _unit_error(stage: str, error: dict[str, Any]) -> UnitError:
+def unit_error(stage: str, error: dict[str, Any]) -> UnitError:
+    """The exception for what `failure` told; a fault of ours is printed with its trace."""
     named = error["unit"] in error["reason"]  # a reader's message begins with the file
     told = f"{stage}: {error['reason']}" if named else f"{stage}, {error['unit']}: {error['reason']}"
     if error["user"]:

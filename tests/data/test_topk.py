@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ddt.data import topk
-from ddt.data.topk import ordered_bits, select_top_k, tie_hash
+from ddt.data.topk import digit_counts, ordered_bits, select_top_k, tie_hash
 
 
 def make_ids(n, start=0):
@@ -16,9 +16,15 @@ def make_ids(n, start=0):
     return np.frombuffer(digests, np.uint8).reshape(n, 32)
 
 
-def parts_of(ids, scores, cuts):
+def selected(ids, scores, cuts, k, seed):
+    """The selection from rows that are counted in parts, cut at these places."""
     edges = [0, *sorted(cuts), len(scores)]
-    return [lambda a=a, b=b: (ids[a:b], scores[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+
+    def count(prefix):
+        return sum(digit_counts(prefix, seed, ids[part], scores[part]) for part in parts)
+
+    return select_top_k(count, k, seed)
 
 
 def kept_ids(selection, ids, scores):
@@ -38,20 +44,19 @@ def test_against_sort(data):
     ids = make_ids(n)
     if valid == 0:
         with pytest.raises(ValueError, match="only 0 of"):
-            select_top_k(parts_of(ids, scores, []), 1, 0)
+            selected(ids, scores, [], 1, 0)
         return
     k = data.draw(st.integers(1, valid))
     cuts = data.draw(st.lists(st.integers(0, n), max_size=5))
-    selection = select_top_k(parts_of(ids, scores, cuts), k, seed=3)
+    selection = selected(ids, scores, cuts, k, seed=3)
     mask = selection.keep(ids, scores)
     want = np.sort(scores[~np.isnan(scores)])[::-1]
     assert mask.sum() == k
     assert np.array_equal(np.sort(scores[mask])[::-1], want[:k])
     assert selection.threshold == want[k - 1] and selection.num_ties == (want == want[k - 1]).sum()
     order = np.array(data.draw(st.permutations(range(n))))
-    other = select_top_k(
-        parts_of(ids[order], scores[order], data.draw(st.lists(st.integers(0, n), max_size=3))), k, 3
-    )
+    other_cuts = data.draw(st.lists(st.integers(0, n), max_size=3))
+    other = selected(ids[order], scores[order], other_cuts, k, 3)
     assert other == selection and kept_ids(other, ids, scores) == kept_ids(
         selection, ids[order], scores[order]
     )
@@ -70,7 +75,7 @@ def test_bits_order_as_numbers(a, b):
 def test_many_ties_are_cut_by_the_seed_not_by_the_place():
     """All scores equal: the k lowest hashes are kept."""
     ids, scores = make_ids(5000), np.full(5000, 0.25, dtype=np.float32)
-    selections = [select_top_k(parts_of(ids, scores, [100, 4000]), 1234, seed) for seed in (1, 2)]
+    selections = [selected(ids, scores, [100, 4000], 1234, seed) for seed in (1, 2)]
     masks = [s.keep(ids, scores) for s in selections]
     assert [int(m.sum()) for m in masks] == [1234, 1234]
     lowest = np.argsort(tie_hash(ids, 1))[:1234]
@@ -84,7 +89,7 @@ def test_many_ties_are_cut_by_the_seed_not_by_the_place():
 def test_equal_hashes_fall_back_to_the_id(monkeypatch):
     monkeypatch.setattr(topk, "tie_hash", lambda ids, seed: np.zeros(len(ids), dtype=np.uint64))
     ids, scores = make_ids(50), np.zeros(50, dtype=np.float32)
-    selection = select_top_k(parts_of(ids, scores, []), 20, 0)
+    selection = selected(ids, scores, [], 20, 0)
     assert kept_ids(selection, ids, scores) == set(sorted(i.tobytes() for i in ids)[:20])
 
 
@@ -92,7 +97,7 @@ def test_large_sample_against_sort():
     generator = np.random.default_rng(0)
     scores = generator.normal(0.3, 0.05, 200_000).astype(np.float16).astype(np.float32)  # many ties
     ids = generator.integers(0, 256, (200_000, 32), dtype=np.uint8)
-    selection = select_top_k(parts_of(ids, scores, range(0, 200_000, 17_000)), 50_001, 0)
+    selection = selected(ids, scores, range(0, 200_000, 17_000), 50_001, 0)
     assert selection.num_ties > selection.num_ties_kept > 0
     assert selection.keep(ids, scores).sum() == 50_001
     assert selection.threshold == np.sort(scores)[::-1][50_000]
@@ -102,14 +107,14 @@ def test_large_sample_against_sort():
 def test_k_out_of_range(k, words):
     scores = np.array([1, 2, np.nan, 3], dtype=np.float32)
     with pytest.raises(ValueError, match=f"k is {k}.*{words}"):
-        select_top_k(parts_of(make_ids(4), scores, []), k, 0)
+        selected(make_ids(4), scores, [], k, 0)
 
 
 def test_unfit_input_and_doubled_ids():
     ids, scores = make_ids(4), np.zeros(4, dtype=np.float32)
     with pytest.raises(ValueError, match=r"want sample_ids uint8\[n, 32\]"):
-        select_top_k([lambda: (ids[:3], scores)], 1, 0)
+        digit_counts([], 0, ids[:3], scores)
     doubled = np.repeat(ids[:1], 4, axis=0)
     with pytest.raises(ValueError, match="occurs twice"):
-        select_top_k([lambda: (doubled, scores)], 2, 0)
-    assert select_top_k([lambda: (doubled, scores)], 4, 0).keep(doubled, scores).all()
+        selected(doubled, scores, [], 2, 0)
+    assert selected(doubled, scores, [], 4, 0).keep(doubled, scores).all()

@@ -32,12 +32,15 @@ from ddt.store import Store, open_store
 from pipelines import select
 from pipelines.engine.cluster import connect
 from pipelines.engine.runner import StageContext, StageError
+from pipelines.engine.selection import plan
 from tests.pipelines.ray_support import RESOURCES
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARDS, ROWS, KEEP = 5, 40, 60
 PRINT = "a" * 64
 IMAGE = b"a picture"  # nobody looks at it here
+
+Rows = list[dict[str, Any]]
 
 
 def looks(generator: np.random.Generator) -> np.ndarray:
@@ -48,7 +51,7 @@ def looks(generator: np.random.Generator) -> np.ndarray:
 
 
 @functools.cache
-def crawl(shard: int) -> list[dict[str, Any]]:
+def crawl(shard: int) -> Rows:
     """Rows of one shard: every fourth copies a row of another shard, bytes and all or only nearly.
 
     Scores have two digits, so that many are equal.
@@ -82,11 +85,11 @@ def crawl(shard: int) -> list[dict[str, Any]]:
     return rows
 
 
-def scored(store: Store, order: Sequence[int] = range(SHARDS)) -> Manifest:
-    """What the stages before leave of the crawl, its shards made in this order."""
+def scored(store: Store, shards: Sequence[Rows]) -> Manifest:
+    """What the stages before leave of these shards, made in this order."""
     made = []
-    for place, shard in enumerate(order):
-        rows, unit, path = crawl(shard), f"{place:032x}", Path(store.root_uri) / "made.arrow"
+    for place, rows in enumerate(shards):
+        unit, path = f"{place:032x}", Path(store.root_uri) / "made.arrow"
         keys = {}
         records = [
             {"image": IMAGE, "width": 8, "height": 8, "format": "PNG", "questions": [], "source": "s"} | row
@@ -111,9 +114,10 @@ def parameters(**section: Any) -> Params:
     )
 
 
-def context(folder: Path, params: Params, order: Sequence[int] = range(SHARDS)) -> StageContext:
+def context(folder: Path, params: Params, shards: Sequence[Rows] | None = None) -> StageContext:
+    """Of these shards, or of the whole crawl."""
     store = open_store(folder / "store")
-    inputs = {"score": scored(store, order)}
+    inputs = {"score": scored(store, shards or [crawl(shard) for shard in range(SHARDS)])}
     return StageContext("select", params, params.select, store, folder, PRINT, inputs)
 
 
@@ -139,17 +143,20 @@ def without_gate(monkeypatch: pytest.MonkeyPatch) -> None:
     passed = SimpleNamespace(page=ROOT, checked=0, require=lambda stage: None)
     monkeypatch.setattr(select, "check_pairs", lambda *_: passed)
     monkeypatch.setattr(StageContext, "relative", lambda self, path: path.name)
-    monkeypatch.setattr(select, "score_counts", lambda *_: Image.new("RGB", (8, 8)))
-    monkeypatch.setattr(select, "record_grid", lambda rows: Image.new("RGB", (8, 8)))
+    monkeypatch.setattr(select, "selection_pictures", lambda *_: {})
 
 
 def digest(ctx: StageContext) -> str:
     return Manifest("select", PRINT, {}, tuple(select.run(ctx).commits)).digest
 
 
-def in_memory(params: Params, order: Sequence[int]) -> tuple[set[str], dict[str, int]]:
-    """Ids of the pairs by the rules as they are told, and the counts of verdicts."""
-    section, rows = params.select, [row for shard in order for row in crawl(shard)]
+def pairs_of(ctx: StageContext, made: Sequence[Commit]) -> Rows:
+    return [row for c in made for row in read_shard(ctx.store.fetch(c.key)).to_pylist()]
+
+
+def in_memory(params: Params) -> tuple[set[str], dict[str, int]]:
+    """Ids of the crawl's pairs by the rules as they are told, and the counts of verdicts."""
+    section, rows = params.select, [row for shard in range(SHARDS) for row in crawl(shard)]
     verdicts = []
     for row in rows:
         if np.isnan(row["native_score"]):
@@ -180,9 +187,9 @@ def test_pairs_are_those_of_the_rules_in_memory(alone: None, tmp_path: Path) -> 
     params = parameters()
     ctx = context(tmp_path, params)
     result = select.run(ctx)
-    want, counts = in_memory(params, range(SHARDS))
+    want, counts = in_memory(params)
     assert counts["duplicate"] > 5 and counts["near_duplicate"] > 5 and counts["no_score"] == 1
-    pairs = [row for c in result.commits for row in read_shard(ctx.store.fetch(c.key)).to_pylist()]
+    pairs = pairs_of(ctx, result.commits)
     assert len(pairs) == KEEP and {pair["sample_id"] for pair in pairs} == want
     assert all(pair["long"] == f"long {pair['short']}" for pair in pairs)
     assert {name: result.report.metrics[f"select/{name}"] for name in counts} == counts
@@ -197,9 +204,9 @@ def test_order_groups_and_deals_do_not_matter(
 ) -> None:
     want = digest(context(tmp_path / "a", parameters()))
     for folder, order, groups, rows in (("b", [3, 1, 4, 0, 2], 100, 30), ("c", range(SHARDS), 2, 1000)):
-        monkeypatch.setattr(select, "MAX_GROUPS", groups)
-        monkeypatch.setattr(select, "DEAL_ROWS", rows)
-        assert digest(context(tmp_path / folder, parameters(), order)) == want
+        monkeypatch.setattr(plan, "MAX_GROUPS", groups)
+        monkeypatch.setattr(plan, "DEAL_ROWS", rows)
+        assert digest(context(tmp_path / folder, parameters(), list(map(crawl, order)))) == want
 
 
 def test_killed_anywhere_and_run_again(alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,6 +257,69 @@ def test_planted_copies_are_measured(alone: None, tmp_path: Path) -> None:
     assert metrics["select/clean_lost_to_filters"] == pytest.approx(lost / clean)
 
 
+def unlike(count: int, native: Sequence[float], generated: float = 0.3) -> Rows:
+    """Rows with nothing wrong but for their scores, each another picture."""
+    plain = [row for shard in range(SHARDS) for row in crawl(shard) if row["planted"] == "clean"]
+    good = [row for row in plain if len(row["caption"].split()) > 1][:count]
+    scores = zip(good, np.resize(native, count).tolist(), strict=True)
+    return [row | {"native_score": score, "generated_score": generated} for row, score in scores]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_of_equal_scores_the_lowest_hashes_stay(alone: None, tmp_path: Path, seed: int) -> None:
+    """Two rows are above the threshold, ten at it, of which three stay, and four below."""
+    rows = unlike(16, [0.5] * 2 + [0.25] * 10 + [0.125] * 4)
+    ctx = context(
+        tmp_path, parameters(keep=5, seed=seed, min_native_score=-1.0), [rows[:3], rows[3:9], rows[9:]]
+    )
+    result = select.run(ctx)
+    ids = np.array([list(bytes.fromhex(row["sample_id"])) for row in rows], np.uint8)
+    ties = 2 + np.argsort(tie_hash(ids[2:12], seed))[:3]
+    kept = {pair["sample_id"] for pair in pairs_of(ctx, result.commits)}
+    assert kept == {rows[i]["sample_id"] for i in (0, 1, *ties.tolist())}
+    metrics = result.report.metrics
+    assert metrics["select/threshold"] == 0.25 and metrics["select/ties_at_threshold"] == 10
+    assert metrics["select/below_top_k"] == 11
+
+
+def test_a_shard_without_rows_and_one_without_pairs(alone: None, tmp_path: Path) -> None:
+    """The first group holds nothing at all; neither it nor rows that all fail are an error."""
+    shards = [[], unlike(6, [0.3]), unlike(4, [0.1])]
+    ctx = context(tmp_path, parameters(keep=6), shards)
+    made = select.run(ctx).commits
+    assert sorted(c.rows for c in made) == [0, 0, 6]
+    assert {pair["sample_id"] for pair in pairs_of(ctx, made)} == {row["sample_id"] for row in shards[1]}
+
+
+@pytest.mark.parametrize("rank_by", ["native", "generated", "mean"])
+def test_a_row_without_either_score_is_dropped_however_rows_are_ranked(
+    alone: None, tmp_path: Path, rank_by: str
+) -> None:
+    rows = unlike(6, [0.3])
+    rows[2]["native_score"] = rows[4]["generated_score"] = float("nan")
+    ctx = context(tmp_path, parameters(keep=4, rank_by=rank_by), [rows])
+    result = select.run(ctx)
+    assert result.report.metrics["select/no_score"] == 2
+    assert {pair["sample_id"] for pair in pairs_of(ctx, result.commits)} == {
+        rows[i]["sample_id"] for i in (0, 1, 3, 5)
+    }
+
+
+@pytest.mark.parametrize(
+    ("native", "reason"), [(0.1, "low_native_score"), (float("nan"), "no_score")], ids=["low", "nan"]
+)
+def test_with_nothing_left_the_reason_is_told(
+    alone: None, tmp_path: Path, native: float, reason: str
+) -> None:
+    ctx = context(tmp_path, parameters(keep=1), [unlike(6, [native]), []])
+    with pytest.raises(StageError) as told:
+        select.run(ctx)
+    assert (
+        str(told.value) == f"select: 0 pairs pass the filters, select.keep asks for 1 (dropped: {reason} 6)"
+    )
+    assert not ctx.store.list("shards/select"), "with other thresholds nothing of it is of use"
+
+
 def test_too_few_are_told_with_the_reasons(alone: None, tmp_path: Path) -> None:
     with pytest.raises(StageError, match=r"select.keep asks for 199 \(dropped: .*duplicate \d+.*no_score 1"):
         select.run(context(tmp_path, parameters(keep=199)))
@@ -268,13 +338,13 @@ class KilledOnce(select.DuplicatesWorker):
 def test_workers_and_kills_do_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     without_gate(monkeypatch)
     found = {}
-    with connect(dataclasses.replace(RESOURCES, cpus=4)):
-        for workers in (1, 4):
+    with connect(RESOURCES):
+        for workers in (1, 2):
             params = dataclasses.replace(parameters(), resources=dataclasses.replace(RESOURCES, cpus=workers))
-            monkeypatch.setattr(select, "MAX_GROUPS", workers)
+            monkeypatch.setattr(plan, "MAX_GROUPS", workers)
             if workers > 1:
                 monkeypatch.setattr(select, "DuplicatesWorker", KilledOnce)
             ctx = context(tmp_path / str(workers), params)
             found[workers] = digest(ctx)
     assert ctx.store.exists("killed")
-    assert found[1] == found[4]
+    assert found[1] == found[2]

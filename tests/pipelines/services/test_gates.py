@@ -16,8 +16,8 @@ from ddt.manifest import Commit, write_unit
 from ddt.params import load_params
 from ddt.records import write_shard
 from ddt.store import Store, open_store
-from pipelines.select import check_pairs, pair_stats
 from pipelines.services.expectations import GateFailed
+from pipelines.services.pairs_gate import check_pairs, pair_stats
 from pipelines.tokenize_images import CodeUse, check_tokens
 
 ROOT = Path(__file__).resolve().parents[3]

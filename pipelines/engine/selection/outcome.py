@@ -1,0 +1,76 @@
+"""What is told of a selection beside its pairs: with both there, nothing has to be counted again."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ddt.data.parts import read_part
+from ddt.data.topk import TopK
+from ddt.data.verdicts import KEPT, ROW, VERDICTS, Tally, decide
+from ddt.manifest import Commit, commits, unit_id, write_unit
+from ddt.store import Store
+from pipelines.engine.runner import StageContext
+from pipelines.engine.selection.plan import Plan
+
+EXAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The cut at K, counts of all rows, and which rows of one shard to show as examples, by name:
+    their `records`, `rows` and a note on each (`notes`).
+    """
+
+    selection: TopK
+    tally: Tally
+    examples: dict[str, dict[str, Any]]
+
+    def save(self, ctx: StageContext) -> None:
+        """Recorded like a unit."""
+        text = json.dumps(
+            {
+                "selection": asdict(self.selection),
+                "tally": self.tally.to_array().tolist(),
+                "examples": self.examples,
+            }
+        )
+        with tempfile.TemporaryDirectory(prefix="ddt-outcome-") as folder:
+            path = Path(folder) / "outcome.json"
+            path.write_text(text)
+            unit = unit_id("outcome", ctx.fingerprint)
+            write_unit(ctx.store, f"{ctx.name}/outcome", ctx.fingerprint, unit, path, 1)
+
+    @classmethod
+    def load(cls, ctx: StageContext) -> Self | None:
+        """None where it has not been saved."""
+        for made in commits(ctx.store, f"{ctx.name}/outcome", ctx.fingerprint).values():
+            found = json.loads(ctx.store.get_bytes(made.key))
+            tally = Tally.from_array(np.array(found["tally"]))
+            return cls(TopK(**found["selection"]), tally, found["examples"])
+        return None
+
+
+def examples(
+    store: Store, plan: Plan, survivors: Sequence[Commit], selection: TopK
+) -> dict[str, dict[str, Any]]:
+    """Of the first shard that has rows: which of them to show, kept ones and others, with a note on each."""
+    number = next(n for n, commit in enumerate(survivors) if commit.rows)
+    part, scores = next((n, scores) for n, scores in enumerate(plan.groups[number].scores) if scores.rows)
+    with store.open(survivors[number].key) as file:
+        rows = decide(read_part(file, part, ROW), selection)
+    kept, others = (np.flatnonzero((rows["verdict"] == KEPT) == is_kept) for is_kept in (True, False))
+    notes = {
+        "kept": [f"{score:.2f}" for score in rows["native"][kept[:EXAMPLES]]],
+        "dropped": [VERDICTS[code] for code in rows["verdict"][others[:EXAMPLES]]],
+    }
+    return {
+        name: {"records": scores.stats["records"], "rows": which[:EXAMPLES].tolist(), "notes": notes[name]}
+        for name, which in (("kept", kept), ("dropped", others))
+    }
