@@ -19,7 +19,7 @@ import numpy as np
 
 from ddt.data.topk import select_top_k
 from ddt.data.verdicts import KEPT, VERDICTS, Tally
-from ddt.manifest import Commit, commits, shard_prefix, unit_prefix
+from ddt.manifest import Commit, commits, shard_prefix, units_prefix
 from ddt.sections.curation import SelectParams
 from pipelines.engine.cluster import connect
 from pipelines.engine.runner import StageContext, StageError, StageResult
@@ -134,7 +134,7 @@ def _remove_steps(ctx: StageContext) -> None:
     """What workers handed to each other: many times as much as the pairs."""
     for step in STEPS:
         name = f"{ctx.name}/{step}"
-        for prefix in (unit_prefix(name, ctx.fingerprint), shard_prefix(name, ctx.fingerprint)):
+        for prefix in (units_prefix(name, ctx.fingerprint), shard_prefix(name, ctx.fingerprint)):
             for key in ctx.store.list(prefix):
                 ctx.store.delete(key)
 
