@@ -21,7 +21,7 @@ from measure import arguments, report
 from ddt.eval.benchmark import Score
 from ddt.params import load_params
 from pipelines.engine.graph import STAGES
-from pipelines.promote import decide
+from pipelines.promote import checks_of
 from pipelines.reports.report import Report
 from pipelines.reports.workspace import report_path
 
@@ -64,7 +64,7 @@ def checks(seed: int, kind: str, options: argparse.Namespace) -> list[list[str]]
     params = load_params(overrides=given)
     stored = Report.load(report_path(Path(params.paths.workspace), "evaluate")).scores
     scores = {name: Score(**score) for name, score in stored.items()}
-    rows = [check.row() for check in decide(params.promote, scores, None)]
+    rows = [check.row() for check in checks_of(params.promote, scores, None)]
     return [[row[0], *row[2:]] for row in rows]
 
 
