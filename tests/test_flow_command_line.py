@@ -117,12 +117,17 @@ def test_what_a_stage_says_in_words_is_printed(
 ) -> None:
     said = Report("pretrain", notes=["Held-out pictures: 0.4 nats a code"])
     monkeypatch.setenv("DDT_RAY_OWNER", "")  # so that what the step sets is undone
-    monkeypatch.setattr(support, "run_stage", lambda *_: said)
+    handed: list[dict[str, str]] = []
+    monkeypatch.setattr(support, "_run_with_card", lambda *given: handed.append(given[-1]) or said)
     monkeypatch.setattr(support, "show_report", lambda *_: None)
-    flow = SimpleNamespace(settings=load_mapping(ROOT / "params.yaml"), mlflow_run="", reports={})
+    settings = load_mapping(ROOT / "params.yaml")
+    settings["paths"]["workspace"] = str(tmp_path)
+    made = {stage: {"manifest": f"manifests/{stage}"} for stage in ("train_tokenizer", "tokenize_images")}
+    flow = SimpleNamespace(settings=settings, mlflow_run="", reports=made)
     support.run_step(flow, "pretrain")
     assert capsys.readouterr().out == "Held-out pictures: 0.4 nats a code\n"
     assert flow.reports["pretrain"]["notes"] == said.notes
+    assert handed == [{stage: f"manifests/{stage}" for stage in made}]
 
 
 def test_a_mistake_found_in_the_first_step_is_one_line() -> None:

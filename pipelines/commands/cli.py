@@ -16,7 +16,7 @@ from pathlib import Path
 from ddt.clean import one_line
 from ddt.params import Params, load_params
 from pipelines.engine.graph import INPUTS, STAGES
-from pipelines.engine.stopping import exit_code, last_words, terminated_by_sigterm
+from pipelines.engine.stopping import exit_code, last_words, sigterm_as_exception
 from pipelines.services.passwords import shown
 from pipelines.services.surroundings import prepare
 
@@ -54,8 +54,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     _take_any_text()
-    terminated_by_sigterm()
-    arguments = build_parser().parse_args(argv)
+    with sigterm_as_exception():
+        _run(build_parser().parse_args(argv))
+
+
+def _run(arguments: argparse.Namespace) -> None:
     try:
         prepare()
         arguments.run(arguments)

@@ -24,6 +24,20 @@ def terminated_by_sigterm() -> None:
     signal.signal(signal.SIGTERM, end)
 
 
+@contextlib.contextmanager
+def sigterm_as_exception() -> Iterator[None]:
+    """SIGTERM raises Terminated meanwhile; a process that only calls us has its own handler back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # where there are no handlers
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    terminated_by_sigterm()
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def signal_name(told: KeyboardInterrupt) -> str:
     return "SIGTERM" if isinstance(told, Terminated) else "Ctrl-C"
 

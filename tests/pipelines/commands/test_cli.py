@@ -178,7 +178,7 @@ def test_a_picture_that_cannot_be_written_leaves_nothing(
     line = mistake(capsys, "generate", "x", "-o", str(tmp_path / "folder.png"), *places)
     assert "folder.png: is a folder, expected a file" in line
 
-    def full(self: Image.Image, path: Path, *_: object) -> None:
+    def full(self: Image.Image, path: Path, *_: object, **__: object) -> None:
         Path(path).write_bytes(b"half of it")
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
@@ -273,3 +273,10 @@ def test_an_interrupt_ends_in_one_line(
     last = errors.strip().splitlines()[-1]
     assert last == f"ddt: ended by {name}; what was finished is kept, run the same command to go on"
     assert not (tmp_path / "workspace" / "manifests" / "ingest.json").exists()
+
+
+def test_who_calls_a_command_keeps_the_handler_of_sigterm(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit):
+        main(["trace", "--params", "/absent.yaml"])
+    assert "absent.yaml" in capsys.readouterr().err and signal.getsignal(signal.SIGTERM) is before

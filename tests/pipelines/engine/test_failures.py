@@ -3,7 +3,7 @@
 import pytest
 
 from ddt.store import StoreError
-from pipelines.engine.cluster import UnitInputError, UnitSystemError, _unit_error
+from pipelines.engine.cluster import UnitInputError, UnitSystemError, unit_error
 from pipelines.engine.failures import is_mistake
 from pipelines.engine.fit import TrainingInputError, TrainingSystemError, _failure
 from pipelines.services.tracking import require_place
@@ -37,7 +37,7 @@ def test_mistakes(error: Exception, expected: bool) -> None:
 ])  # fmt: skip
 def test_a_workers_failure_stays_what_it_is(mistake: bool, kinds: tuple[type, type]) -> None:
     told = {"reason": "disk full", "user": True, "mistake": mistake, "trace": "", "unit": "0.tar", "kind": ""}
-    unit, training = _unit_error("ingest", told), _failure("pretrain", told)
+    unit, training = unit_error("ingest", told), _failure("pretrain", told)
     assert (type(unit), type(training)) == kinds
     assert is_mistake(unit) is is_mistake(training) is mistake
     # Either way it is one line on the command line.
@@ -47,9 +47,9 @@ def test_a_workers_failure_stays_what_it_is(mistake: bool, kinds: tuple[type, ty
 
 def test_a_units_failure_names_its_file_once_and_is_one_line() -> None:
     told = {"user": True, "mistake": True, "trace": "", "unit": "e.parquet"}
-    named = _unit_error("ingest", told | {"reason": "/data/e.parquet: no column for the instruction"})
+    named = unit_error("ingest", told | {"reason": "/data/e.parquet: no column for the instruction"})
     assert str(named) == "ingest: /data/e.parquet: no column for the instruction"
-    long = str(_unit_error("ingest", told | {"reason": "first\nsecond " * 100 + "reason"}))
+    long = str(unit_error("ingest", told | {"reason": "first\nsecond " * 100 + "reason"}))
     assert len(long) <= 300 and "\n" not in long and long.startswith("ingest, e.parquet: first second")
     assert long.endswith("reason")
 
