@@ -16,6 +16,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from ddt.store import MARKER, NotFound, Store, StoreError, folder_digest, sha256
 
 FORMAT = 1
 MANIFESTS = "manifests/"  # where a store keeps them
+KEY_OF_MANIFEST = re.compile(MANIFESTS + r"(\w+)/([0-9a-f]{64})/[0-9a-f]{16}\.json")  # stage, digest
 
 
 def canonical_json(value: Any) -> str:

@@ -22,6 +22,7 @@ from ddt.store import MARKER, Entry, Store, open_store
 from pipelines.commands.ends import manifests_of
 from pipelines.commands.lineage import is_key, lineage
 from pipelines.engine.graph import STAGES
+from pipelines.engine.selection.outcome import OUTCOME
 from pipelines.reports.workspace import manifest_path
 from pipelines.services import lock, registry
 from pipelines.services.made_by import Runs
@@ -44,6 +45,7 @@ class Reached:
     def add(self, manifest: Manifest) -> None:
         """What a manifest names, its commits' records, and the raw shards that they were drawn from."""
         self.keys.add(manifest.key)
+        self.groups.add((manifest.stage, manifest.fingerprint[:16], OUTCOME))
         for done in manifest.commits:
             self.keys |= {done.key, f"raw/{done.unit}.tar"}
             self.keys.add(f"{units_prefix(manifest.stage, manifest.fingerprint)}{done.unit}.json")
@@ -53,7 +55,8 @@ class Reached:
                 self.groups.add(group_of(done.key))
 
     def has(self, entry: Entry) -> bool:
-        return entry.key in self.keys or group_of(entry.key) in self.groups
+        group = group_of(entry.key)
+        return entry.key in self.keys or group in self.groups or group[:2] in self.groups
 
 
 def run(params: Params, keep_hours: float, dry_run: bool) -> None:
@@ -94,14 +97,17 @@ def garbage(store: Store, params: Params, since: float) -> list[Entry]:
 def group_of(key: str) -> Group:
     """What is kept together while some of it is new: what one computation of a stage writes.
 
-    Of commands that are no stages (a renderer, a published benchmark) it is all they have written.
+    It is (stage, fingerprint), or (stage, fingerprint, step) of what lies below a step's name in between. Of commands that are no stages (a renderer, a published benchmark) it is all they have written.
     """
     kind, _, below = key.partition("/")
     stage, *rest = below.split("/")
     if kind in STAGE_OF and STAGE_OF[kind] not in STAGES:
         return (STAGE_OF[kind],)
     if kind in ("units", "shards", "checkpoints"):
-        return (stage, rest[0]) if stage in STAGES and rest else (stage,)
+        if stage not in STAGES or not rest:
+            return (stage,)
+        is_step = kind != "checkpoints" and len(rest) == 3
+        return (stage, rest[1], rest[0]) if is_step else (stage, rest[0])
     return (key,)
 
 

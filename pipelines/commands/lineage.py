@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from ddt.manifest import MANIFESTS, Manifest
+from ddt.manifest import KEY_OF_MANIFEST, MANIFESTS, Manifest
 from ddt.store import NotFound, Store
 from pipelines.engine.graph import INPUTS, STAGES
 
 SHORT = 16  # digits of a digest that are shown: `ddt trace` takes 8
-KEY = re.compile(MANIFESTS + r"(\w+)/([0-9a-f]{64})/[0-9a-f]{16}\.json")
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def lineage(store: Store, keys: Iterable[str], known: Iterable[Link] = ()) -> li
 
 def is_key(key: object) -> TypeGuard[str]:
     """Whether it is a key of a stage's manifest."""
-    match = KEY.fullmatch(key) if isinstance(key, str) else None
+    match = KEY_OF_MANIFEST.fullmatch(key) if isinstance(key, str) else None
     return match is not None and match[1] in STAGES
 
 

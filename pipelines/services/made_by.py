@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ddt.manifest import MANIFESTS
+from ddt.manifest import KEY_OF_MANIFEST
 from ddt.sections.run import Tracking
 from pipelines.services import tracking as mlflow_runs
 from pipelines.services.tracking import MANIFEST_KEY
 
-KEY_IN_URI = re.compile(MANIFESTS + r"\w+/[0-9a-f]{64}/[0-9a-f]{16}\.json$")
+KEY_IN_URI = re.compile(f"{KEY_OF_MANIFEST.pattern}$")
 PARENT, COMMIT, METAFLOW_RUN = "mlflow.parentRunId", "mlflow.source.git.commit", "metaflow_run"
 AT_ONCE = 1000  # runs asked for at a time
 

@@ -20,6 +20,7 @@ from pipelines.engine.runner import StageContext
 from pipelines.engine.selection.plan import Plan
 
 EXAMPLES = 16
+OUTCOME = "outcome"  # the step of the stage that it is recorded as
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,13 @@ class Outcome:
         with tempfile.TemporaryDirectory(prefix="ddt-outcome-") as folder:
             path = Path(folder) / "outcome.json"
             path.write_text(text)
-            unit = unit_id("outcome", ctx.fingerprint)
-            write_unit(ctx.store, f"{ctx.name}/outcome", ctx.fingerprint, unit, path, 1)
+            unit = unit_id(OUTCOME, ctx.fingerprint)
+            write_unit(ctx.store, f"{ctx.name}/{OUTCOME}", ctx.fingerprint, unit, path, 1)
 
     @classmethod
     def load(cls, ctx: StageContext) -> Self | None:
         """None where it has not been saved."""
-        for made in commits(ctx.store, f"{ctx.name}/outcome", ctx.fingerprint).values():
+        for made in commits(ctx.store, f"{ctx.name}/{OUTCOME}", ctx.fingerprint).values():
             found = json.loads(ctx.store.get_bytes(made.key))
             tally = Tally.from_array(np.array(found["tally"]))
             return cls(TopK(**found["selection"]), tally, found["examples"])

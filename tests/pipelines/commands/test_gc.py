@@ -149,6 +149,18 @@ def test_a_new_manifest_keeps_the_old_ones_that_it_names(
     assert removed(lineages, capsys) == set()
 
 
+def test_what_select_counted_stays_as_long_as_its_pairs(
+    lineages: Lineages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = lineages.make("a", until="select")["select"]
+    kept = f"select/outcome/{made.fingerprint[:16]}"
+    orphans = {f"shards/select/filter/{made.fingerprint[:16]}/f.arrow", f"units/select/outcome/{'1' * 16}/u.json"}
+    for key in (f"units/{kept}/u.json", f"shards/{kept}/u.json", *orphans):
+        lineages.store.put_bytes(key, b"{}")
+    age(lineages)
+    assert removed(lineages, capsys) == orphans
+
+
 def test_it_refuses_while_a_run_has_the_workspace(lineages: Lineages) -> None:
     workspace = Path(lineages.params.paths.workspace)
     lineages.make("a", until="ingest")
