@@ -38,7 +38,6 @@ class DDTConfig:
     decoder_width: Count
     decoder_heads: Count
     qk_norm: bool
-    mlp_ratio: Positive
     activation: Literal[
         "gelu_tanh", "gelu"
     ]  # SD3 has the tanh form; on CPU in bf16 the exact one is 3x faster
@@ -184,7 +183,6 @@ def presets() -> dict[str, DDTConfig]:
         decoder_width=1536,
         decoder_heads=24,
         qk_norm=False,
-        mlp_ratio=4.0,
         activation="gelu_tanh",
         position_period=10_000.0,
         gate_start=0.0,

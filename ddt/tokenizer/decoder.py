@@ -53,7 +53,6 @@ class DecoderStream(nn.Module):
         self,
         width: int,
         heads: int,
-        mlp_ratio: float,
         activation: str,
         qk_norm: bool,
         gate_start: float,
@@ -69,7 +68,7 @@ class DecoderStream(nn.Module):
         self.norm_k = nn.RMSNorm(head_width, eps=1e-6) if qk_norm else None
         if not attention_only:
             self.project = nn.Linear(width, width)
-            self.mlp = MLP(width, mlp_ratio, activation)
+            self.mlp = MLP(width, activation)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
         if not attention_only:
@@ -104,7 +103,6 @@ class DecoderBlock(nn.Module):
         self,
         width: int,
         heads: int,
-        mlp_ratio: float,
         activation: str,
         qk_norm: bool,
         gate_start: float,
@@ -112,7 +110,7 @@ class DecoderBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.last = last
-        shared = (width, heads, mlp_ratio, activation, qk_norm, gate_start)
+        shared = (width, heads, activation, qk_norm, gate_start)
         self.image = DecoderStream(*shared)
         self.token = DecoderStream(*shared, attention_only=last)
 
@@ -165,7 +163,6 @@ class Decoder(nn.Module):
         depth: int,
         width: int,
         heads: int,
-        mlp_ratio: float,
         activation: str,
         qk_norm: bool,
         hidden_tokens: str,
@@ -190,7 +187,6 @@ class Decoder(nn.Module):
             DecoderBlock(
                 width,
                 heads,
-                mlp_ratio,
                 activation,
                 qk_norm,
                 gate_start,

@@ -23,7 +23,7 @@ from ddt.tokenizer.layers import (
 class EncoderStream(nn.Module):
     """One stream's half of a block: its own norms, projections and MLP."""
 
-    def __init__(self, width: int, mlp_ratio: float, activation: str, attention_only: bool = False) -> None:
+    def __init__(self, width: int, activation: str, attention_only: bool = False) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(width, eps=1e-6)
         self.qkv = nn.Linear(width, 3 * width)
@@ -31,7 +31,7 @@ class EncoderStream(nn.Module):
             return
         self.project = nn.Linear(width, width)
         self.norm_mlp = nn.LayerNorm(width, eps=1e-6)
-        self.mlp = MLP(width, mlp_ratio, activation)
+        self.mlp = MLP(width, activation)
 
     def before(self, x_BLD: Tensor) -> Tensor:
         return self.qkv(self.norm_attention(x_BLD))
@@ -44,11 +44,11 @@ class EncoderStream(nn.Module):
 class EncoderBlock(nn.Module):
     """Joint attention over both streams. In the last block nothing reads the image stream's result."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, activation: str, last: bool) -> None:
+    def __init__(self, width: int, heads: int, activation: str, last: bool) -> None:
         super().__init__()
         self.heads, self.last = heads, last
-        self.query = EncoderStream(width, mlp_ratio, activation)
-        self.image = EncoderStream(width, mlp_ratio, activation, attention_only=last)
+        self.query = EncoderStream(width, activation)
+        self.image = EncoderStream(width, activation, attention_only=last)
 
     def forward(self, query_BTD: Tensor, image_BLD: Tensor) -> tuple[Tensor, Tensor]:
         num_queries = query_BTD.shape[1]
@@ -80,7 +80,6 @@ class Encoder(nn.Module):
         depth: int,
         width: int,
         heads: int,
-        mlp_ratio: float,
         activation: str,
         position_period: float,
     ) -> None:
@@ -96,7 +95,7 @@ class Encoder(nn.Module):
         # As large as the positions: queries that differ from the start learn faster than nearly equal ones.
         self.queries = nn.Parameter(torch.randn(num_tokens, width))
         self.blocks = nn.ModuleList(
-            EncoderBlock(width, heads, mlp_ratio, activation, last=i == depth - 1) for i in range(depth)
+            EncoderBlock(width, heads, activation, last=i == depth - 1) for i in range(depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.to_code = nn.Linear(width, code_dim)

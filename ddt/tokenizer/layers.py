@@ -45,10 +45,10 @@ def _plain_attention(q: Tensor, k: Tensor, v: Tensor, key_bias_BL: Tensor | None
 
 
 class MLP(nn.Sequential):
-    """Linear, GELU (exact, or SD3's tanh form), linear."""
+    """Linear, GELU (exact, or SD3's tanh form), linear; four times as wide within, as SD3's and DiT's."""
 
-    def __init__(self, width: int, ratio: float, activation: str) -> None:
-        hidden = int(width * ratio)
+    def __init__(self, width: int, activation: str) -> None:
+        hidden = 4 * width
         gelu = nn.GELU(approximate="tanh" if activation == "gelu_tanh" else "none")
         super().__init__(nn.Linear(width, hidden), gelu, nn.Linear(hidden, width))
 

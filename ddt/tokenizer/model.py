@@ -76,7 +76,6 @@ class DDTTokenizer(SavedModel[DDTConfig]):
             depth=config.encoder_depth,
             width=config.encoder_width,
             heads=config.encoder_heads,
-            mlp_ratio=config.mlp_ratio,
             activation=config.activation,
             position_period=config.position_period,
         )
@@ -99,7 +98,6 @@ class DDTTokenizer(SavedModel[DDTConfig]):
             depth=config.decoder_depth,
             width=config.decoder_width,
             heads=config.decoder_heads,
-            mlp_ratio=config.mlp_ratio,
             activation=config.activation,
             qk_norm=config.qk_norm,
             hidden_tokens=config.hidden_tokens,

@@ -40,7 +40,6 @@ class RendererSizes:
     depth: Count
     width: Annotated[int, Range(4)]
     heads: Count
-    mlp_ratio: Positive
     activation: Literal["gelu_tanh", "gelu"]
     position_period: Positive
     tail_dropout: Fraction  # share of samples whose tokens are cut at a uniformly drawn length
@@ -53,7 +52,6 @@ class RendererSizes:
             depth=config.decoder_depth,
             width=config.decoder_width,
             heads=config.decoder_heads,
-            mlp_ratio=config.mlp_ratio,
             activation=config.activation,
             position_period=config.position_period,
             tail_dropout=config.tail_dropout,
@@ -106,7 +104,7 @@ class Renderer(SavedModel[RendererConfig]):
         self.mask_token = nn.Parameter(torch.zeros(width))
         self.embed_token = nn.Linear(tokenizer.code_dim, width)
         self.blocks = nn.ModuleList(
-            EncoderBlock(width, sizes.heads, sizes.mlp_ratio, sizes.activation, last=i == sizes.depth - 1)
+            EncoderBlock(width, sizes.heads, sizes.activation, last=i == sizes.depth - 1)
             for i in range(sizes.depth)
         )
         self.norm = nn.LayerNorm(width, eps=1e-6)

@@ -18,8 +18,6 @@ from ddt.tokenizer.decoder import Decoder, DecoderBlock
 from ddt.tokenizer.model import DDTTokenizer
 from ddt.tokenizer.pretrained import load_part
 
-MLP_RATIO = 4.0  # fixed in SD3's code, not in its config
-
 
 @torch.no_grad()
 def init_from_sd3(tokenizer: DDTTokenizer, path: str) -> None:
@@ -46,7 +44,6 @@ def _misfits(config: DDTConfig, sd3: Any) -> Iterator[str]:
         "decoder_patch": sd3.patch_size,
         "channels": sd3.in_channels,
         "qk_norm": sd3.qk_norm is not None,
-        "mlp_ratio": MLP_RATIO,
         "activation": "gelu_tanh",
         "decoder_positions": "stored",
         "data_std": None,  # SD3 sees x_t itself

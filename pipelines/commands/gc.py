@@ -97,7 +97,8 @@ def garbage(store: Store, params: Params, since: float) -> list[Entry]:
 def group_of(key: str) -> Group:
     """What is kept together while some of it is new: what one computation of a stage writes.
 
-    It is (stage, fingerprint), or (stage, fingerprint, step) of what lies below a step's name in between. Of commands that are no stages (a renderer, a published benchmark) it is all they have written.
+    It is (stage, fingerprint), or (stage, fingerprint, step) of what lies below a step's name in between. Of
+    commands that are no stages (a renderer, a published benchmark) it is all they have written.
     """
     kind, _, below = key.partition("/")
     stage, *rest = below.split("/")

@@ -17,7 +17,6 @@ SIZES = RendererSizes(
     depth=2,
     width=32,
     heads=2,
-    mlp_ratio=4.0,
     activation="gelu",
     position_period=8.0,
     tail_dropout=0.0,

@@ -154,7 +154,10 @@ def test_what_select_counted_stays_as_long_as_its_pairs(
 ) -> None:
     made = lineages.make("a", until="select")["select"]
     kept = f"select/outcome/{made.fingerprint[:16]}"
-    orphans = {f"shards/select/filter/{made.fingerprint[:16]}/f.arrow", f"units/select/outcome/{'1' * 16}/u.json"}
+    orphans = {
+        f"shards/select/filter/{made.fingerprint[:16]}/f.arrow",
+        f"units/select/outcome/{'1' * 16}/u.json",
+    }
     for key in (f"units/{kept}/u.json", f"shards/{kept}/u.json", *orphans):
         lineages.store.put_bytes(key, b"{}")
     age(lineages)
