@@ -39,7 +39,7 @@ run: install  ## the whole pipeline on this machine; ARGS="--profile smoke" for 
 	$(BIN)/python flows/full_pipeline.py run $(ARGS)
 
 # Files side by side, the longest first (tests/conftest.py), not by their number of tests as xdist would.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 test: install  ## the tests, the end-to-end run on the smoke profile included; JOBS=1 for one after the other
 	$(PYTEST) -m "not slow and not gpu" $(ARGS)
