@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,9 @@ def run_processes(function: Callable[..., Any], world: int, *arguments: Any, exi
         ]
         for worker in workers:
             worker.start()
+        ends = time.monotonic() + HANGS_AFTER_S
         for worker in workers:
-            worker.join(HANGS_AFTER_S)
+            worker.join(max(0.0, ends - time.monotonic()))
         codes = [worker.exitcode for worker in workers]
         for worker in workers:
             worker.kill()
