@@ -62,7 +62,7 @@ def test_two_processes_leave_one_result(tmp_path, same):
     """Racing workers, with equal and with different bytes (a GPU is not always deterministic)."""
     root = tmp_path / "store"
     tasks = [(root, i % 4, None if same else f"worker {w} unit {i}") for w in range(3) for i in range(8)]
-    with multiprocessing.get_context("fork").Pool(3) as pool:
+    with multiprocessing.get_context("forkserver").Pool(3) as pool:
         answers = pool.starmap(do_unit, tasks, chunksize=1)
     store = open_store(root)
     found = commits(store, STAGE, PRINT)
@@ -78,7 +78,9 @@ def test_kill_between_shard_and_commit(tmp_path):
     root = tmp_path / "store"
     for index in (1, 2):
         do_unit(root, index)
-    worker = multiprocessing.get_context("fork").Process(target=do_unit, args=(root, 3, None, HANGS_AFTER_S))
+    worker = multiprocessing.get_context("forkserver").Process(
+        target=do_unit, args=(root, 3, None, HANGS_AFTER_S)
+    )
     worker.start()
     store = open_store(root)
     deadline = time.monotonic() + HANGS_AFTER_S

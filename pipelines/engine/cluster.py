@@ -76,15 +76,15 @@ def connect(resources: Resources, owner_pid: int | None = None) -> Iterator[None
     with overhead("ray"):
         _prepare_environment()
         import ray
-
-        inside = ray.is_initialized()
-        if not inside:
-            with own_sigterm():
-                _attach_or_start(resources, owner_pid or int(os.environ.get(OWNER_VARIABLE) or 0))
-    try:
+    if ray.is_initialized():
         yield
-    finally:
-        if not inside:
+        return
+    with own_sigterm():
+        try:
+            with overhead("ray"), own_sigterm(is_over=False):
+                _attach_or_start(resources, owner_pid or int(os.environ.get(OWNER_VARIABLE) or 0))
+            yield
+        finally:
             with overhead("ray"):
                 stop()
 

@@ -52,8 +52,12 @@ def last_words(told: KeyboardInterrupt, name: str = "ddt") -> str:
 
 
 @contextlib.contextmanager
-def own_sigterm() -> Iterator[None]:
-    """Puts back the handler of SIGTERM, where there is one of ours, after Ray has put its own in place."""
+def own_sigterm(is_over: bool = True) -> Iterator[None]:
+    """Puts the handler of SIGTERM back that was there before Ray put its own in place.
+
+    While Ray is in use (`is_over` False) that is done for a handler of ours alone: where there was none,
+    Ray's own ends its processes with this one.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # where there are no handlers
         return
@@ -61,5 +65,5 @@ def own_sigterm() -> Iterator[None]:
     try:
         yield
     finally:
-        if callable(before):
+        if callable(before) or (is_over and before is not None):
             signal.signal(signal.SIGTERM, before)

@@ -127,7 +127,7 @@ class TestBothStores:
 
     def test_one_winner_among_workers(self, store):
         # to S3 all requests go through the server: threads race as processes do
-        kind = ThreadPool if isinstance(store, S3Store) else multiprocessing.get_context("fork").Pool
+        kind = ThreadPool if isinstance(store, S3Store) else multiprocessing.get_context("forkserver").Pool
         with kind(3) as pool:
             wins = pool.starmap(claim, [(store, f"worker {i}".encode()) for i in range(12)])
         assert sum(won for won, _ in wins) == 1
