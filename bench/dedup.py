@@ -1,5 +1,5 @@
 """Duplicates in the scenes crawl: python bench/dedup.py [--rows 4000] [--side 32], or among photographs:
-python bench/dedup.py --photographs SHARD ...
+python bench/dedup.py --photographs SHARD ... [--rows 4000]
 
 Prints, against what was planted: the share of exact and near duplicates that are dropped, the share of clean
 pairs lost with them, and the time. Scenes drawn independently may be one and the same (`duplicate`, as may be
@@ -12,6 +12,7 @@ import hashlib
 import io
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def main() -> None:
     planted, digests, ids, descriptors, seconds = [], [], [], [], 0.0
     samples = scenes(options.rows, options.side)
     if options.photographs:
-        samples = photographs(options.photographs)
+        samples = islice(photographs(options.photographs), options.rows)
     for data, caption, name in samples:
         image = decode_rgb(data)
         begin = time.perf_counter()

@@ -25,7 +25,14 @@ REJECT_REASONS = (
     "bad_record",  # members or columns that contradict each other, or text that can't be read
     "unread_caption",  # no loss: a sample kept without a caption, since its own is in no form that is known
     "not_downloaded",  # no loss: a row that says itself that its image could not be fetched
+    "aspect_ratio",  # this one and those below: filters of `ingest.filters` on sound samples
+    "animated",  # several frames
+    "blank",  # hardly anything but one tone
+    "grey",  # no colour
+    "nsfw",  # by the score that its source gives it
+    "watermark",  # likewise
 )
+FILTERED = REJECT_REASONS[REJECT_REASONS.index("aspect_ratio") :]
 
 # Something asked about an image that needs no other question, and its answer.
 QUESTION = pa.struct([pa.field(name, pa.string(), nullable=False) for name in ("question", "answer")])
@@ -44,6 +51,18 @@ RECORD_SCHEMA = pa.schema(
     ]
 )
 
+# What web-scale sets tell of a picture beside its caption; null where a source does not.
+FACTS = (
+    pa.field("url", pa.string()),
+    pa.field("nsfw", pa.float32()),  # 0 to 1
+    pa.field("watermark", pa.float32()),  # 0 to 1
+    pa.field("similarity", pa.float32()),  # of picture and caption, by the source's own CLIP
+    pa.field("original_width", pa.int32()),
+    pa.field("original_height", pa.int32()),
+)
+# Of records that come from files; drawn scenes have no such facts.
+CRAWLED_SCHEMA = pa.schema([*RECORD_SCHEMA, *FACTS])
+
 REJECT_SCHEMA = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),
@@ -52,6 +71,7 @@ REJECT_SCHEMA = pa.schema(
         pa.field("detail", pa.string(), nullable=False),
         pa.field("lost", pa.int64(), nullable=False),
         pa.field("planted", pa.string()),
+        pa.field("picture", pa.binary()),  # small, of some that a filter turned away
     ]
 )
 
@@ -65,7 +85,10 @@ class Reject(Exception):
 
     `lost` is how many samples are lost with it: all that a part of an archive held, and none where only
     something about a sample is told. `key` says where in `source` it stands: a key, a row, a line.
+    `picture`: the encoded image of one that a filter turned away, as long as it is wanted.
     """
+
+    picture: bytes | None = None
 
     def __init__(
         self,
@@ -143,6 +166,12 @@ def read_shard(path: str | Path, columns: list[str] | None = None) -> pa.Table:
     """A shard as a memory-mapped table: columns that are not touched are not read."""
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     return table.select(columns) if columns else table
+
+
+def column_names(file: BinaryIO) -> list[str]:
+    """Of a shard."""
+    with file:
+        return pa.ipc.open_file(file).schema.names
 
 
 def read_columns(file: BinaryIO, columns: list[str], rows: Iterable[int] | None = None) -> pa.Table:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ddt.clean import MESSAGE_CHARS, one_line
 from ddt.config import to_dict
@@ -25,7 +28,10 @@ from ddt.data.readers import (
 from ddt.data.schemas import CONVERSATION_SCHEMA, EDIT_SCHEMA
 from ddt.manifest import Commit, Manifest, unit_id
 from ddt.records import (
+    CRAWLED_SCHEMA,
+    FILTERED,
     RECORD_SCHEMA,
+    REJECT_REASONS,
     REJECT_SCHEMA,
     Reject,
     iter_shard,
@@ -33,11 +39,12 @@ from ddt.records import (
     sample_id,
     write_shard,
 )
+from ddt.scenes.photo import jpeg_bytes
 from ddt.sections.curation import IngestParams, SceneSource
 from pipelines.engine.runner import StageContext, StageError, StageResult
 from pipelines.engine.units import Output, UnitWorker, digest_of, run_units
 from pipelines.reports.curation import planted_rejects
-from pipelines.reports.pictures import record_grid
+from pipelines.reports.pictures import record_grid, thumbnail
 from pipelines.reports.report import Report
 
 CRAWL = tuple(
@@ -48,6 +55,7 @@ MODULES = (
     "ddt.clean",
     "ddt.records",
     "ddt.data.decode",
+    "ddt.data.filters",
     "ddt.data.metadata",
     "ddt.data.readers",
     "ddt.data.schemas",
@@ -55,7 +63,7 @@ MODULES = (
     "pipelines.ingest",
 )
 SCENES = "scenes"
-SCHEMAS = {
+SCHEMAS = {  # of records that come from files the first three have CRAWLED_SCHEMA
     "pairs": RECORD_SCHEMA,
     "holdout": RECORD_SCHEMA,
     "images": RECORD_SCHEMA,
@@ -72,6 +80,10 @@ KINDS = {
     "chat": "conversations",
 }
 REJECT_EXAMPLES = 12
+FILTER_EXAMPLES = (
+    2  # pictures of each reason that a shard keeps for the card, which shows as many as of a grid
+)
+GRID = 24
 SHARD_CHARS = 40  # of a shard's name in a line that tells its losses
 
 
@@ -84,7 +96,10 @@ class IngestWorker(UnitWorker):
     def process(self, unit: dict[str, Any], folder: Path) -> Output:
         rejects: list[Reject] = []
         path, rejects_path = folder / "records.arrow", folder / "rejects.arrow"
-        rows = write_shard(path, self._rows(unit, folder, rejects), SCHEMAS[unit["role"]])
+        schema = SCHEMAS[unit["role"]]
+        if schema is RECORD_SCHEMA and "path" in unit:
+            schema = CRAWLED_SCHEMA
+        rows = write_shard(path, self._rows(unit, folder, rejects), schema)
         write_shard(rejects_path, (reject.row() for reject in rejects), REJECT_SCHEMA)
         lost, told = Counter[str](), Counter[str]()
         for reject in rejects:
@@ -92,15 +107,20 @@ class IngestWorker(UnitWorker):
                 lost[reject.reason] += reject.lost
             else:
                 told[reject.reason] += 1
-        stats = {name: unit[name] for name in ("role", "from", "name")} | {"told": dict(told)}
+        stats = {name: unit[name] for name in ("role", "from", "name", "folder")} | {"told": dict(told)}
         return Output(path, rows, lost, rejects_path, stats)
 
     def _rows(self, unit: dict[str, Any], folder: Path, rejects: list[Reject]) -> Iterable[dict[str, Any]]:
+        shown = Counter[str]()
         for item in self._read(unit, folder):
-            if isinstance(item, Reject):
-                rejects.append(item)
-            else:
+            if not isinstance(item, Reject):
                 yield item
+                continue
+            if item.picture is not None:
+                shown[item.reason] += 1
+                some = shown[item.reason] <= FILTER_EXAMPLES
+                item.picture = jpeg_bytes(np.asarray(thumbnail(item.picture))) if some else None
+            rejects.append(item)
 
     def _read(self, unit: dict[str, Any], folder: Path) -> Iterable[dict[str, Any] | Reject]:
         limits = {"max_pixels": self.params.max_pixels, "min_side_px": self.params.min_side_px}
@@ -111,8 +131,9 @@ class IngestWorker(UnitWorker):
             return read_edits(unit["path"], **limits) if "path" in unit else self._drawn_edits(unit)
         if unit["role"] == "holdout" and "path" not in unit:
             return check_samples(self._held_out_scenes(unit), unit["name"], self.params)
-        captions = unit["role"] != "images"
-        return read_source(self._source(unit, folder), unit["name"], self.params, captions)
+        path, captions = self._source(unit, folder), unit["role"] != "images"
+        filters = self.params.filters if unit["role"] == "pairs" else None
+        return read_source(path, unit["name"], self.params, captions, filters)
 
     def _source(self, unit: dict[str, Any], folder: Path) -> Path:
         if "path" in unit:
@@ -134,9 +155,6 @@ class IngestWorker(UnitWorker):
             yield row | {"sample_id": sample_id(row["image"] + row["target"], row["instruction"])}
 
     def _held_out_scenes(self, unit: dict[str, Any]) -> Iterable[RawSample]:
-        import numpy as np
-
-        from ddt.scenes.photo import jpeg_bytes
         from ddt.scenes.render import render
         from ddt.scenes.sample import sample_scene
         from ddt.scenes.text import short_caption
@@ -165,21 +183,31 @@ def run(ctx: StageContext) -> StageResult:
 
 
 def _check_losses(ctx: StageContext, units: Iterable[dict[str, Any]], made: dict[str, Commit]) -> None:
-    """StageError where too many samples are lost, with the counts by reason and the first of them."""
-    rate = ctx.section.max_reject_rate
-    lost = too_many_lost([_tally(unit, made[unit["unit"]]) for unit in units], rate)
-    if lost is None:
-        return
-    what, shards = lost
-    first = next(reject for s in shards for reject in _rejects(ctx, [made[s.unit]]) if reject["lost"])
-    line = f"ingest: {what}: {told(shards)}, more than ingest.max_reject_rate = {rate}; the first: "
-    raise StageError(line + one_line(_told(first), max(60, MESSAGE_CHARS - len(line))))
+    """StageError where too many samples are lost, or turned away by filters, with the counts by reason and
+    the first of them.
+    """
+    section: IngestParams = ctx.section
+    damage, units = tuple(reason for reason in REJECT_REASONS if reason not in FILTERED), list(units)
+    limits = (
+        ("max_reject_rate", section.max_reject_rate, damage),
+        ("filters.max_share", section.filters.max_share, FILTERED),
+    )
+    for key, rate, reasons in limits:
+        lost = too_many_lost([_tally(unit, made[unit["unit"]], reasons) for unit in units], rate)
+        if lost is not None:
+            what, shards = lost
+            rejects = (reject for s in shards for reject in _rejects(ctx, [made[s.unit]]))
+            first = next(reject for reject in rejects if reject["lost"] and reject["reason"] in reasons)
+            line = f"ingest: {what}: {told(shards)}, more than ingest.{key} = {rate}; the first: "
+            raise StageError(line + one_line(_told(first), max(60, MESSAGE_CHARS - len(line))))
 
 
-def _tally(unit: dict[str, Any], commit: Commit) -> Tally:
+def _tally(unit: dict[str, Any], commit: Commit, reasons: tuple[str, ...]) -> Tally:
+    """What came of a shard, of what was lost for these reasons; what was for others is not of its samples."""
     place = unit["name"] if "start" not in unit else f"{unit['name']} from entry {unit['start']}"
     kind = f"{KINDS[unit['role']]} of {unit['from']}"
-    return Tally(unit["unit"], kind, one_line(place, SHARD_CHARS), commit.rows, commit.rejects)
+    lost = {reason: count for reason, count in commit.rejects.items() if reason in reasons}
+    return Tally(unit["unit"], kind, one_line(place, SHARD_CHARS), commit.rows, lost)
 
 
 def _rejects(ctx: StageContext, made: Iterable[Commit]) -> Iterator[dict[str, Any]]:
@@ -227,7 +255,8 @@ def _scene_units(scenes: SceneSource, fingerprint: str, holdout: bool) -> list[d
             digest = digest_of({"scenes": to_dict(scenes), "role": role, "index": index})
             name = f"{SCENES}/{role}/{index:05d}"
             unit = unit_id(digest, fingerprint)
-            units.append({"unit": unit, "from": "ingest.source", "role": role, "index": index, "name": name})
+            what = {"unit": unit, "from": "ingest.source", "folder": SCENES}
+            units.append(what | {"role": role, "index": index, "name": name})
     return units
 
 
@@ -238,7 +267,8 @@ def _file_units(
     for shard in list_sources(where, key, suffixes):
         unit = unit_id(f"{role}:{shard.digest}", fingerprint)
         path, name = str(shard.path), shard.path.name
-        units.append({"unit": unit, "from": key, "role": role, "path": path, "name": name})
+        what = {"unit": unit, "from": key, "folder": shard.folder}
+        units.append(what | {"role": role, "path": path, "name": name})
     return units
 
 
@@ -252,7 +282,8 @@ def _chat_units(params: IngestParams, where: str, fingerprint: str) -> list[dict
         images = folder or str(shard.path.parent)
         for part in split_conversations(shard.path, images, CONVERSATIONS_PER_UNIT):
             unit = {"unit": unit_id(f"chat:{part.digest}", fingerprint), "from": key, "role": "chat"}
-            unit |= {"path": str(shard.path), "images": images, "name": shard.path.name}
+            unit |= {"path": str(shard.path), "images": images}
+            unit |= {"name": shard.path.name, "folder": shard.folder}
             units.append(unit | {"start": part.start, "stop": part.stop})
     if not units:
         raise ValueError(f"{key}: no conversation in {where}")
@@ -270,6 +301,15 @@ def _report(ctx: StageContext, made: list[Commit]) -> Report:
     table = read_shard(ctx.store.fetch(pairs[0].key), ["image", "caption"])
     record_grid(table.slice(0, 24).to_pylist()).save(path)
     report.pictures["Records as they came in"] = ctx.relative(path)
+    report.tables["Rejected samples by source and reason"] = reject_table(made)
+    examples = list(islice((row for row in _rejects(ctx, made) if row["picture"]), GRID))
+    if examples:
+        path = ctx.folder / "filtered.png"
+        sheet = [
+            {"image": row["picture"], "note": row["reason"], "caption": row["detail"]} for row in examples
+        ]
+        record_grid(sheet).save(path)
+        report.pictures["Pictures that filters turned away (some)"] = ctx.relative(path)
     columns = ["source", "key", "reason", "detail"]
     rejects = list(_rejects(ctx, made))
     if rejects:
@@ -281,6 +321,20 @@ def _report(ctx: StageContext, made: list[Commit]) -> Report:
         of_pairs = [r for r in _rejects(ctx, (c for c in made if c.stats["role"] == "pairs")) if r["lost"]]
         report.metrics |= planted_rejects((row["planted"] for row in records), of_pairs)
     return report
+
+
+def reject_table(made: Iterable[Commit]) -> list[list[str]]:
+    """A row for each kind and folder of source shards, a column for each reason that any of them has."""
+    kept, lost = Counter[str](), dict[str, Counter[str]]()
+    for commit in made:
+        where = f"{KINDS[commit.stats['role']]} of {commit.stats['folder']}"
+        kept[where] += commit.rows
+        lost.setdefault(where, Counter()).update(commit.rejects)
+    reasons = [reason for reason in REJECT_REASONS if any(counts[reason] for counts in lost.values())]
+    rows = [
+        [where, str(kept[where]), *(str(lost[where][reason]) for reason in reasons)] for where in sorted(kept)
+    ]
+    return [["source", "kept", *reasons], *rows]
 
 
 def _notes(rejects: list[dict[str, Any]]) -> list[str]:

@@ -22,7 +22,7 @@ MODULES = (
     "ddt.data.pretrained",
     "pipelines.recaption",
 )
-BY_SHARD = True
+BY_SHARD = ("ingest",)
 
 
 def models(section: RecaptionParams) -> dict[str, str]:

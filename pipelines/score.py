@@ -29,7 +29,7 @@ MODULES = (
     "ddt.data.pretrained",
     "pipelines.score",
 )
-BY_SHARD = True
+BY_SHARD = ("ingest", "recaption")
 
 
 def models(section: ScoreParams) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ import pyarrow as pa
 from ddt.data.decode import decode_image
 from ddt.data.tokens import TokenMeta, TokenShard, write_shard
 from ddt.manifest import Commit, unit_id
-from ddt.records import read_shard
+from ddt.records import read_columns, read_shard
 from ddt.sections.tokenizer import TokenizeImagesParams
-from ddt.store import Store
+from ddt.store import open_store
+from pipelines.engine.cluster import connect
 from pipelines.engine.runner import StageContext, StageResult
+from pipelines.engine.sums import add_up
 from pipelines.engine.units import Output, UnitWorker, digest_of, run_units
 from pipelines.reports.overhead import overhead
 from pipelines.reports.pictures import usage_plot
@@ -34,6 +36,8 @@ MODULES = (
     "ddt.baselines",
     "pipelines.tokenize_images",
 )
+BY_SHARD = ("ingest", "select")
+POSITION_SHARDS = 64  # whose codes are looked at position by position
 
 
 class TokenizeWorker(UnitWorker):
@@ -67,6 +71,8 @@ class TokenizeWorker(UnitWorker):
         counts = np.bincount(codes.reshape(-1), minlength=self.meta.codebook_size)
         stats = {
             "role": unit["role"],
+            "tokenizer_digest": self.meta.tokenizer_digest,
+            "num_tokens": self.meta.num_tokens,
             "asked": sum(map(bool, columns.get("questions", []))),
             "images": len(codes),
             "codes_used": int((counts > 0).sum()),
@@ -136,9 +142,11 @@ def run(ctx: StageContext) -> StageResult:
             unit = unit_id(c.sha256, ctx.fingerprint)
             units.append({"unit": unit, "role": c.stats["role"], "records": c.key})
     tokenizer = model_key(ctx.inputs["train_tokenizer"])
-    made = run_units(ctx, TokenizeWorker, units, tokenizer=tokenizer, params=ctx.section)
+    with connect(ctx.params.resources):
+        made = run_units(ctx, TokenizeWorker, units, tokenizer=tokenizer, params=ctx.section)
+        use = code_use(ctx, made)
     with overhead("great_expectations"):
-        gate, use = check_tokens(ctx.store, made, ctx.section, ctx.folder)
+        gate = check_tokens(made, use, ctx.section, ctx.folder)
     report = Report("tokenize_images")
     entropy = entropy_nats(use.counts_K)
     report.metrics = {
@@ -156,13 +164,13 @@ def run(ctx: StageContext) -> StageResult:
     path = ctx.folder / "usage.png"
     usage_plot(use.counts_K).save(path)
     report.pictures["Use of the codebook"] = ctx.relative(path)
-    gate.require("tokenize_images")
-    return StageResult(made, report)
+    return StageResult(made, report, gate=gate)
 
 
 @dataclass(frozen=True)
 class CodeUse:
-    """How often each code was used, and the entropy in bits of the code at each position.
+    """How often each code was used in all shards, and the entropy in bits of the code at each position in a
+    seeded sample of them.
 
     Added up, the latter are the most that the codes of an image can say: less than `bits_per_image` where
     positions use different parts of the codebook. Of few images they come out too low.
@@ -171,16 +179,38 @@ class CodeUse:
     counts_K: np.ndarray
     bits_T: np.ndarray
 
-    @classmethod
-    def of(cls, shards: Sequence[np.ndarray], codebook_size: int) -> CodeUse:
-        """Of shards of codes [N, T], of which it holds one position at a time."""
-        counts_K, bits = np.zeros(codebook_size, np.int64), []
-        for position in range(shards[0].shape[1]):
-            codes_N = np.concatenate([codes_NT[:, position] for codes_NT in shards])
-            at_position_K = np.bincount(codes_N, minlength=codebook_size)
-            counts_K += at_position_K
-            bits.append(entropy_nats(at_position_K) / math.log(2))
-        return cls(counts_K, np.array(bits))
+
+def code_use(ctx: StageContext, made: Sequence[Commit]) -> CodeUse:
+    """Of these token shards, inside `connect`: workers count the codes, the sample's positions are counted
+    here.
+    """
+    filled = [c for c in made if c.rows]
+    chosen = np.random.default_rng(0).permutation(len(filled))[:POSITION_SHARDS]
+    shards = [TokenShard(ctx.store.fetch(filled[number].key)) for number in sorted(chosen.tolist())]
+    codebook_size = shards[0].meta.codebook_size
+    units = [{"unit": c.unit, "tokens": c.key} for c in filled]
+    resources = replace(ctx.params.resources, gpus_per_actor=0.0)
+    told = {"store": ctx.store.root_uri, "codebook_size": codebook_size}
+    counts_K = add_up(count_codes, told, units, resources, desc=f"{ctx.name}/count")
+    return CodeUse(counts_K, bits_of_positions([shard.codes() for shard in shards], codebook_size))
+
+
+def count_codes(unit: dict[str, Any], store: str, codebook_size: int) -> np.ndarray:
+    """int64[K]: how often each code is in a shard. Of the shard the codes alone are read."""
+    with open_store(store).open(unit["tokens"]) as file:
+        column = read_columns(file, ["codes"])["codes"].combine_chunks()
+    while not pa.types.is_integer(column.type):
+        column = column.flatten()
+    return np.bincount(column.to_numpy(), minlength=codebook_size)
+
+
+def bits_of_positions(shards: Sequence[np.ndarray], codebook_size: int) -> np.ndarray:
+    """float64[T] of shards of codes [N, T], one position at a time."""
+    bits = []
+    for position in range(shards[0].shape[1]):
+        codes_N = np.concatenate([codes_NT[:, position] for codes_NT in shards])
+        bits.append(entropy_nats(np.bincount(codes_N, minlength=codebook_size)) / math.log(2))
+    return np.array(bits)
 
 
 def entropy_nats(counts_K: np.ndarray) -> float:
@@ -190,19 +220,11 @@ def entropy_nats(counts_K: np.ndarray) -> float:
 
 
 def check_tokens(
-    store: Store, made: Sequence[Commit], params: TokenizeImagesParams, folder: Path
-) -> tuple[GateResult, CodeUse]:
-    """The gate on the token shards, and how codes were used (in at most 64 shards)."""
-    shards = [TokenShard(store.fetch(c.key)) for c in made[:64]]
-    use = CodeUse.of([shard.codes() for shard in shards], shards[0].meta.codebook_size)
-    table = pd.DataFrame(
-        {
-            "rows": [len(shard) for shard in shards],
-            "num_tokens": [shard.meta.num_tokens for shard in shards],
-            "tokenizer_digest": [shard.meta.tokenizer_digest for shard in shards],
-            "largest_share": [c.stats["largest_share"] for c in made[:64]],
-        }
-    )
+    made: Sequence[Commit], use: CodeUse, params: TokenizeImagesParams, folder: Path
+) -> GateResult:
+    """The gate on the token shards, each by its statistics, and on how the codebook was used in all."""
+    names = ("num_tokens", "tokenizer_digest", "largest_share")
+    table = pd.DataFrame([{"rows": c.rows} | {name: c.stats[name] for name in names} for c in made])
     codebook = pd.DataFrame({"usage": [float((use.counts_K > 0).mean())]})
     shard_expectations = [
         Expectation("ExpectColumnValuesToBeBetween", {"column": "rows", "min_value": 1}),
@@ -217,4 +239,4 @@ def check_tokens(
         "ExpectColumnValuesToBeBetween", {"column": "usage", "min_value": params.gate_min_usage}
     )
     tables = {"shards": (table, shard_expectations), "codebook": (codebook, [usage])}
-    return validate("tokenize_images", tables, folder), use
+    return validate("tokenize_images", tables, folder)

@@ -96,5 +96,6 @@ def test_empty_shard_and_rejects(tmp_path):
             "detail": "cut",
             "lost": 1,
             "planted": "corrupt",
+            "picture": None,
         }
     ]

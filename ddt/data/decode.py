@@ -19,7 +19,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -31,7 +31,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from ddt.clean import one_line
-from ddt.data.metadata import PNG_MAGIC, bare_jpeg, bare_png, orientation
+from ddt.data.metadata import PNG_MAGIC, bare_jpeg, bare_png, is_animated_png, orientation
 from ddt.records import Reject
 
 # Formats whose decoders are plain and bounded. Left out: those that run programs or other files (EPS, WMF).
@@ -67,6 +67,8 @@ FOREIGN_MAGIC = (
     (b"<?xml", "SVG"),
 )
 
+ANIMATED = ("GIF", "WEBP")
+
 MAX_IMAGE_BYTES = 256 << 20  # an encoded picture larger than this is not read at all
 # Pillow's own bound on what is no attack; a larger `max_pixels` allows no more.
 MAX_PIXELS_LIMIT = 2 * 89_478_485
@@ -94,8 +96,17 @@ class Unreadable(ValueError):
         return self.detail
 
 
-def check_image(data: bytes, max_pixels: int, min_side: int) -> tuple[int, int, str]:
-    """(width, height, format) of an encoded picture, upright, that decodes to its end; raises Reject.
+class Checked(NamedTuple):
+    """A picture that passed: its upright size, its format, its pixels in RGB (of a JPEG perhaps fewer)."""
+
+    width: int
+    height: int
+    format: str
+    picture: Image.Image
+
+
+def check_image(data: bytes, max_pixels: int, min_side: int) -> Checked:
+    """An encoded picture that decodes to its end; raises Reject.
 
     The size is taken from the header first: a picture of more than `max_pixels` is never decoded.
     """
@@ -106,10 +117,21 @@ def check_image(data: bytes, max_pixels: int, min_side: int) -> tuple[int, int, 
             raise Unreadable("too_large", f"{width} x {height} pixels, at most {max_pixels}")
         if min(width, height) < min_side:
             raise Unreadable("too_small", f"{width} x {height} pixels, sides at least {min_side}")
-        _pixels(file, up, CHECK_SIDE_PX)
+        picture = _pixels(file, up, CHECK_SIDE_PX)
     except Unreadable as error:
         raise Reject(error.reason, error.detail) from error
-    return width, height, str(file.format)
+    return Checked(width, height, str(file.format), picture)
+
+
+def is_animated(data: bytes) -> bool:
+    """Whether a picture that decodes has more than one frame. What follows the first one is not decoded."""
+    if data.startswith(PNG_MAGIC):
+        return is_animated_png(data)
+    file, _ = _open(data)
+    try:
+        return file.format in ANIMATED and bool(getattr(file, "is_animated", False))
+    except Exception:  # damage behind the first frame, which is all that is ever shown
+        return False
 
 
 def decode_rgb(data: bytes, least_side_px: int | None = None) -> Image.Image:

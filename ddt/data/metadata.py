@@ -68,6 +68,19 @@ def bare_png(data: bytes) -> tuple[bytes, bytes]:
     return b"".join((*kept, data[start:])), exif
 
 
+def is_animated_png(data: bytes) -> bool:
+    """Whether a PNG says before its pixels that it has several frames."""
+    start = 8
+    while start + 12 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, start)
+        if kind == b"acTL":
+            return int.from_bytes(data[start + 8 : start + 12]) > 1
+        if kind == b"IDAT":
+            return False
+        start += 12 + size
+    return False
+
+
 def orientation(exif: bytes) -> int:
     """EXIF's orientation, 1 to 8; 1 (as stored) where there is none that can be read.
 

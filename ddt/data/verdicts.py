@@ -15,10 +15,15 @@ VERDICTS = (
     "kept",
     "duplicate",
     "near_duplicate",
+    "empty_caption",
     "short_caption",
+    "long_caption",
+    "boilerplate",
+    "foreign_caption",
     "low_native_score",
     "low_generated_score",
     "no_score",  # a score is not a number
+    "taken_down",
     "below_top_k",
 )
 KEPT, BELOW = VERDICTS.index("kept"), VERDICTS.index("below_top_k")

@@ -21,6 +21,25 @@ class SceneSource:
 
 
 @dataclass(frozen=True)
+class PictureFilters:
+    """Which sound pairs are not wanted; None: not asked. Held-out pictures, edits and chats are not filtered.
+
+    `max_aspect_ratio`: longer side by shorter. `min_contrast`: standard deviation of the most varied channel,
+    `min_colour`: mean difference between the channels of a pixel, both in levels of 255. `max_nsfw` and
+    `max_watermark`: probabilities, where the source tells one. `max_share`: the stage stops where a kind or a
+    shard loses more to filters: a threshold is then on another scale than the data.
+    """
+
+    max_aspect_ratio: Annotated[float, Range(1)] | None
+    drop_animated: bool
+    min_contrast: Annotated[float, Range(0, 128)] | None
+    min_colour: Annotated[float, Range(0, 255)] | None
+    max_nsfw: Fraction | None
+    max_watermark: Fraction | None
+    max_share: Fraction
+
+
+@dataclass(frozen=True)
 class IngestParams:
     """Sources to checked records. `source` is `scenes`, or a folder, file or glob of tars or Parquet.
 
@@ -39,6 +58,7 @@ class IngestParams:
     min_side_px: Count
     max_pixels: Count
     max_reject_rate: Fraction
+    filters: PictureFilters
     scenes: SceneSource
 
 
@@ -62,14 +82,27 @@ class ScoreParams:
 
 @dataclass(frozen=True)
 class SelectParams:
-    """Which pairs are kept: filters first, then exactly `keep` pairs with the highest score."""
+    """Which pairs are kept: filters first, then exactly `keep` pairs with the highest score.
+
+    Filters of captions judge the native one. `caption_languages` are ISO 639-1 codes; a caption is dropped
+    where another language is at least `min_language_confidence` probable: of a few words none is.
+    The gate asks for a mean score, and where `gate_max_score_drift` is set for a distribution of native
+    scores that is no further from the version before (0: the same, 1: nothing in common).
+    `takedown` is a file (ddt/data/takedown.py) of what no version that is made with it may have.
+    """
 
     keep: Count
     rank_by: Literal["native", "generated", "mean"]
     min_native_score: Annotated[float, Range(-1, 1)]
     min_generated_score: Annotated[float, Range(-1, 1)]
     min_caption_words: Natural
+    max_caption_words: Count | None
+    drop_boilerplate: bool
+    caption_languages: tuple[str, ...] | None
+    min_language_confidence: Fraction
+    takedown: str | None
     drop_near_duplicates: bool
     seed: int
     gate_min_mean_score: Annotated[float, Range(-1, 1)]
+    gate_max_score_drift: Fraction | None
     gate_max_long_caption_words: Count

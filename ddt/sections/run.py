@@ -47,6 +47,9 @@ class Resources:
 
     A training that is told to end (SIGTERM, Ctrl-C) has `grace_s` for its step and a checkpoint.
     A stage in which nothing was done for `stalled_after_s` is told by name; null: never.
+
+    `throughputs`, for `ddt plan`: stage -> rows an hour of a core, or of an accelerator where it has them
+    (images or sequences of a training); of a stage without one the last run's is taken.
     """
 
     cpus: Count | None
@@ -67,6 +70,7 @@ class Resources:
     shard_weights: bool
     checkpoint_activations: bool
     prices: Prices
+    throughputs: dict[str, Positive]
 
     def __post_init__(self) -> None:
         for key in ("train_workers", "finetune_workers"):

@@ -31,7 +31,7 @@ END_HELP = (
 )
 EXIT_MISTAKE = 2
 # Of the extra `pipeline`: stages and the registry need them, a model's folder does not.
-PACKAGES_OF_EXTRA = ("boto3", "great_expectations", "matplotlib", "mlflow", "pandas", "ray")
+PACKAGES_OF_EXTRA = ("boto3", "great_expectations", "matplotlib", "mlflow", "pandas", "py3langid", "ray")
 
 STAGE_HELP = {
     "ingest": "source shards to checked records",
@@ -107,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     plan.add_argument(
         "--tflops", type=float, help="that a worker reaches in training (default: 40%% of an H100's peak)"
     )
+    plan.add_argument("--rows", type=int, help="samples of the source (default: as many as of the last run)")
     _add_judges(commands)
     _add_uses(commands)
     _add_benchmark(commands)
@@ -156,6 +157,19 @@ def _add_lineage(commands: argparse._SubParsersAction) -> None:
     trace.add_argument("--html", metavar="FILE", help="also draw it on a page")
     verify = _command(commands, "verify", "read again all that was made; names what has changed", _verify)
     verify.add_argument("end", nargs="?", help=f"{END_HELP} (default: what the workspace shows)")
+    takedown = _command(
+        commands, "takedown", "which data sets, token shards and models contain what a list names", _takedown
+    )
+    takedown.add_argument("list", help="file: ids of samples, sha256 of images, URL patterns, one a line")
+    takedown.add_argument("--json", action="store_true", help="print all of it as one JSON object")
+    export = _command(
+        commands, "export", "a selection as WebDataset tars or Parquet files with a manifest", _export
+    )
+    export.add_argument("end", nargs="?", help=f"{END_HELP} (default: the champion)")
+    export.add_argument("-o", "--output", required=True, help="folder or s3://bucket/prefix to write to")
+    export.add_argument(
+        "--format", choices=("webdataset", "parquet"), default="webdataset", help="default: webdataset"
+    )
     gc = _command(commands, "gc", "remove from the store what nothing reaches any more", _gc)
     gc.add_argument("--dry-run", action="store_true", help="say what would go, and stop")
     gc.add_argument(
@@ -273,7 +287,9 @@ def _plan(arguments: argparse.Namespace) -> None:
     tflops = ASSUMED_TFLOPS if arguments.tflops is None else arguments.tflops
     if not tflops > 0:
         raise ValueError(f"--tflops {tflops:g}: expected a number > 0")
-    print_plan(_params(arguments), tflops)
+    if arguments.rows is not None and arguments.rows < 1:
+        raise ValueError(f"--rows {arguments.rows}: expected a number >= 1")
+    print_plan(_params(arguments), tflops, arguments.rows)
 
 
 def _ui(arguments: argparse.Namespace) -> None:
@@ -330,6 +346,18 @@ def _verify(arguments: argparse.Namespace) -> None:
     from pipelines.commands import verify
 
     verify.run(_params(arguments), arguments.end)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from pipelines.commands import export
+
+    export.run(_params(arguments), arguments.end, arguments.output, arguments.format)
+
+
+def _takedown(arguments: argparse.Namespace) -> None:
+    from pipelines.commands import takedown
+
+    takedown.run(_params(arguments), arguments.list, arguments.json)
 
 
 def _gc(arguments: argparse.Namespace) -> None:

@@ -14,6 +14,7 @@ from ddt.params import Params
 from ddt.store import MARKER
 from pipelines.commands.ends import TOKENIZER, End, decision_of
 from pipelines.commands.lineage import Link, lineage
+from pipelines.engine.runner import FAILED_GATE
 from pipelines.services import registry
 from pipelines.services.made_by import Run, Runs
 
@@ -139,6 +140,8 @@ def notes(trace: Trace, link: Link) -> Iterator[str]:
         yield f"run {run.id} of {run.started}{flow}{commit}"
         if run.params.get("init", "").startswith(STORE_PREFIX):
             yield f"goes on from {run.params['init']}"
+    if link.manifest is not None and link.manifest.extra.get(FAILED_GATE):
+        yield f"failed its gate: {'; '.join(link.manifest.extra[FAILED_GATE])}"
     for version, aliases in trace.versions.get(link.key, []):
         yield f"{version.name} version {version.number}" + (f" ({', '.join(aliases)})" if aliases else "")
 

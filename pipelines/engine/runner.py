@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddt.clean import one_line
 from ddt.config import to_dict
@@ -20,6 +20,7 @@ from ddt.weights import check_safetensors
 from pipelines.engine.cluster import local_cpus, require_cluster
 from pipelines.engine.graph import INPUTS, STAGES
 from pipelines.reports.cost import cost_of
+from pipelines.reports.drift import drift_table
 from pipelines.reports.overhead import overhead, overhead_seconds
 from pipelines.reports.report import Report
 from pipelines.reports.workspace import manifest_path, report_path, show, stage_folder
@@ -27,6 +28,10 @@ from pipelines.services import tracking
 from pipelines.services.stage_run import StageRun
 from pipelines.services.surroundings import why_unwritable
 
+if TYPE_CHECKING:
+    from pipelines.services.expectations import GateResult
+
+FAILED_GATE = "failed_gate"  # in a manifest: the expectations that this version did not meet
 OnMetrics = Callable[[int, dict[str, float]], None]
 
 
@@ -69,11 +74,14 @@ class StageContext:
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage's `run` returns: the commits and facts that make its manifest, and its report."""
+    """What a stage's `run` returns: the commits and facts that make its manifest, its report, and what its
+    gate said: a version that fails it is kept and shown, but no stage reads it.
+    """
 
     commits: Sequence[Commit]
     report: Report
     extra: dict[str, Any] = field(default_factory=dict)
+    gate: GateResult | None = None
 
 
 def run_stage(
@@ -127,13 +135,13 @@ def _finish(
     ctx: StageContext, result: StageResult, run: StageRun, start: float, start_overhead: float
 ) -> Report:
     """Write the stage's MLflow run, report, metrics and manifest."""
-    name = ctx.name
+    name, failed = ctx.name, () if result.gate is None else result.gate.failed
     manifest = Manifest(
         stage=name,
         fingerprint=ctx.fingerprint,
         inputs={stage: m.digest for stage, m in ctx.inputs.items()},
         commits=tuple(result.commits),
-        extra=result.extra,
+        extra=result.extra | ({FAILED_GATE: list(failed)} if failed else {}),
         made_from=ctx.made_from,
     )
     report = result.report
@@ -145,11 +153,25 @@ def _finish(
     report.work_seconds = time.perf_counter() - start - (overhead_seconds() - start_overhead)
     resources = ctx.params.resources
     report.metrics |= cost_of(name, resources, local_cpus(resources), report.work_seconds)
-    with overhead("mlflow"):
-        run.finish(report)
+    before = _report_before(ctx)
+    if before is not None and before.digest != report.digest:
+        report.tables[f"Against version {before.digest[:16]}, the one before"] = drift_table(report, before)
+    if not failed:
+        with overhead("mlflow"):
+            run.finish(report)
     report.seconds = time.perf_counter() - start
     show(ctx.workspace, manifest, report)
+    if result.gate is not None:
+        result.gate.require(name)
     return report
+
+
+def _report_before(ctx: StageContext) -> Report | None:
+    path = report_path(ctx.workspace, ctx.name)
+    try:
+        return Report.load(path) if path.is_file() else None
+    except ValueError:  # cut, edited, or of an earlier release
+        return None
 
 
 def stage_context(name: str, params: Params, keys: Mapping[str, str] | None = None) -> StageContext:
@@ -162,9 +184,9 @@ def stage_context(name: str, params: Params, keys: Mapping[str, str] | None = No
     workspace, store = require_places(params)
     inputs = {stage: load_input(workspace, store, stage, name, keys) for stage in INPUTS[name]}
     section = getattr(params, name)
-    # Where each shard is made from one shard alone, which its unit names, new ones repeat no work on the old.
-    by_shard = getattr(module, "BY_SHARD", False)
-    digests = {} if by_shard else {stage: manifest.digest for stage, manifest in inputs.items()}
+    # Of inputs whose shards make one shard each, which its unit names, new ones repeat no work on the old.
+    by_shard = getattr(module, "BY_SHARD", ())
+    digests = {stage: manifest.digest for stage, manifest in inputs.items() if stage not in by_shard}
     return StageContext(
         name=name,
         params=params,
@@ -214,7 +236,7 @@ def load_input(
     """The manifest of an input stage. Raises StageError that says how to make it."""
     if keys is not None:
         try:
-            return Manifest.kept(store, keys[stage])
+            return _passed(Manifest.kept(store, keys[stage]), reader)
         except StoreError as error:
             raise StageError(f"{reader} needs what this run's {stage} made: {error}") from None
     path = manifest_path(workspace, stage)
@@ -222,8 +244,19 @@ def load_input(
         raise StageError(
             f"{reader} needs {path}, which is not there: run `python -m pipelines {stage}` first"
         )
-    manifest = Manifest.load(path)
+    manifest = _passed(Manifest.load(path), reader)
     manifest.keep(store)  # it may have come with DVC from another store
+    return manifest
+
+
+def _passed(manifest: Manifest, reader: str) -> Manifest:
+    """The manifest. Raises StageError for a version that failed its gate."""
+    failed = manifest.extra.get(FAILED_GATE)
+    if failed:
+        raise StageError(
+            f"{reader}: {manifest.stage} version {manifest.digest[:16]} failed its gate, and is not to be "
+            f"used: {'; '.join(failed)}"
+        )
     return manifest
 
 
@@ -245,7 +278,7 @@ def is_finished(ctx: StageContext) -> bool:
         return False
     if manifest.fingerprint != ctx.fingerprint or report.digest != manifest.digest:
         return False
-    if manifest.made_from != ctx.made_from:
+    if manifest.made_from != ctx.made_from or manifest.extra.get(FAILED_GATE):
         return False
     made = commits(ctx.store, ctx.name, ctx.fingerprint)
     if any(commit.unit not in made for commit in manifest.commits):

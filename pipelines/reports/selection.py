@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ddt.data.topk import TopK
-from ddt.data.verdicts import SCORE_EDGES, Tally
+from ddt.data.verdicts import KEPT, SCORE_EDGES, VERDICTS, Tally
 from ddt.records import read_columns
 from ddt.store import Store
 from pipelines.reports.curation import planted_selection
@@ -22,6 +22,13 @@ def selection_metrics(selection: TopK, tally: Tally) -> dict[str, float]:
         "select/ties_at_threshold": selection.num_ties,
         **planted_selection(tally),
     }
+
+
+def source_table(sources: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
+    """A row for each source, a column for each verdict that any of its rows has (`Outcome.sources`)."""
+    reasons = [name for name in VERDICTS if any(name in counts for counts in sources.values())]
+    rows = [[folder, *(str(counts.get(name, 0)) for name in reasons)] for folder, counts in sources.items()]
+    return [["source", *("left" if name == VERDICTS[KEPT] else name for name in reasons)], *rows]
 
 
 def selection_pictures(

@@ -35,9 +35,13 @@ def pair_stats(pairs: Sequence[dict[str, Any]], longest: int) -> dict[str, Any]:
     }
 
 
-def check_pairs(store: Store, made: Sequence[Commit], params: SelectParams, folder: Path) -> GateResult:
+def check_pairs(
+    store: Store, made: Sequence[Commit], params: SelectParams, folder: Path, drift: float | None = None
+) -> GateResult:
     """The gate on the curated data: the selection as a whole, every shard by its statistics, and rows: a
     seeded sample of them and those with the lowest score.
+
+    drift: how far the scores are from those of the version before, 0 to 1; None where there is none.
     """
     total = sum(c.rows for c in made)
     mean = sum(c.rows * c.stats["mean_score"] for c in made) / max(1, total)
@@ -53,6 +57,9 @@ def check_pairs(store: Store, made: Sequence[Commit], params: SelectParams, fold
         between("pairs", params.keep, params.keep),
         between("mean_score", params.gate_min_mean_score),
     ]
+    if drift is not None and params.gate_max_score_drift is not None:
+        selection["score_drift"] = drift
+        selection_expectations.append(between("score_drift", None, params.gate_max_score_drift))
     longest = params.gate_max_long_caption_words
     shard_expectations = [
         between("min_score", -1.0),

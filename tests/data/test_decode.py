@@ -42,7 +42,7 @@ def reason(data, max_pixels=10_000, min_side=16):
 
 @pytest.mark.parametrize("kind", IMAGE_FORMATS)
 def test_good_images_pass(kind):
-    assert check_image(encode(noise(), kind), 10_000, 16) == (40, 30, kind)
+    assert check_image(encode(noise(), kind), 10_000, 16)[:3] == (40, 30, kind)
 
 
 def test_sizes_are_limits_included():
@@ -53,7 +53,8 @@ def test_sizes_are_limits_included():
 
 
 def test_a_sideways_picture_has_its_upright_size():
-    assert check_image(encode(noise(40, 30), "JPEG", exif=EXIF + exif(TURN)), 10_000, 16) == (30, 40, "JPEG")
+    turned = encode(noise(40, 30), "JPEG", exif=EXIF + exif(TURN))
+    assert check_image(turned, 10_000, 16)[:3] == (30, 40, "JPEG")
 
 
 def webp_header(width, height):
@@ -184,7 +185,7 @@ def test_tiff_is_no_format_that_is_read_whatever_it_is_called(tmp_path):
 )
 def test_no_bytes_escape_as_another_error(data, magic):
     try:
-        width, height, _ = check_image(magic + data, 10_000, 2)
+        width, height = check_image(magic + data, 10_000, 2)[:2]
     except Reject as reject:
         assert reject.reason in REJECT_REASONS
     else:
@@ -357,7 +358,7 @@ def test_of_several_pictures_the_first_counts(kind, options):
     first, second = Image.new("RGB", (32, 32), (250, 0, 0)), Image.new("RGB", (32, 32), (0, 0, 250))
     data = encode(first, kind, save_all=True, append_images=[second, second], **options)
     assert np.abs(np.asarray(decode_rgb(data)).astype(int) - (250, 0, 0)).max() <= 2
-    assert check_image(data, 10_000, 16) == (32, 32, "JPEG" if kind == "MPO" else kind)
+    assert check_image(data, 10_000, 16)[:3] == (32, 32, "JPEG" if kind == "MPO" else kind)
 
 
 def test_an_animation_whose_later_frames_are_cut_is_its_first():

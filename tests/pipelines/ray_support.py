@@ -33,6 +33,7 @@ RESOURCES = Resources(
     shard_weights=False,
     checkpoint_activations=False,
     prices=Prices("USD", 0, 0),
+    throughputs={},
 )
 
 

@@ -130,3 +130,30 @@ def test_the_planted_faults_of_the_scenes_pass(tmp_path, monkeypatch):
     faults = params.ingest.scenes.faults
     assert report.metrics["ingest/rejected"] == 200 * (faults["corrupt"] + faults["tiny"])
     assert report.metrics["ingest/false_rejects"] == 0 and report.notes == []
+
+
+def test_filters_turn_away_pairs_alone_and_are_counted_apart_from_damage(own, tmp_path, monkeypatch):
+    (own / "laion").mkdir()
+    (own / "coyo").mkdir()
+    pairs(own / "laion", "0.tar", 30, cut=2)
+    unsafe = [("u.jpg", image(90)), ("u.txt", b"u"), ("u.json", b'{"punsafe": 0.9}')]
+    blank = [("b.png", png("red")), ("b.txt", b"b")]
+    write_tar(own / "coyo/1.tar", [*unsafe, *blank, ("c.jpg", image(91)), ("c.txt", b"c")])
+    write_tar(tmp_path / "held.tar", blank)
+    settings = [
+        "ingest.filters.max_nsfw=0.5",
+        "ingest.filters.min_contrast=2",
+        f"ingest.holdout={tmp_path}/held.tar",
+    ]
+    with pytest.raises(
+        StageError, match=r"pairs of ingest.source: 2 of .* lost \(.*\), more than ingest.filters"
+    ):
+        run(own, tmp_path, monkeypatch, *settings, "ingest.filters.max_share=0.01")
+    _, report = run(own, tmp_path, monkeypatch, *settings)
+    assert report.tables["Rejected samples by source and reason"] == [
+        ["source", "kept", "corrupt_image", "blank", "nsfw"],
+        ["held-out pairs of " + tmp_path.name, "1", "0", "0", "0"],
+        ["pairs of coyo", "1", "0", "1", "1"],
+        ["pairs of laion", "30", "2", "0", "0"],
+    ]
+    assert (tmp_path / report.pictures["Pictures that filters turned away (some)"]).is_file()

@@ -5,6 +5,7 @@ Ray's actors and Great Expectations are left out: the same workers and jobs run 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -91,8 +92,10 @@ class Stages:
         self.inputs: dict[str, Manifest] = {}
         for module in (ingest, tokenize_images):
             monkeypatch.setattr(module, "run_units", one_after_another)
-        passed = SimpleNamespace(page=folder, require=lambda stage: None)
+        passed = SimpleNamespace(page=folder, failed=())
         monkeypatch.setattr(tokenize_images, "validate", lambda *_: passed)
+        monkeypatch.setattr(tokenize_images, "add_up", added_up)
+        monkeypatch.setattr(tokenize_images, "connect", lambda _: contextlib.nullcontext())
 
     def context(self, name: str) -> StageContext:
         section, print_ = getattr(self.params, name), f"{len(self.inputs):064x}"
@@ -117,6 +120,12 @@ class Stages:
 def one_after_another(ctx: StageContext, worker: Any, units: list[dict[str, Any]], **arguments: Any) -> Any:
     made = worker(ctx.name, ctx.fingerprint, ctx.store.root_uri, arguments)
     return [Commit(**made(unit)) for unit in sorted(units, key=lambda unit: unit["unit"])]
+
+
+def added_up(
+    function: Any, arguments: dict[str, Any], units: list[dict[str, Any]], *_: Any, **__: Any
+) -> Any:
+    return sum(function(unit, **arguments) for unit in units)
 
 
 def select_all(stages: Stages) -> None:

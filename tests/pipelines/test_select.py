@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import os
 import signal
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,15 +25,16 @@ from ddt.data.dedup import NEAR_ENTRY, find_duplicates
 from ddt.data.descriptor import DESCRIPTOR_BYTES
 from ddt.data.schemas import CAPTION_SCHEMA, SCORE_SCHEMA
 from ddt.data.topk import tie_hash
-from ddt.data.verdicts import VERDICTS
+from ddt.data.verdicts import SCORE_EDGES, VERDICTS
 from ddt.manifest import Commit, Manifest, write_unit
 from ddt.params import Params, load_params
-from ddt.records import RECORD_SCHEMA, read_shard, write_shard
+from ddt.records import CRAWLED_SCHEMA, FACTS, RECORD_SCHEMA, read_shard, write_shard
 from ddt.store import Store, open_store
 from pipelines import select
 from pipelines.engine.cluster import connect
-from pipelines.engine.runner import StageContext, StageError
+from pipelines.engine.runner import FAILED_GATE, StageContext, StageError
 from pipelines.engine.selection import plan
+from pipelines.reports.workspace import manifest_path
 from tests.pipelines.ray_support import RESOURCES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,11 +94,14 @@ def scored(store: Store, shards: Sequence[Rows]) -> Manifest:
         unit, path = f"{place:032x}", Path(store.root_uri) / "made.arrow"
         keys = {}
         records = [
-            {"image": IMAGE, "width": 8, "height": 8, "format": "PNG", "questions": [], "source": "s"} | row
+            {"image": IMAGE, "width": 8, "height": 8, "format": "PNG", "questions": [], "source": "s"}
+            | dict.fromkeys(field.name for field in FACTS)
+            | row
             for row in rows
         ]
+        of_records = CRAWLED_SCHEMA if any("url" in row for row in rows) else RECORD_SCHEMA
         for name, schema, table in (
-            ("records", RECORD_SCHEMA, records),
+            ("records", of_records, records),
             ("captions", CAPTION_SCHEMA, [{**row, "long_caption": f"long {row['caption']}"} for row in rows]),
         ):
             write_shard(path, [{k: row[k] for k in schema.names} for row in table], schema)
@@ -140,7 +145,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def without_gate(monkeypatch: pytest.MonkeyPatch) -> None:
-    passed = SimpleNamespace(page=ROOT, checked=0, require=lambda stage: None)
+    passed = SimpleNamespace(page=ROOT, checked=0, failed=())
     monkeypatch.setattr(select, "check_pairs", lambda *_: passed)
     monkeypatch.setattr(StageContext, "relative", lambda self, path: path.name)
     monkeypatch.setattr(select, "selection_pictures", lambda *_: {})
@@ -318,6 +323,95 @@ def test_with_nothing_left_the_reason_is_told(
         str(told.value) == f"select: 0 pairs pass the filters, select.keep asks for 1 (dropped: {reason} 6)"
     )
     assert not ctx.store.list("shards/select"), "with other thresholds nothing of it is of use"
+
+
+def test_a_caption_is_dropped_for_what_is_wrong_with_it(alone: None, tmp_path: Path) -> None:
+    captions = {
+        "a red circle above a blue square": "kept",
+        "goldfish in a small round bowl": "kept",
+        "": "empty_caption",
+        "fish": "short_caption",
+        "a red fish " * 4: "long_caption",
+        "IMG 2034": "boilerplate",
+        "click here to see more": "boilerplate",
+        "Ein Hund spielt im Garten mit einem Ball": "foreign_caption",
+        "un chien noir sur la plage": "foreign_caption",
+    }
+    rows = unlike(len(captions), [0.3])
+    for row, caption in zip(rows, captions, strict=True):
+        row["caption"] = caption
+    filters = {"max_caption_words": 10, "drop_boilerplate": True, "caption_languages": ("en",)}
+    ctx = context(tmp_path, parameters(keep=2, **filters), [rows])
+    result = select.run(ctx)
+    assert {pair["short"] for pair in pairs_of(ctx, result.commits)} == {
+        caption for caption, verdict in captions.items() if verdict == "kept"
+    }
+    for verdict, count in Counter(captions.values()).items():
+        assert result.report.metrics[f"select/{verdict}"] == count
+    head, counts = result.report.tables["By source, before the cut at K"]
+    assert dict(zip(head, counts, strict=True)) == {
+        "source": "unknown", "left": "2", "empty_caption": "1", "short_caption": "1", "long_caption": "1",
+        "boilerplate": "2", "foreign_caption": "2",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"select.caption_languages = \['xx'\]: expected null or codes"):
+        select.run(context(tmp_path / "b", parameters(caption_languages=("xx",)), [rows]))
+
+
+def test_a_takedown_list_makes_another_version_without_its_samples(alone: None, tmp_path: Path) -> None:
+    """By id, by the image's bytes (both copies of them) and by url; the list is part of the version."""
+    rows = unlike(8, [0.3])
+    copy = rows[2] | {"sample_id": "9" * 64, "native_score": 0.4}
+    rows = [*rows, copy]
+    for number, row in enumerate(rows):
+        row["url"] = None if number == 7 else f"https://Example.org/{'private/' * (number > 5)}{number}.jpg"
+    taken = tmp_path / "taken.txt"
+    taken.write_text(
+        f"# by mail\n{rows[0]['sample_id'].upper()}\n{rows[2]['image_sha256'].hex()}  # a picture\n\n"
+        "https://example.org/private/*\n"
+    )
+    whole = context(tmp_path / "whole", parameters(keep=4), [rows])
+    params = parameters(keep=4, takedown=str(taken))
+    ctx = context(tmp_path / "without", params, [rows])
+    result = select.run(ctx)
+    kept = {pair["sample_id"] for pair in pairs_of(ctx, result.commits)}
+    assert kept <= {rows[n]["sample_id"] for n in (1, 3, 4, 5, 7)} and len(kept) == 4
+    assert result.report.metrics["select/taken_down"] == 4  # rows 0, 2, 6 and the copy of 2
+    assert copy["sample_id"] in {pair["sample_id"] for pair in pairs_of(whole, select.run(whole).commits)}
+    assert select.models(params.select).keys() == {"takedown"} and select.models(whole.section) == {}
+    before = select.models(params.select)
+    taken.write_text("f" * 64)
+    assert select.models(params.select) != before
+    taken.unlink()
+    with pytest.raises(ValueError, match="select.takedown: .*taken.txt: no such file"):
+        select.models(params.select)
+
+
+def test_scores_are_compared_with_those_of_the_last_version_that_passed(
+    alone: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = context(tmp_path, parameters(keep=60))
+    made = {60: select.run(first)}
+    assert "select/score_drift" not in made[60].report.metrics, "there is none before"
+    path, before = manifest_path(tmp_path, "select"), Manifest("select", PRINT, {}, tuple(made[60].commits))
+    before.save(path)
+    before.keep(first.store)
+    second = dataclasses.replace(context(tmp_path, parameters(keep=20)), fingerprint="b" * 64)
+    made[20] = select.run(second)
+    scores = {
+        keep: np.histogram([pair["score"] for pair in pairs_of(first, result.commits)], SCORE_EDGES)[0]
+        for keep, result in made.items()
+    }
+    shares = [np.cumsum(counts) / counts.sum() for counts in scores.values()]
+    drift = made[20].report.metrics["select/score_drift"]
+    assert drift == pytest.approx(np.abs(shares[0] - shares[1]).max()) and drift > 0.2
+    failed = SimpleNamespace(page=ROOT, checked=0, failed=("drift",))
+    monkeypatch.setattr(select, "check_pairs", lambda *_: failed)
+    again = select.run(second)
+    assert again.extra == {select.BEFORE: before.key} and again.gate is failed
+    extra = again.extra | {FAILED_GATE: ["drift"]}
+    Manifest("select", second.fingerprint, {}, tuple(again.commits), extra).save(path)
+    third = select.run(dataclasses.replace(second, fingerprint="c" * 64))
+    assert third.report.metrics["select/score_drift"] == drift, "against the first, as the failed one was"
 
 
 def test_too_few_are_told_with_the_reasons(alone: None, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from ddt.data.readers.columns import (
     open_parquet,
     read_rows,
 )
+from ddt.data.readers.facts import EVERY_NAME
 from ddt.data.readers.pictures import Pictures
 from ddt.data.readers.sample import RawSample
 from ddt.records import Reject
@@ -28,6 +29,7 @@ IMAGE_COLUMNS = (
     "image", "img", "jpg", "jpeg", "png", "webp", "image_bytes", "bytes", "image_path", "file_name", "path",
 )  # fmt: skip
 KEY_COLUMNS = ("key", "__key__", "id", "uid", "image_id")
+MORE = EVERY_NAME | {"questions"}  # what else is kept of a row
 DOWNLOADED = "success"  # what img2dataset writes under status; it leaves rows without it
 
 IMAGE = Wanted("image", IMAGE_COLUMNS, IMAGE_TYPES, IMAGE_EXPECTED, "image_column")
@@ -90,8 +92,10 @@ class _Columns:
         self.key = next((by_name[n] for n in KEY_COLUMNS if n in by_name), None)
         self.planted, self.status = by_name.get("planted"), by_name.get("status")
         self.error = by_name.get("error_message")
-        names = (self.image, self.caption, self.key, self.planted, self.status, self.error)
-        self.wanted = [name for name in names if name]
+        taken = (self.image, self.caption)
+        self.told = [name for n, name in by_name.items() if n in MORE and name not in taken]
+        names = (*taken, self.key, self.planted, self.status, self.error, *self.told)
+        self.wanted = list(dict.fromkeys(name for name in names if name))
 
     def _caption(self, path: Path, schema: pa.Schema, asked: str | None) -> str:
         def is_caption(field: pa.Field) -> bool:
@@ -120,7 +124,9 @@ class _Columns:
             why = values[self.error] if self.error else None
             raise Reject("not_downloaded", f"{status}: {why}" if why else status, lost=0)
         image = pictures.read(values[self.image])
-        meta = {"planted": self.planted_of(values)} if self.planted else {}
+        meta = {name: values[name] for name in self.told}
+        if self.planted:
+            meta["planted"] = self.planted_of(values)
         caption = self._caption_of(values[self.caption]) if self.caption else ""
         return RawSample(key, image, caption, meta)
 

@@ -9,13 +9,15 @@ from typing import Any, Protocol
 
 from ddt.clean import one_line
 from ddt.data.decode import check_image
+from ddt.data.filters import Filters, check_filters
 from ddt.data.readers.columns import pictures_digest
 from ddt.data.readers.edits import EDIT_IMAGES
+from ddt.data.readers.facts import facts_of
 from ddt.data.readers.files import find_files, is_compressed, is_hidden
 from ddt.data.readers.parquet import IMAGE, holds_pictures, read_parquet
 from ddt.data.readers.sample import RawSample
 from ddt.data.readers.tar import read_tar
-from ddt.records import Reject, canonical_caption, sample_id
+from ddt.records import FILTERED, Reject, canonical_caption, sample_id
 from ddt.store import StoreError, open_store, remembered_digest
 
 KINDS = {".tar": "tar", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}
@@ -37,11 +39,14 @@ class SourceConfig(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One source shard: a local path (of S3 objects, a cached copy), its content's digest, one of KINDS."""
+    """One source shard: a local path (of S3 objects, a cached copy), its content's digest, one of KINDS, and
+    the name of the folder that it is in.
+    """
 
     path: Path
     digest: str
     kind: str
+    folder: str
 
 
 def list_sources(where: str | Path, what: str = "source", suffixes: tuple[str, ...] = PAIRS) -> list[Source]:
@@ -63,7 +68,7 @@ def list_sources(where: str | Path, what: str = "source", suffixes: tuple[str, .
         digest = remembered_digest(path)
         if kind == "parquet":
             digest += pictures_digest(path, EDIT_IMAGES if suffixes == EDITS else (IMAGE,))
-        by_digest.setdefault(digest, Source(path, digest, kind))
+        by_digest.setdefault(digest, Source(path, digest, kind, name.parent.name))
     return list(by_digest.values())
 
 
@@ -91,31 +96,37 @@ def _s3_files(where: str, what: str, suffixes: tuple[str, ...]) -> dict[Path, Pa
 
 
 def read_source(
-    path: str | Path, name: str, config: SourceConfig, captions: bool = True
+    path: str | Path,
+    name: str,
+    config: SourceConfig,
+    captions: bool = True,
+    filters: Filters | None = None,
 ) -> Iterator[dict[str, Any] | Reject]:
-    """Checked rows of RECORD_SCHEMA, and Rejects that carry `name` as their source, in the file's order.
+    """Checked rows of CRAWLED_SCHEMA, and Rejects that carry `name` as their source, in the file's order.
 
-    Without `captions` a file may have pictures alone.
+    Without `captions` a file may have pictures alone. filters: which sound pictures are turned away.
     """
     path = Path(path)
     if KINDS[path.suffix.lower()] == "parquet":
         samples = read_parquet(path, config.image_column, config.caption_column, captions)
     else:
         samples = read_tar(path)
-    return check_samples(samples, name, config)
+    return check_samples(samples, name, config, filters)
 
 
 def check_samples(
-    samples: Iterable[RawSample | Reject], name: str, config: SourceConfig
+    samples: Iterable[RawSample | Reject], name: str, config: SourceConfig, filters: Filters | None = None
 ) -> Iterator[dict[str, Any] | Reject]:
-    """Each sample of source `name` as a row of RECORD_SCHEMA, or the Reject that says why not."""
+    """Each sample of source `name` as a row of CRAWLED_SCHEMA, or the Reject that says why not."""
     for sample in samples:
         if isinstance(sample, Reject):
             yield sample.place(name, sample.key, sample.planted)
             continue
         try:
-            yield to_record(sample, name, config)
+            yield to_record(sample, name, config, filters)
         except Reject as reject:
+            if reject.reason in FILTERED:
+                reject.picture = sample.image
             yield reject.place(name, sample.key, sample.planted)
             continue
         if sample.doubt:
@@ -124,21 +135,27 @@ def check_samples(
             )
 
 
-def to_record(sample: RawSample, source: str, config: SourceConfig) -> dict[str, Any]:
-    """A row of RECORD_SCHEMA; raises Reject where the image does not pass.
+def to_record(
+    sample: RawSample, source: str, config: SourceConfig, filters: Filters | None = None
+) -> dict[str, Any]:
+    """A row of CRAWLED_SCHEMA; raises Reject where the image does not pass.
 
     A pair without a caption stays: recaptioning can give it one, and `select` judges captions.
     """
-    width, height, image_format = check_image(sample.image, config.max_pixels, config.min_side_px)
+    checked = check_image(sample.image, config.max_pixels, config.min_side_px)
+    facts = facts_of(sample.meta)
+    if filters is not None:
+        check_filters(sample.image, checked, facts, filters)
     caption = canonical_caption(sample.caption)
     return {
         "sample_id": sample_id(sample.image, caption),
         "image": sample.image,
         "caption": caption,
-        "width": width,
-        "height": height,
-        "format": image_format,
+        "width": checked.width,
+        "height": checked.height,
+        "format": checked.format,
         "questions": sample.questions,
         "planted": sample.planted,
         "source": one_line(f"{source}/{sample.key}"),
+        **facts,
     }

@@ -54,9 +54,8 @@ class SurvivorsWorker(UnitWorker):
             rows["stands"][mine["row"][mine["kind"] == STANDS_FOR_CLEAN]] = True
         path = folder / "survivors.parts"
         count = write_parts(path, shards, len(shards))
-        codes = np.concatenate([rows["verdict"] for rows in shards])
-        counts = np.bincount(codes, minlength=len(VERDICTS)).tolist()
-        return Output(path, count, stats={"verdicts": dict(zip(VERDICTS, counts, strict=True))})
+        counts = [np.bincount(rows["verdict"], minlength=len(VERDICTS)).tolist() for rows in shards]
+        return Output(path, count, stats={"verdicts": counts})  # of each shard, in the order of VERDICTS
 
     def _found(self, group: int) -> np.ndarray:
         """What all deals tell of a group's rows."""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ddt.data.verdicts import ROW, VERDICTS, Tally, kind_codes
+from ddt.data.verdicts import BELOW, ROW, VERDICTS, Tally, kind_codes
 from pipelines.reports.curation import planted_rejects, planted_selection
 
 
@@ -18,7 +18,7 @@ def measured(*rows: tuple[str | None, str, bool]) -> dict[str, float]:
 
 def test_counts_of_parts_add_up() -> None:
     rows = np.zeros(5, ROW)
-    rows["verdict"], rows["native"] = [0, 0, 1, 7, 0], [0.1, 0.101, 0.2, -1, 1]
+    rows["verdict"], rows["native"] = [0, 0, 1, BELOW, 0], [0.1, 0.101, 0.2, -1, 1]
     tally = Tally.from_array(Tally.of(rows[:2]).to_array() + Tally.of(rows[2:]).to_array())
     assert tally.by_verdict() == {"below_top_k": 1, "duplicate": 1, "kept": 3}
     assert np.flatnonzero(tally.kept_scores).tolist() == [220, 399]

@@ -16,9 +16,10 @@ from ddt.manifest import Commit, write_unit
 from ddt.params import load_params
 from ddt.records import write_shard
 from ddt.store import Store, open_store
+from pipelines.reports.drift import distribution_distance
 from pipelines.services.expectations import GateFailed
 from pipelines.services.pairs_gate import check_pairs, pair_stats
-from pipelines.tokenize_images import CodeUse, check_tokens
+from pipelines.tokenize_images import CodeUse, bits_of_positions, check_tokens, count_codes
 
 ROOT = Path(__file__).resolve().parents[3]
 PAIRS, TOKENS, CODES = 40, 4, 16
@@ -119,21 +120,56 @@ def write_codes(
 def test_the_bits_of_the_codes_are_those_of_each_position():
     # Half the codes each at two positions, of which the second uses only one of its half: 1 bit and none.
     shards = [np.array([[0, 2], [1, 2], [0, 2]], np.uint16), np.array([[1, 2]], np.uint16)]
-    use = CodeUse.of(shards, 4)
-    np.testing.assert_allclose(use.bits_T, [1.0, 0.0], atol=1e-12)
-    assert use.counts_K.tolist() == [2, 2, 4, 0]
+    np.testing.assert_allclose(bits_of_positions(shards, 4), [1.0, 0.0], atol=1e-12)
 
 
-def test_token_gate(store: Store, tmp_path: Path) -> None:
+def test_codes_are_counted_in_every_kind_of_shard(store: Store, tmp_path: Path) -> None:
+    meta, path = TokenMeta("d" * 64, TOKENS, CODES, "V_1..V_T"), tmp_path / "tokens.arrow"
+    codes_nT = np.random.default_rng(0).integers(0, CODES, (6, TOKENS))
+    names = [str(i) for i in range(6)]
+    turns = [[{"role": "user", "text": "<image>"}]] * 3
+    kinds = {
+        "pairs": {"sample_id": names, "short": names, "long": names, "codes": codes_nT},
+        "edits": {"sample_id": names, "instruction": names, "codes": codes_nT, "target_codes": codes_nT * 0},
+        "chat": {
+            "sample_id": names[:3],
+            "turns": turns,
+            "codes": [codes_nT[:2], codes_nT[2:2], codes_nT[2:]],
+        },
+    }
+    for kind, columns in kinds.items():
+        write_tokens(path, columns, meta, kind)
+        key = write_unit(store, "tokenize_images", "f" * 64, kind * 8, path, 6).key
+        counts = count_codes({"unit": kind, "tokens": key}, store.root_uri, CODES)
+        assert counts.tolist() == np.bincount(codes_nT.ravel(), minlength=CODES).tolist(), kind
+
+
+def test_the_token_gate_looks_at_every_shard(tmp_path: Path) -> None:
     params = load_params(ROOT / "params.yaml").tokenize_images
-    spread = np.arange(CODES * TOKENS).reshape(-1, TOKENS) % CODES
-    good = write_codes(store, tmp_path, "a" * 32, spread)
-    result, use = check_tokens(store, [good], params, tmp_path / "gate")
-    result.require("tokenize_images")
-    assert use.counts_K.sum() == spread.size
-    collapsed = write_codes(store, tmp_path, "b" * 32, np.zeros_like(spread))
-    result, _ = check_tokens(store, [collapsed], params, tmp_path / "gate")
-    assert [text.split("(")[1].split(":")[0] for text in result.failed] == ["largest_share", "usage"]
-    other = write_codes(store, tmp_path, "c" * 32, spread, digest="e" * 64)
-    result, _ = check_tokens(store, [good, other], params, tmp_path / "gate")
-    assert "tokenizer_digest" in result.failed[0]
+    use = CodeUse(np.ones(CODES, np.int64), np.ones(TOKENS))
+
+    def shard(number: int, **stats: Any) -> Commit:
+        told = {"num_tokens": TOKENS, "tokenizer_digest": "d" * 64, "largest_share": 0.1} | stats
+        return Commit(f"{number:032x}", f"{number}", 10, 100, f"{number:064x}", stats=told)
+
+    made = [shard(number) for number in range(100)]
+    check_tokens(made, use, params, tmp_path / "gate").require("tokenize_images")
+    for spoiled, named in (
+        ({"largest_share": 0.9}, "largest_share"), ({"tokenizer_digest": "e" * 64}, "tokenizer_digest"),
+        ({"num_tokens": 7}, "num_tokens"),
+    ):  # fmt: skip
+        result = check_tokens([*made, shard(100, **spoiled)], use, params, tmp_path / "gate")
+        assert [text.split("(")[1].split(":")[0] for text in result.failed] == [named]
+    unused = CodeUse(np.r_[np.ones(CODES // 4), np.zeros(CODES - CODES // 4)].astype(int), np.ones(TOKENS))
+    assert "usage" in check_tokens(made, unused, params, tmp_path / "gate").failed[0]
+
+
+def test_scores_that_moved_away_from_the_version_before_fail(store: Store, tmp_path: Path) -> None:
+    made = write_pairs(store, tmp_path, lambda rows: None)
+    params = replace(select_params(), gate_max_score_drift=0.1)
+    for drift, failed in ((None, 0), (0.1, 0), (0.11, 1)):
+        assert len(check_pairs(store, [made], params, tmp_path / "gate", drift).failed) == failed
+    counts = np.array([0, 10, 10, 0])
+    assert distribution_distance(counts, counts * 7) == 0
+    assert distribution_distance(counts, np.array([0, 0, 10, 10])) == 0.5
+    assert distribution_distance(counts, np.array([0, 0, 0, 1])) == 1

@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 
+from ddt.manifest import Manifest
 from ddt.params import Params, load_params
 from pipelines import ingest
+from pipelines.commands.plan import stage_state
 from pipelines.engine import runner
 from pipelines.reports.report import Report
+from pipelines.reports.workspace import manifest_path
 from pipelines.services import tracking
-from pipelines.services.expectations import GateFailed
+from pipelines.services.expectations import GateFailed, GateResult
 from pipelines.services.stage_run import StageRun, commit_tag
 from pipelines.services.surroundings import process_mark
 from tests.processes import HANGS_AFTER_S
@@ -119,7 +122,7 @@ def test_a_failed_gate_ends_the_stage_and_the_flow_with_its_reason(
     page.write_text("<p>no")
 
     def failing(ctx: runner.StageContext) -> runner.StageResult:
-        raise GateFailed(f"gate ingest: too few (see {page})", page)
+        return runner.StageResult([], Report("ingest"), gate=GateResult(False, 3, ("too few",), page))
 
     monkeypatch.setattr(ingest, "run", failing)
     overrides = [
@@ -128,8 +131,17 @@ def test_a_failed_gate_ends_the_stage_and_the_flow_with_its_reason(
         f"paths.workspace={tmp_path}/w",
     ]
     parent = tracking.start_parent(params.tracking, "Flow/1", {}, 1)
+    made = load_params(ROOT / "params.yaml", None, overrides)
     with pytest.raises(GateFailed):
-        runner.run_stage("ingest", load_params(ROOT / "params.yaml", None, overrides), parent)
+        runner.run_stage("ingest", made, parent)
+    manifest = Manifest.load(manifest_path(tmp_path / "w", "ingest"))
+    assert manifest.extra == {runner.FAILED_GATE: ["too few"]} and stage_state(made, "ingest") == "failed"
+    for keys in (None, {"ingest": manifest.key}):  # of the workspace, and as a flow hands it on
+        with pytest.raises(
+            runner.StageError,
+            match="recaption: ingest version .* failed its gate, and is not to be used: too few",
+        ):
+            runner.stage_context("recaption", made, keys)
     client = tracking.client(params.tracking)
     [child] = client.search_runs(
         [client.get_run(parent).info.experiment_id], f"tags.mlflow.parentRunId = '{parent}'"
