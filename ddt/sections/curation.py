@@ -85,7 +85,7 @@ class SelectParams:
     """Which pairs are kept: filters first, then exactly `keep` pairs with the highest score.
 
     Filters of captions judge the native one. `caption_languages` are ISO 639-1 codes; a caption is dropped
-    where another language is at least `min_language_confidence` probable: of a few words none is.
+    where all of them together are less probable than `min_language_probability`.
     The gate asks for a mean score, and where `gate_max_score_drift` is set for a distribution of native
     scores that is no further from the version before (0: the same, 1: nothing in common).
     `takedown` is a file (ddt/data/takedown.py) of what no version that is made with it may have.
@@ -99,7 +99,7 @@ class SelectParams:
     max_caption_words: Count | None
     drop_boilerplate: bool
     caption_languages: tuple[str, ...] | None
-    min_language_confidence: Fraction
+    min_language_probability: Fraction
     takedown: str | None
     drop_near_duplicates: bool
     seed: int

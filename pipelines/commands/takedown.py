@@ -77,7 +77,7 @@ def run(params: Params, path: str, as_json: bool) -> None:
     if as_json:
         print(json.dumps(asdict(found), indent=1))
     else:
-        print("\n".join(map(one_line, lines(found))))
+        print("\n".join(lines(found)))
 
 
 def search(store: Store, takedown: Takedown, params: Params) -> Found:
@@ -95,7 +95,7 @@ def search(store: Store, takedown: Takedown, params: Params) -> Found:
         holders += _models(manifests, trained_on, inits)
         versions = _versions(params, {holder.key for holder in holders if holder.stage in MODELS})
     except ValueError as error:
-        missing.append(f"what MLflow knows of it: {error}")
+        missing.append(one_line(f"what MLflow knows of it: {error}"))
         holders += _models(manifests, trained_on, {})
     return Found(samples, holders, versions, missing)
 
@@ -104,7 +104,8 @@ def lines(found: Found) -> Iterator[str]:
     """The whole as people read it."""
     yield f"{len(found.samples):,} samples"
     for sample in found.samples[:SHOWN]:
-        yield f"  {sample.sample_id}  {sample.url or ''}  images {', '.join(sample.images)}"
+        yield f"  {sample.sample_id}  {one_line(sample.url or '')}"
+        yield from (f"{'':16} image {digest}" for digest in sample.images)
     for holder in found.holders:
         what = "model" if holder.stage in MODELS else f"{holder.rows:,} rows in {len(holder.shards):,} shards"
         yield f"{holder.stage:16} {holder.digest[:SHORT]}  {holder.why or what}"

@@ -47,9 +47,9 @@ class CaptionFilters:
 
     def _is_foreign(self, caption: str) -> bool:
         assert self.identifier is not None
-        language, confidence = self.identifier.classify(caption)
         wanted = self.params.caption_languages or ()
-        return language not in wanted and confidence >= self.params.min_language_confidence
+        likely = sum(probability for name, probability in self.identifier.rank(caption) if name in wanted)
+        return likely < self.params.min_language_probability
 
 
 def load_identifier() -> LanguageIdentifier:
