@@ -5,13 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
-import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -29,6 +25,7 @@ from pipelines.services import registry, tracking
 from tests.pipelines.promotion import Promotion
 from tests.pipelines.tiny_model import save_model
 from tests.processes import HANGS_AFTER_S
+from tests.servers import clean, free_port, mlflow, tracking_server
 
 GREEN = Image.new("RGB", (16, 16), "green")
 
@@ -178,81 +175,33 @@ def alone(uri: str, folder: Path) -> dict[str, dict[str, str]]:
     return answers
 
 
-def clean(uri: str) -> dict[str, str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    environment.pop("PYTHONPATH", None)
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # as in an active environment
-    return environment | {"PATH": path, "MLFLOW_TRACKING_URI": uri, "MLFLOW_DISABLE_TELEMETRY": "true"}
-
-
 def expected(folder: Path) -> list[bytes]:
     return [
         image.tobytes() for image in DDTLlama.from_pretrained(folder).generate_image(["a red circle"], seed=3)
     ]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-Start = Callable[..., None]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a command of MLflow's and waits until its page answers; it ends with the test."""
-    running: list[subprocess.Popen[bytes]] = []
-
-    def start(arguments: list[str], page: str, environment: dict[str, str]) -> None:
-        log = (tmp_path / f"log-{len(running)}").open("wb")
-        command = [sys.executable, "-m", "mlflow", *arguments]
-        process = subprocess.Popen(
-            command, env=environment, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
-        )
-        running.append(process)
-        limit = time.monotonic() + HANGS_AFTER_S
-        while True:
-            try:
-                urlopen(page, timeout=5).close()
-                return
-            except OSError:
-                told = (tmp_path / log.name).read_text()[-2000:]
-                assert process.poll() is None and time.monotonic() < limit, told
-                time.sleep(0.2)
-
-    yield start
-    for process in running:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGTERM)
-        process.wait(HANGS_AFTER_S)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("proxied", [True, False], ids=["proxied", "direct"])
-def test_on_a_server(proxied: bool, folder: Path, tmp_path: Path, start: Start) -> None:
+def test_on_a_server(proxied: bool, folder: Path, tmp_path: Path) -> None:
     """`promote` with a folder store and a tracking server, which takes the artifacts itself or does not."""
-    port, artifacts = free_port(), tmp_path / "artifacts"
+    artifacts = tmp_path / "artifacts"
     where = ["--artifacts-destination", str(artifacts)] if proxied else ["--no-serve-artifacts"]
     where += [] if proxied else ["--default-artifact-root", artifacts.as_uri()]
-    uri = f"http://127.0.0.1:{port}"
-    database = f"sqlite:///{tmp_path}/mlflow.db"
-    command = ["server", "--backend-store-uri", database, "--port", str(port), "--workers", "1", *where]
-    start(command, f"{uri}/health", clean(database))
-    made = promoted(tmp_path, uri, folder)
-    version = registry.find_version(made.params.tracking, "team", registry.CHAMPION)
-    assert version is not None and version.run_id
-    assert list(artifacts.rglob("MLmodel"))
-    answers = alone(uri, tmp_path)
-    assert [decoded(answers["image"]["1"])] == expected(folder)
+    with tracking_server(tmp_path, where) as server:
+        uri = f"http://{server}"
+        made = promoted(tmp_path, uri, folder)
+        version = registry.find_version(made.params.tracking, "team", registry.CHAMPION)
+        assert version is not None and version.run_id
+        assert list(artifacts.rglob("MLmodel"))
+        answers = alone(uri, tmp_path)
+        assert [decoded(answers["image"]["1"])] == expected(folder)
 
 
 @pytest.mark.slow
-def test_mlflow_serves_it(registered: Promotion, folder: Path, tmp_path: Path, start: Start) -> None:
+def test_mlflow_serves_it(registered: Promotion, folder: Path, tmp_path: Path) -> None:
     port, uri = free_port(), registered.params.tracking.uri
     command = ["models", "serve", "-m", "models:/team@champion", "-p", str(port), "--env-manager", "local"]
-    start(command, f"http://127.0.0.1:{port}/ping", clean(uri))
 
     def ask(row: dict[str, str]) -> Any:
         body = json.dumps({"dataframe_records": [row], "params": {"seed": 3}}).encode()
@@ -260,11 +209,12 @@ def test_mlflow_serves_it(registered: Promotion, folder: Path, tmp_path: Path, s
         with urlopen(Request(f"http://127.0.0.1:{port}/invocations", body, headers)) as answer:
             return json.load(answer)["predictions"]
 
-    [drawn] = ask({"method": "draw", "text": "a red circle"})
-    assert [decoded(drawn["image"])] == expected(folder) and drawn["text"] is None
-    [said] = ask({"method": "caption", "image": encoded(GREEN)})
-    assert said["text"] == DDTLlama.from_pretrained(folder).caption([GREEN], seed=3)[0]
-    with pytest.raises(HTTPError) as refused:
-        ask({"method": "paint"})
-    assert refused.value.code == 400
-    assert "row 0: method = 'paint': expected one of" in refused.value.read().decode()
+    with mlflow(command, f"http://127.0.0.1:{port}/ping", clean(uri), tmp_path):
+        [drawn] = ask({"method": "draw", "text": "a red circle"})
+        assert [decoded(drawn["image"])] == expected(folder) and drawn["text"] is None
+        [said] = ask({"method": "caption", "image": encoded(GREEN)})
+        assert said["text"] == DDTLlama.from_pretrained(folder).caption([GREEN], seed=3)[0]
+        with pytest.raises(HTTPError) as refused:
+            ask({"method": "paint"})
+        assert refused.value.code == 400
+        assert "row 0: method = 'paint': expected one of" in refused.value.read().decode()
