@@ -8,7 +8,7 @@ not part of any stage's identity. All other sections are named after the stage t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,12 @@ class Params:
     finetune: FinetuneParams
     evaluate: EvaluateParams
     promote: PromoteParams
+
+    def __post_init__(self) -> None:
+        """What is on S3 brings MLflow's artifacts along."""
+        if self.tracking.artifacts is None and self.paths.store.startswith("s3://"):
+            artifacts = f"{self.paths.store.rstrip('/')}/mlartifacts"
+            object.__setattr__(self, "tracking", replace(self.tracking, artifacts=artifacts))
 
 
 def load_params(

@@ -17,10 +17,12 @@ ROOT = HERE if (HERE / "pipelines").is_dir() else HERE.parent  # the former in M
 sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)  # paths in params.yaml, and Metaflow's own .metaflow, are relative to the repository
 
+from flows.datastore import follow_store  # noqa: E402
 from pipelines.services.surroundings import prepare  # noqa: E402
 
 try:
     prepare()  # before Metaflow is imported, which looks around then
+    follow_store(sys.argv[1:], ROOT)
 except (ValueError, OSError) as error:
     print(f"full_pipeline: {error}", file=sys.stderr)
     sys.exit(2)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from ddt.sections.run import TRAININGS, Resources
 from ddt.store import open_store
 from ddt.yaml_file import read_yaml
 from flows.cards import LiveCard, show_failure, show_report
+from flows.datastore import config_files, split_options
 from flows.interrupts import listen_in_step, told_flow
 from flows.remote import overlays, parse_remote, plain
 from pipelines.commands.continuation import continued, find_champion, keep_tokenizer, what_is_new
@@ -92,12 +92,8 @@ def check_command_line(arguments: Sequence[str], flow: str = "full_pipeline") ->
 
     Refuses wrong parameters before Metaflow starts anything: one line, exit code 2.
     """
-    words = list(chain.from_iterable(_split(argument) for argument in arguments))
-    options = dict(zip(words, words[1:], strict=False))
-    files = {"conf": ROOT / "params.yaml"}
-    for flag, name, value in zip(words, words[1:], words[2:], strict=False):
-        if flag == "--config":
-            files[name] = Path(value)
+    words = split_options(arguments)
+    options, files = dict(zip(words, words[1:], strict=False)), config_files(words, ROOT)
     if "run" not in arguments and "remote" not in files:
         return list(arguments)
     try:
@@ -166,11 +162,6 @@ def _without_password(settings: dict[str, Any]) -> dict[str, Any]:
     if isinstance(tracking, dict) and isinstance(tracking.get("uri"), str):
         return {**settings, "tracking": {**tracking, "uri": put_away(tracking["uri"])}}
     return settings
-
-
-def _split(argument: str) -> list[str]:
-    """`--name=value` as the two words that it stands for."""
-    return argument.split("=", 1) if argument.startswith("--") else [argument]
 
 
 @contextmanager

@@ -120,9 +120,14 @@ class Resources:
 
 @dataclass(frozen=True)
 class Tracking:
-    """The MLflow server or database, the experiment's name and those of the registered models."""
+    """The MLflow server or database, the experiment's name and those of the registered models.
+
+    `artifacts` is where pictures, pages and models go without a server; null: below `paths.store` where that
+    is on S3 (`Params` puts it in), else beside the database.
+    """
 
     uri: str
+    artifacts: str | None
     experiment: str
     tokenizer_name: str
     model_name: str

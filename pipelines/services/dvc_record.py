@@ -14,6 +14,8 @@ from ddt.data.refs import STORE_PREFIX
 from ddt.params import Params
 from pipelines.reports.workspace import manifest_path
 
+REMOTE = "store"  # DVC's name for the place below `paths.store`
+
 
 def why_not_recorded(root: Path, params: Params) -> str | None:
     """None where `root` is a DVC workspace whose stages are this run's; else the reason for people.
@@ -41,19 +43,33 @@ def why_not_recorded(root: Path, params: Params) -> str | None:
 
 def _without_git(root: Path) -> bool:
     """Whether the workspace was made by `dvc init --no-scm`."""
+    return _settings(root).getboolean("core", "no_scm", fallback=False)
+
+
+def _settings(root: Path) -> ConfigParser:
     settings = ConfigParser(strict=False, interpolation=None)
     settings.read([root / ".dvc" / "config", root / ".dvc" / "config.local"])
-    return settings.getboolean("core", "no_scm", fallback=False)
+    return settings
 
 
 def record(root: Path, params: Params) -> str | None:
     """`dvc commit` of what lies in the workspace; None where it was recorded, else why not.
 
-    A run is not lost with its record: DVC's own failure is told as well.
+    Where the store is on S3 and DVC has no remote yet, it gets one below the store. A run is not lost with its
+    record: DVC's own failure is told as well.
     """
     reason = why_not_recorded(root, params)
     if reason is not None:
         return reason
-    command = [sys.executable, "-m", "dvc", "commit", "--force", "--quiet"]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    return f"dvc commit failed: {' '.join(done.stderr.split())[-200:]}" if done.returncode else None
+    store = params.paths.store
+    if store.startswith("s3://") and not _settings(root).has_option("core", "remote"):
+        reason = _dvc(root, "remote", "add", "--default", REMOTE, f"{store.rstrip('/')}/dvc")
+    return reason or _dvc(root, "commit", "--force")
+
+
+def _dvc(root: Path, *command: str) -> str | None:
+    """None where DVC did it, else what it says."""
+    words = [sys.executable, "-m", "dvc", *command, "--quiet"]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
+    told = " ".join(done.stderr.split())[-200:]
+    return f"dvc {command[0]} failed: {told}" if done.returncode else None

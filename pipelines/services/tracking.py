@@ -162,7 +162,7 @@ def require_experiment(tracking: Tracking) -> None:
 
 
 def experiment_id(tracking: Tracking, mlflow_client: Any) -> str:
-    """The experiment's id, made on first use with its artifacts beside a local database.
+    """The experiment's id, made on first use; its artifacts go where `tracking.artifacts` says, or a server.
 
     Raises ValueError where it was deleted: MLflow keeps the name, and takes no run in it.
     """
@@ -174,8 +174,8 @@ def experiment_id(tracking: Tracking, mlflow_client: Any) -> str:
         )
     if found is not None:
         return found.experiment_id
-    location = None
-    if tracking.uri.startswith(SQLITE):
+    location = None if tracking.uri.startswith(("http://", "https://")) else tracking.artifacts
+    if location is None and tracking.uri.startswith(SQLITE):
         location = (_database(tracking.uri).parent / "mlartifacts").as_uri()
     return mlflow_client.create_experiment(tracking.experiment, artifact_location=location)
 

@@ -81,3 +81,16 @@ def test_a_commit_that_fails_is_told_and_ends_no_run(project: Path, monkeypatch:
     assert record(project, PARAMS) is None
     assert record(project, PARAMS) == "dvc commit failed: ERROR: locked"
     assert [command[1:4] for command in commands] == [["-m", "dvc", "commit"]] * 2
+
+
+def test_a_store_on_s3_is_where_dvcs_remote_is(project: Path) -> None:
+    """By DVC itself, and only where there is no remote yet."""
+    on_s3 = load_params(ROOT / "params.yaml", None, ["paths.store=s3://bucket/team/"])
+    (project / ".dvc" / "config.local").write_text("[core]\n    no_scm = true\n")
+    told = record(project, on_s3)
+    assert told is not None and told.startswith("dvc commit failed: ")  # nothing lies in the workspace
+    config = (project / ".dvc" / "config").read_text()
+    assert "remote = store" in config and "url = s3://bucket/team/dvc" in config
+    other = load_params(ROOT / "params.yaml", None, ["paths.store=s3://bucket/other"])
+    record(project, other)
+    assert (project / ".dvc" / "config").read_text() == config

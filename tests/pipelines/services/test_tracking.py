@@ -23,7 +23,7 @@ from pipelines.services.passwords import shown
 from pipelines.services.tracking import experiment_id, require_experiment, require_place
 
 SECRET = "s3cret/@:x"
-GOOD = Tracking("sqlite:///a.db", "ddt-llama", "ddt-tokenizer", "ddt-llama")
+GOOD = Tracking("sqlite:///a.db", None, "ddt-llama", "ddt-tokenizer", "ddt-llama")
 
 
 @pytest.mark.parametrize(
