@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ddt.store import MARKER, NotFound, Store, StoreError, folder_digest, sha256_file
+from ddt.store import MARKER, NotFound, Store, StoreError, folder_digest, marked_files, sha256_file
 
 FORMAT = 1
 MANIFESTS = "manifests/"  # where a store keeps them
@@ -306,6 +306,26 @@ class Manifest:
                 f"{place}: its digest does not match its units, it was edited; run its stage again"
             )
         return manifest
+
+
+def missing(store: Store, manifest: Manifest) -> list[str]:
+    """A line for each shard, or file of a model, that is not there in its size; nothing of them is read."""
+    sizes = {
+        entry.key: entry.bytes for entry in store.entries(shard_prefix(manifest.stage, manifest.fingerprint))
+    }
+    problems = []
+    for done in manifest.commits:
+        wanted = {done.key: done.bytes}
+        folder, _, name = done.key.rpartition("/")
+        if name == MARKER and done.key in sizes:
+            files = marked_files(store.uri(done.key), store.get_bytes(done.key))
+            wanted = {f"{folder}/{file}": int(facts["bytes"]) for file, facts in files.items()}
+        for key, size in wanted.items():
+            if key not in sizes:
+                problems.append(f"{store.uri(key)}: missing")
+            elif sizes[key] != size:
+                problems.append(f"{store.uri(key)}: {sizes[key]} bytes, expected {size}")
+    return problems
 
 
 def verify(store: Store, manifest: Manifest) -> list[str]:

@@ -19,6 +19,8 @@ from ddt.params import overlay
 from ddt.yaml_file import read_yaml
 
 REMEMBERED = "ddt_datastore"
+# Metaflow saves a dozen small artifacts by as many processes, each of which imports boto3 first.
+WORKERS = "1"
 ROOTS = "METAFLOW_DATASTORE_SYSROOT_S3", "METAFLOW_DEFAULT_DATASTORE"
 S3 = "s3://"
 
@@ -40,6 +42,7 @@ def follow_store(arguments: Sequence[str], root: Path) -> None:
         _remember(root, place or "")
     if place:
         os.environ |= dict(zip(ROOTS, (place, "s3"), strict=True))
+        os.environ.setdefault("METAFLOW_S3_WORKER_COUNT", WORKERS)
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if endpoint:
             os.environ.setdefault("METAFLOW_S3_ENDPOINT_URL", endpoint)  # which it hands on to pods

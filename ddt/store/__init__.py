@@ -8,7 +8,7 @@ from ddt.store.base import Entry, NotFound, Store, StoreError, check_key, sha256
 from ddt.store.digests import remembered_digest
 from ddt.store.folder import FolderStore
 from ddt.store.s3 import S3Store
-from ddt.store.tree import MARKER, folder_digest, mark_complete, marked_digest, require_complete
+from ddt.store.tree import MARKER, folder_digest, mark_complete, marked_digest, marked_files, require_complete
 
 __all__ = [
     "MARKER",
@@ -22,6 +22,7 @@ __all__ = [
     "folder_digest",
     "mark_complete",
     "marked_digest",
+    "marked_files",
     "open_store",
     "remembered_digest",
     "require_complete",

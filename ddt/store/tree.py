@@ -69,7 +69,7 @@ def require_complete(folder: str | Path) -> Path:
         raise StoreError(f"{root}: no such folder")
     if not (root / MARKER).is_file():
         raise StoreError(f"{root}: incomplete, it has no {MARKER}; its writer was interrupted, make it again")
-    for name, entry in _marked_files(root / MARKER).items():
+    for name, entry in marked_files(root / MARKER, (root / MARKER).read_bytes()).items():
         path = root / name
         found = path.stat().st_size if path.is_file() else None
         if found != entry["bytes"]:
@@ -81,12 +81,12 @@ def require_complete(folder: str | Path) -> Path:
 def marked_digest(folder: str | Path) -> str:
     """The digest of a complete folder as its marker has it; read anew where the marker only marks."""
     marker = require_complete(folder) / MARKER
-    return files_digest(_marked_files(marker)) if marker.stat().st_size else folder_digest(folder)
-
-
-def _marked_files(marker: Path) -> Files:
-    """What the marker lists; nothing where it only marks (a model saved outside of a store)."""
     text = marker.read_bytes()
+    return files_digest(marked_files(marker, text)) if text else folder_digest(folder)
+
+
+def marked_files(marker: Path | str, text: bytes) -> Files:
+    """What the text of a marker lists; nothing where it only marks (a model saved outside of a store)."""
     try:
         return json.loads(text)["files"] if text else {}
     except (ValueError, KeyError, TypeError):

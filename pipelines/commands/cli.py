@@ -170,6 +170,8 @@ def _add_lineage(commands: argparse._SubParsersAction) -> None:
     export.add_argument(
         "--format", choices=("webdataset", "parquet"), default="webdataset", help="default: webdataset"
     )
+    restore = _command(commands, "restore", "put what was made in the workspace, from the store", _restore)
+    restore.add_argument("end", nargs="?", help=f"{END_HELP} (default: the champion)")
     gc = _command(commands, "gc", "remove from the store what nothing reaches any more", _gc)
     gc.add_argument("--dry-run", action="store_true", help="say what would go, and stop")
     gc.add_argument(
@@ -358,6 +360,12 @@ def _takedown(arguments: argparse.Namespace) -> None:
     from pipelines.commands import takedown
 
     takedown.run(_params(arguments), arguments.list, arguments.json)
+
+
+def _restore(arguments: argparse.Namespace) -> None:
+    from pipelines.commands import restore
+
+    restore.run(_params(arguments), arguments.end)
 
 
 def _gc(arguments: argparse.Namespace) -> None:

@@ -23,11 +23,11 @@ from pipelines.commands.ends import manifests_of
 from pipelines.commands.lineage import is_key, lineage
 from pipelines.engine.graph import STAGES
 from pipelines.engine.selection.outcome import OUTCOME
-from pipelines.reports.workspace import manifest_path
+from pipelines.reports.workspace import REPORTS, manifest_path, report_key
 from pipelines.services import lock, registry
 from pipelines.services.made_by import Runs
 
-KINDS = (MANIFESTS, "units/", "shards/", "checkpoints/", "raw/", "images/")  # all that a store has
+KINDS = (MANIFESTS, REPORTS, "units/", "shards/", "checkpoints/", "raw/", "images/")  # all that a store has
 # What lies beside the stages' own: the drawn crawl by its units, and pictures of published benchmarks.
 STAGE_OF = {"raw": "ingest", "images": "benchmark"}
 THREADS = 16
@@ -44,7 +44,7 @@ class Reached:
 
     def add(self, manifest: Manifest) -> None:
         """What a manifest names, its commits' records, and the raw shards that they were drawn from."""
-        self.keys.add(manifest.key)
+        self.keys |= {manifest.key, report_key(manifest.key)}
         self.groups.add((manifest.stage, manifest.fingerprint[:16], OUTCOME))
         for done in manifest.commits:
             self.keys |= {done.key, f"raw/{done.unit}.tar"}
@@ -143,7 +143,7 @@ def remove(store: Store, keys: Sequence[str]) -> None:
     """Manifests first, then records and markers: what is left of a removal that was broken off is garbage."""
 
     def rank(key: str) -> int:
-        if key.startswith(MANIFESTS):
+        if key.startswith((MANIFESTS, REPORTS)):
             return 0
         return 1 if key.startswith("units/") or key.endswith(f"/{MARKER}") else 2
 

@@ -23,7 +23,14 @@ from pipelines.reports.cost import cost_of
 from pipelines.reports.drift import drift_table
 from pipelines.reports.overhead import overhead, overhead_seconds
 from pipelines.reports.report import Report
-from pipelines.reports.workspace import manifest_path, report_path, show, stage_folder
+from pipelines.reports.workspace import (
+    manifest_path,
+    report_key,
+    report_path,
+    restore,
+    show,
+    stage_folder,
+)
 from pipelines.services import tracking
 from pipelines.services.stage_run import StageRun
 from pipelines.services.surroundings import why_unwritable
@@ -103,7 +110,7 @@ def run_stage(
     ctx = stage_context(name, params, inputs)
     module = importlib.import_module(f"pipelines.{name}")
     if is_finished(ctx) and not getattr(module, "ALWAYS_RUNS", False):
-        report = Report.load(report_path(ctx.workspace, name))
+        report = _last_report(ctx)
         report.skipped = True
         return report
     require_cluster()  # what can't be done or logged is better known before the work
@@ -160,6 +167,7 @@ def _finish(
         with overhead("mlflow"):
             run.finish(report)
     report.seconds = time.perf_counter() - start
+    ctx.store.put_bytes(report_key(manifest.key), report.to_json().encode())
     show(ctx.workspace, manifest, report)
     if result.gate is not None:
         result.gate.require(name)
@@ -264,19 +272,29 @@ def _models(module: ModuleType, section: Any) -> dict[str, str]:
     return module.models(section) if hasattr(module, "models") else {}
 
 
+def _last_report(ctx: StageContext) -> Report:
+    """The workspace's; the store's where a manifest came alone, as DVC brings it to a fresh clone."""
+    path = report_path(ctx.workspace, ctx.name)
+    if path.is_file():
+        return Report.load(path)
+    return restore(ctx.workspace, ctx.store, Manifest.load(manifest_path(ctx.workspace, ctx.name)))
+
+
 def is_finished(ctx: StageContext) -> bool:
     """Whether the manifest there is this very computation's and nothing of it was lost.
 
     What a stage reads beside its inputs it judges itself (`is_current`).
     """
-    manifest_file = manifest_path(ctx.workspace, ctx.name)
-    if not (manifest_file.is_file() and report_path(ctx.workspace, ctx.name).is_file()):
+    manifest_file, report_file = manifest_path(ctx.workspace, ctx.name), report_path(ctx.workspace, ctx.name)
+    if not manifest_file.is_file():
         return False
     try:
-        manifest, report = Manifest.load(manifest_file), Report.load(report_path(ctx.workspace, ctx.name))
+        manifest = Manifest.load(manifest_file)
+        if report_file.is_file() and Report.load(report_file).digest != manifest.digest:
+            return False
     except ValueError:  # cut or edited: the units tell what is done
         return False
-    if manifest.fingerprint != ctx.fingerprint or report.digest != manifest.digest:
+    if manifest.fingerprint != ctx.fingerprint:
         return False
     if manifest.made_from != ctx.made_from or manifest.extra.get(FAILED_GATE):
         return False

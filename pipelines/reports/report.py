@@ -37,16 +37,24 @@ class Report:
     tables: dict[str, list[list[str]]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1, sort_keys=True) + "\n"
+
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=1, sort_keys=True) + "\n")
+        temporary.write_text(self.to_json())
         temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Report:
         """A saved report; ValueError where the file holds anything else."""
+        return cls.parse(path, path.read_text())
+
+    @classmethod
+    def parse(cls, place: Path | str, text: str) -> Report:
+        """A report from its JSON; ValueError naming `place` where it is none."""
         try:
-            return cls(**json.loads(path.read_text()))
+            return cls(**json.loads(text))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}: no report of a stage ({error}); run the stage again") from None
+            raise ValueError(f"{place}: no report of a stage ({error}); run the stage again") from None

@@ -55,8 +55,8 @@ def _settings(root: Path) -> ConfigParser:
 def record(root: Path, params: Params) -> str | None:
     """`dvc commit` of what lies in the workspace; None where it was recorded, else why not.
 
-    Where the store is on S3 and DVC has no remote yet, it gets one below the store. A run is not lost with its
-    record: DVC's own failure is told as well.
+    Where the store is on S3 and DVC has no remote yet, it gets one below the store. A run is not lost with
+    its record: DVC's own failure is told as well.
     """
     reason = why_not_recorded(root, params)
     if reason is not None:

@@ -10,7 +10,7 @@ from ddt.data.refs import STORE_PREFIX
 from ddt.eval.benchmark import Score
 from ddt.manifest import Commit, Manifest, write_unit
 from ddt.params import Params, load_params
-from ddt.store import FolderStore, mark_complete
+from ddt.store import mark_complete, open_store
 from pipelines import promote
 from pipelines.engine.graph import INPUTS, STAGES
 from pipelines.engine.runner import StageContext
@@ -27,9 +27,10 @@ MODELS = ("train_tokenizer", "pretrain", "finetune")
 class Lineages:
     """Runs of the pipeline, each known by a word; the workspace shows the last one."""
 
-    def __init__(self, folder: Path, uri: str, name: str) -> None:
-        self.folder, self.store, self.name = folder, FolderStore(folder / "store"), name
-        places = (f"paths.store={folder}/store", f"paths.workspace={folder}/workspace", f"tracking.uri={uri}")
+    def __init__(self, folder: Path, uri: str, name: str, store: str | None = None) -> None:
+        self.folder, self.store, self.name = folder, open_store(store or folder / "store"), name
+        kept_in = f"paths.store={self.store.root_uri}"
+        places = (kept_in, f"paths.workspace={folder}/workspace", f"tracking.uri={uri}")
         names = (f"tracking.model_name={name}", f"tracking.tokenizer_name={name}-tokenizer")
         self.settings = [*places, *names, f"tracking.experiment={name}"]
         made = load_params(ROOT / "params.yaml", None, self.settings)

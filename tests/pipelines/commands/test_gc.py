@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from ddt.manifest import Manifest, verify
 from ddt.params import Params
-from ddt.store import StoreError
+from ddt.store import FolderStore, S3Store, StoreError
 from pipelines.commands import gc
 from pipelines.commands import verify as verifying
 from pipelines.reports.workspace import manifest_path
@@ -22,10 +23,20 @@ from tests.pipelines.lineages import Lineages
 DAY = 24 * 3600
 
 
+BOTH = pytest.mark.parametrize("lineages", ["folder", "s3"], indirect=True)
+
+
 @pytest.fixture
-def lineages(tmp_path: Path, mlflow_uri: str) -> Lineages:
+def lineages(
+    request: pytest.FixtureRequest, tmp_path: Path, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> Lineages:
     """Two runs; the first one's workspace is gone."""
-    return Lineages(tmp_path, mlflow_uri, f"gc-{tmp_path.name}")
+    store = None
+    if getattr(request, "param", "folder") == "s3":
+        request.getfixturevalue("s3_endpoint")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        store = f"s3://test-bucket/{tmp_path.name}"
+    return Lineages(tmp_path, mlflow_uri, f"gc-{tmp_path.name}", store)
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +49,22 @@ def forget(lineages: Lineages) -> Iterator[None]:
 
 def age(lineages: Lineages, seconds: float = 2 * DAY) -> None:
     """All that the store has was written so long ago."""
-    then = time.time() - seconds
     for key in lineages.store.list():
-        os.utime(lineages.store.root / key, (then, then))
+        written(lineages, key, time.time() - seconds)
+
+
+def written(lineages: Lineages, key: str, when: float) -> None:
+    """The store's clock says that a key was last written then; moto's as well, which runs in this process."""
+    store = lineages.store
+    if isinstance(store, FolderStore):
+        os.utime(store.root / key, (when, when))
+        return
+    assert isinstance(store, S3Store)
+    from moto.s3.models import s3_backends
+
+    [account] = s3_backends.values()
+    found = account["aws"].buckets[store.bucket].keys[store.prefix + key]
+    found.last_modified = datetime.fromtimestamp(when, UTC).replace(tzinfo=None)
 
 
 def removed(lineages: Lineages, capsys: pytest.CaptureFixture[str], params: Params | None = None) -> set[str]:
@@ -71,6 +95,7 @@ def of_runs(lineages: Lineages, made: dict[str, Manifest]) -> set[str]:
     return {entry.key for entry in lineages.store.entries() if reached.has(entry)}
 
 
+@BOTH
 def test_a_run_that_nothing_names_goes_whole(lineages: Lineages, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = lineages.make("a", until="tokenize_images"), lineages.make("b", until="select")
     whole = set(lineages.store.list())
@@ -111,6 +136,7 @@ def test_a_version_keeps_all_that_it_goes_back_to(
     assert {first["evaluate"].key, first["ingest"].key, first["finetune"].commits[0].key} <= gone
 
 
+@BOTH
 def test_what_is_new_or_at_work_stays(lineages: Lineages, capsys: pytest.CaptureFixture[str]) -> None:
     made = lineages.make("a", until="ingest")
     store = lineages.store
@@ -145,7 +171,7 @@ def test_a_new_manifest_keeps_the_old_ones_that_it_names(
     lineages.make("b", until="select")
     delete_runs(lineages, "a")
     age(lineages)
-    os.utime(lineages.store.root / made["select"].key)
+    written(lineages, made["select"].key, time.time())
     assert removed(lineages, capsys) == set()
 
 
@@ -174,6 +200,7 @@ def test_it_refuses_while_a_run_has_the_workspace(lineages: Lineages) -> None:
     gc.run(lineages.params, 0, dry_run=False)
 
 
+@BOTH
 def test_it_refuses_what_it_does_not_understand(lineages: Lineages, tmp_path: Path) -> None:
     made = lineages.make("a", until="score")
     age(lineages)
@@ -183,7 +210,7 @@ def test_it_refuses_what_it_does_not_understand(lineages: Lineages, tmp_path: Pa
     delete_runs(lineages, "a")
     new = replace(lineages.params.paths, workspace=str(tmp_path / "new"))
     before = lineages.store.list()
-    with pytest.raises(ValueError, match=f"^{lineages.store.root}: nothing in it is reached from"):
+    with pytest.raises(ValueError, match=f"^{lineages.store.root_uri}: nothing in it is reached from"):
         gc.run(replace(lineages.params, paths=new), 24, dry_run=False)
     lineages.store.put_bytes(made["recaption"].key, b"{}")
     age(lineages)
@@ -192,6 +219,7 @@ def test_it_refuses_what_it_does_not_understand(lineages: Lineages, tmp_path: Pa
     assert lineages.store.list() == before
 
 
+@BOTH
 def test_a_removal_that_breaks_off_leaves_only_garbage(
     lineages: Lineages, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
