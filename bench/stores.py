@@ -2,7 +2,7 @@
 
 Each round is a whole run of the flow in a folder, then one with `paths.store` on a local S3 server (moto, in
 a process of its own), which brings Metaflow's datastore and MLflow's artifacts along. Told are the seconds by
-the clock, those of the processor with Ray's processes in them, which other work on the machine hardly changes,
+the clock, those of the processor (Ray's processes too), which other work on the machine hardly changes,
 and what each stage took. The server's own processor time is not in the run's.
 """
 
