@@ -1,7 +1,7 @@
 """The pipeline again for new data: the champion goes on with it, and is followed by the same rule.
 
 python flows/retrain.py run                   # what is new since the last run; ends at once where nothing is
-python flows/retrain.py --config remote infra/kubernetes.yaml --datastore s3 argo-workflows create
+python flows/retrain.py --config remote infra/kubernetes.yaml argo-workflows create
 
 New source shards alone are read, captioned and scored; the selection is over all. The champion's tokenizer is
 kept, since its codes are what the language model knows.

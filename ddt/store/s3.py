@@ -97,6 +97,9 @@ class S3Store(Store):
         bucket, _, prefix = uri.removeprefix("s3://").strip("/").partition("/")
         if not bucket:
             raise StoreError(f"{uri}: want s3://bucket or s3://bucket/prefix")
+        if "@" in bucket or ":" in bucket:
+            place = f"s3://***@{bucket.rpartition('@')[2]}"
+            raise StoreError(f"{place}: want s3://bucket/prefix, and credentials from the AWS chain alone")
         if importlib.util.find_spec("boto3") is None:
             raise StoreError(f"{uri}: a store on S3 needs boto3: pip install 'ddt-llama[pipeline]'")
         self.bucket, self.prefix = bucket, f"{prefix}/" if prefix else ""

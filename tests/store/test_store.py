@@ -277,6 +277,13 @@ class TestS3:
         with pytest.raises(StoreError, match="model.safetensors.*not what _COMPLETE says"):
             store.fetch_tree("m")
 
+    def test_a_key_in_the_address_is_refused_and_not_told(self):
+        for uri in ("s3://AKIAID:s3cr+t@bucket/prefix", "s3://AKIAID:s3c@r+t@bucket", "s3://s3cr+t@bucket/x"):
+            with pytest.raises(StoreError) as error:
+                open_store(uri)
+            told = "s3://***@bucket: want s3://bucket/prefix, and credentials from the AWS chain alone"
+            assert str(error.value) == told
+
     def test_bucket_alone_is_a_store(self, s3_endpoint):
         store = open_store("s3://test-bucket/")
         store.put_bytes("at-the-root", b"x")

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from ddt.manifest import Commit, Manifest
+from ddt.manifest import Commit, Manifest, write_unit
 from ddt.params import Params, load_params
 from ddt.store import open_store
 from pipelines import ingest, recaption
 from pipelines.engine import runner
 from pipelines.reports.report import Report
-from pipelines.reports.workspace import manifest_path
+from pipelines.reports.workspace import manifest_path, metrics_path, report_path
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -76,6 +76,29 @@ def test_the_same_data_made_in_two_ways_are_kept_apart(params: Params) -> None:
     second = runner.run_stage("ingest", load_with(params, "ingest.min_side_px=17"))
     assert first.digest == second.digest and first.manifest != second.manifest
     assert {Path(key).parent.name for key in (first.manifest, second.manifest)} == {first.digest}
+
+
+def test_a_manifest_that_came_alone_has_its_report_from_the_store(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As DVC brings it to a fresh clone, whose metrics it wants to see as well."""
+
+    def run(ctx: runner.StageContext) -> runner.StageResult:
+        (tmp_path / "rows.arrow").write_text("rows")
+        done = write_unit(ctx.store, ctx.name, ctx.fingerprint, "1" * 32, tmp_path / "rows.arrow", 1)
+        return runner.StageResult([done], Report(ctx.name, metrics={"words": 7.0}))
+
+    monkeypatch.setattr(recaption, "run", run)
+    runner.run_stage("ingest", params)
+    first, workspace = runner.run_stage("recaption", params), Path(params.paths.workspace)
+    metrics = metrics_path(workspace, "recaption").read_text()
+    for path in (report_path, metrics_path):
+        path(workspace, "recaption").unlink()
+    again = runner.run_stage("recaption", params)
+    assert again.skipped and again.metrics == first.metrics
+    assert metrics_path(workspace, "recaption").read_text() == metrics
+    report_path(workspace, "recaption").write_text("{")  # a cut one is no stage's: its units are looked at
+    assert not runner.run_stage("recaption", params).skipped
 
 
 def load_with(params: Params, override: str) -> Params:
