@@ -15,7 +15,7 @@ from pipelines import promote
 from pipelines.engine.graph import INPUTS, STAGES
 from pipelines.engine.runner import StageContext
 from pipelines.reports.report import SCORES, Report
-from pipelines.reports.workspace import manifest_path
+from pipelines.reports.workspace import manifest_path, report_key
 from pipelines.services import registry, tracking
 from pipelines.services.models import publish_model
 from pipelines.services.stage_run import StageRun
@@ -51,6 +51,7 @@ class Lineages:
             run = StageRun(where, stage, self.fingerprint(stage, word), section, read, workspace, whole)
             made[stage] = self._made(stage, word, inputs)
             report = Report(stage, made[stage].fingerprint, made[stage].digest, made[stage].keep(self.store))
+            self.store.put_bytes(report_key(report.manifest), report.to_json().encode())
             run.finish(report)
             self.runs[word, stage] = run.id
             made[stage].save(manifest_path(workspace, stage))

@@ -51,6 +51,7 @@ def test_a_version_brings_all_that_it_goes_back_to(
     told = Report("finetune", metrics={"loss": 1.5}, pictures={"drawn": "reports/finetune/gone.png"})
     told.fingerprint, told.digest = first["finetune"].fingerprint, first["finetune"].digest
     lineages.store.put_bytes(report_key(first["finetune"].key), told.to_json().encode())
+    lineages.store.delete(report_key(first["ingest"].key))  # as an earlier release left it
     restore.run(params, f"models:/{params.tracking.model_name}/1")
     wanted = {stage: manifest for stage, manifest in first.items() if stage != "promote"}
     assert lying_in(params) == wanted
