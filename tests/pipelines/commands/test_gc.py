@@ -62,8 +62,7 @@ def written(lineages: Lineages, key: str, when: float) -> None:
     assert isinstance(store, S3Store)
     from moto.s3.models import s3_backends
 
-    [account] = s3_backends.values()
-    found = account["aws"].buckets[store.bucket].keys[store.prefix + key]
+    found = s3_backends["123456789012"]["aws"].buckets[store.bucket].keys[store.prefix + key]
     found.last_modified = datetime.fromtimestamp(when, UTC).replace(tzinfo=None)
 
 
