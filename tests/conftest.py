@@ -4,8 +4,12 @@ import os
 
 import pytest
 import torch
+from hypothesis import settings
 
 from ddt.store import Store, open_store
+
+settings.register_profile("any machine", deadline=None)  # nothing is judged by how long it takes
+settings.load_profile("any machine")
 
 if "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(1)  # models of a few thousand numbers are slower on more

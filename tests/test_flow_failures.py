@@ -101,7 +101,9 @@ def test_sigterm_to_the_flow_saves_its_training(tmp_path: Path) -> None:
     saved = re.search(r"train_tokenizer: ended by SIGTERM; a checkpoint of step (\d+) is saved", said)
     assert saved is not None, said[-4000:]
     assert flow.files(f"checkpoints/train_tokenizer/*/step-{int(saved[1]):09d}-000/_COMPLETE")
-    assert RETRIED not in said.partition("full_pipeline: SIGTERM:")[2]
+    told = said.partition("full_pipeline: SIGTERM:")[2]
+    # A step that the signal met before it could listen is tried again by Metaflow, and ends at its beginning.
+    assert told.count(RETRIED) == told.count("not begun: the flow was told to end"), told[-4000:]
     last = "full_pipeline: ended by SIGTERM; what was finished is kept, resume goes on"
     assert said.strip().splitlines()[-1] == last
     assert dict(killed(flow)) == {"FullPipeline": "KILLED", "train_tokenizer": "KILLED"}

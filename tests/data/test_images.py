@@ -75,7 +75,7 @@ def test_ranks_share_the_global_batch(shards, world, cache_bytes):
         assert torch.equal(torch.cat(slices), alone.batch(step, 16))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=20), st.integers(1, 60))
 def test_order_does_not_depend_on_what_was_asked_before(shards, index, block_rows):
     want = ImageDataset(*shards, image_side_px=SIDE, seed=5, block_rows=block_rows).locate(np.arange(401))

@@ -35,7 +35,7 @@ floats = st.floats(width=32, allow_nan=True, allow_infinity=True)
 few_values = st.sampled_from([0.0, -0.0, 0.5, -1.0, float("inf"), float("-inf"), float("nan"), 1e-45])
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_against_sort(data):
     values = data.draw(st.lists(st.one_of(few_values, floats), min_size=1, max_size=60))
@@ -62,7 +62,7 @@ def test_against_sort(data):
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(floats, floats)
 def test_bits_order_as_numbers(a, b):
     ordered = ordered_bits(np.array([a, b], dtype=np.float32))
