@@ -100,6 +100,15 @@ class Commit:
     timing: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(frozen=True)
+class Quarantined:
+    """A unit that failed for good and was left out: its id, the file it is of, and what was told of it."""
+
+    unit: str
+    name: str
+    reason: str
+
+
 def units_prefix(stage: str, fingerprint: str) -> str:
     """Where the commits of one stage and fingerprint are."""
     return f"units/{stage}/{fingerprint[:16]}/"
@@ -185,6 +194,16 @@ def commits(store: Store, stage: str, fingerprint: str) -> dict[str, Commit]:
     return {done.unit: done for done in found if done.key in shards}
 
 
+def committed(store: Store, stage: str, fingerprint: str, unit: str) -> Commit | None:
+    """The commit of one unit where it is done, as `commits` has it; else None."""
+    key = f"{units_prefix(stage, fingerprint)}{unit}.json"
+    try:
+        done = _parse(store.uri(key), store.get_bytes(key), fingerprint)
+    except NotFound:
+        return None
+    return done if store.exists(done.key) else None
+
+
 def _in_manifest(done: Commit) -> dict[str, Any]:
     facts = dataclasses.asdict(done)
     del facts["timing"]
@@ -197,6 +216,7 @@ class Manifest:
 
     inputs: stage -> digest of what it was made from. made_from: stage -> the key of that manifest in the
     store. The same data may be made in several ways; these say which way this was. extra: facts of the whole.
+    quarantined: units that are missing since they failed; with others missing it is another version.
     """
 
     stage: str
@@ -205,15 +225,25 @@ class Manifest:
     commits: tuple[Commit, ...]
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
     made_from: dict[str, str] = dataclasses.field(default_factory=dict)
+    quarantined: tuple[Quarantined, ...] = ()
 
     def __post_init__(self) -> None:
         items = self.commits.values() if isinstance(self.commits, dict) else self.commits
         object.__setattr__(self, "commits", tuple(sorted(items, key=lambda c: (c.sha256, c.unit))))
+        object.__setattr__(self, "quarantined", tuple(sorted(self.quarantined, key=lambda q: q.unit)))
 
     @property
     def digest(self) -> str:
-        """The dataset's version: over rows and sha256 of the shards; not over places, times or parameters."""
-        return _sha256(canonical_json([[c.sha256, c.rows] for c in self.commits]))
+        """The dataset's version: over rows and sha256 of the shards, and the units that are missing; not over
+        places, times or parameters.
+        """
+        shards = [[c.sha256, c.rows] for c in self.commits]
+        return _sha256(canonical_json(shards + [["quarantined", q.unit] for q in self.quarantined]))
+
+    @property
+    def units(self) -> set[str]:
+        """All units that it is of, those that are missing included."""
+        return {c.unit for c in self.commits} | {q.unit for q in self.quarantined}
 
     @property
     def rows(self) -> int:
@@ -246,6 +276,8 @@ class Manifest:
             "made_from": dict(sorted(self.made_from.items())),
             "extra": self.extra,
         }
+        if self.quarantined:
+            head["quarantined"] = [dataclasses.asdict(q) for q in self.quarantined]
         lines = [f" {json.dumps(name)}: {canonical_json(value)}" for name, value in head.items()]
         units = ",\n".join(f"  {canonical_json(_in_manifest(c))}" for c in self.commits)
         lines.append(f' "commits": [\n{units}\n ]' if self.commits else ' "commits": []')
@@ -296,7 +328,8 @@ class Manifest:
             found = json.loads(text)
             units = tuple(Commit(**item) for item in found["commits"])
             known = (found["stage"], found["fingerprint"], found["inputs"], units, found["extra"])
-            manifest = cls(*known, found.get("made_from", {}))
+            missing = tuple(Quarantined(**item) for item in found.get("quarantined", ()))
+            manifest = cls(*known, found.get("made_from", {}), missing)
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(
                 f"{place}: not a manifest ({error}); run the stage that makes it again"

@@ -100,7 +100,7 @@ def size_of(step: str, remote: Remote) -> Size:
     cpus = int(resources.cpus or 0)  # Remote checks
     if step in TRAININGS:
         return Size(cpus, math.ceil(resources.train_workers * resources.gpus_per_worker))
-    return Size(cpus, math.ceil(cpus // resources.cpus_per_actor * resources.gpus_per_actor))
+    return Size(cpus, math.ceil(resources.actors_on(cpus) * resources.gpus_per_actor))
 
 
 class remote_steps(FlowMutator):

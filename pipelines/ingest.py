@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,9 @@ from ddt.data.readers import (
     EDITS,
     PAIRS,
     RawSample,
+    Source,
     check_samples,
+    copy_here,
     list_sources,
     read_conversations,
     read_edits,
@@ -35,15 +37,15 @@ from ddt.records import (
     REJECT_SCHEMA,
     Reject,
     iter_shard,
-    read_shard,
+    read_columns,
     sample_id,
     write_shard,
 )
 from ddt.scenes.photo import jpeg_bytes
 from ddt.sections.curation import IngestParams, SceneSource
 from pipelines.engine.runner import StageContext, StageError, StageResult
-from pipelines.engine.units import Output, UnitWorker, digest_of, run_units
-from pipelines.reports.curation import planted_rejects
+from pipelines.engine.units import Output, UnitWorker, digest_of, run_most_units
+from pipelines.reports.curation import planted_rejects, planted_stats
 from pipelines.reports.pictures import record_grid, thumbnail
 from pipelines.reports.report import Report
 
@@ -94,12 +96,12 @@ class IngestWorker(UnitWorker):
         self.params = params
 
     def process(self, unit: dict[str, Any], folder: Path) -> Output:
-        rejects: list[Reject] = []
+        rejects, recorded = list[Reject](), Counter[str]()
         path, rejects_path = folder / "records.arrow", folder / "rejects.arrow"
         schema = SCHEMAS[unit["role"]]
-        if schema is RECORD_SCHEMA and "path" in unit:
+        if schema is RECORD_SCHEMA and "place" in unit:
             schema = CRAWLED_SCHEMA
-        rows = write_shard(path, self._rows(unit, folder, rejects), schema)
+        rows = write_shard(path, self._rows(unit, folder, rejects, recorded), schema)
         write_shard(rejects_path, (reject.row() for reject in rejects), REJECT_SCHEMA)
         lost, told = Counter[str](), Counter[str]()
         for reject in rejects:
@@ -108,12 +110,18 @@ class IngestWorker(UnitWorker):
             else:
                 told[reject.reason] += 1
         stats = {name: unit[name] for name in ("role", "from", "name", "folder")} | {"told": dict(told)}
+        if unit["role"] == "pairs":
+            stats |= planted_stats(recorded, (reject for reject in rejects if reject.lost))
         return Output(path, rows, lost, rejects_path, stats)
 
-    def _rows(self, unit: dict[str, Any], folder: Path, rejects: list[Reject]) -> Iterable[dict[str, Any]]:
+    def _rows(
+        self, unit: dict[str, Any], folder: Path, rejects: list[Reject], recorded: Counter[str]
+    ) -> Iterable[dict[str, Any]]:
+        """Rows as they come; beside them what is rejected, and what was planted in what is not."""
         shown = Counter[str]()
         for item in self._read(unit, folder):
             if not isinstance(item, Reject):
+                recorded.update(filter(None, [item.get("planted")]))
                 yield item
                 continue
             if item.picture is not None:
@@ -125,19 +133,21 @@ class IngestWorker(UnitWorker):
     def _read(self, unit: dict[str, Any], folder: Path) -> Iterable[dict[str, Any] | Reject]:
         limits = {"max_pixels": self.params.max_pixels, "min_side_px": self.params.min_side_px}
         if unit["role"] == "chat":
+            path = Source(unit["place"], "", "json", unit["version"]).fetch()  # one for many units: kept near
             span = {"start": unit["start"], "stop": unit["stop"]}
-            return read_conversations(unit["path"], unit["images"], **limits, **span)
+            return read_conversations(path, unit["images"] or path.parent, **limits, **span)
         if unit["role"] == "edits":
-            return read_edits(unit["path"], **limits) if "path" in unit else self._drawn_edits(unit)
-        if unit["role"] == "holdout" and "path" not in unit:
+            drawn = "place" not in unit
+            return self._drawn_edits(unit) if drawn else read_edits(self._source(unit, folder), **limits)
+        if unit["role"] == "holdout" and "place" not in unit:
             return check_samples(self._held_out_scenes(unit), unit["name"], self.params)
         path, captions = self._source(unit, folder), unit["role"] != "images"
         filters = self.params.filters if unit["role"] == "pairs" else None
         return read_source(path, unit["name"], self.params, captions, filters)
 
     def _source(self, unit: dict[str, Any], folder: Path) -> Path:
-        if "path" in unit:
-            return Path(unit["path"])
+        if "place" in unit:
+            return copy_here(unit["place"], unit["version"], folder / "source")
         from ddt.scenes.crawl import write_shard as write_crawl
 
         scenes = self.params.scenes
@@ -172,14 +182,14 @@ def run(ctx: StageContext) -> StageResult:
     """Ingest every source shard; stops where a kind, or a shard, loses more than `max_reject_rate`."""
     params: IngestParams = ctx.section
     units = source_units(params, ctx.fingerprint, ctx.params.train_tokenizer.source)
-    made = run_units(ctx, IngestWorker, units, params=params)
+    made, missing = run_most_units(ctx, IngestWorker, units, params=params)
     _check_losses(ctx, units, {commit.unit: commit for commit in made})
     for key in dict.fromkeys(c.stats["from"] for c in made):
         if not any(c.rows for c in made if c.stats["from"] == key):
             section, _, name = key.partition(".")
             where = getattr(getattr(ctx.params, section), name)
             raise StageError(f"ingest: nothing usable in {key} = {where}")
-    return StageResult(made, _report(ctx, made))
+    return StageResult(made, _report(ctx, made), quarantined=missing)
 
 
 def _check_losses(ctx: StageContext, units: Iterable[dict[str, Any]], made: dict[str, Commit]) -> None:
@@ -187,13 +197,14 @@ def _check_losses(ctx: StageContext, units: Iterable[dict[str, Any]], made: dict
     the first of them.
     """
     section: IngestParams = ctx.section
-    damage, units = tuple(reason for reason in REJECT_REASONS if reason not in FILTERED), list(units)
+    damage = tuple(reason for reason in REJECT_REASONS if reason not in FILTERED)
+    there = [unit for unit in units if unit["unit"] in made]
     limits = (
         ("max_reject_rate", section.max_reject_rate, damage),
         ("filters.max_share", section.filters.max_share, FILTERED),
     )
     for key, rate, reasons in limits:
-        lost = too_many_lost([_tally(unit, made[unit["unit"]], reasons) for unit in units], rate)
+        lost = too_many_lost([_tally(unit, made[unit["unit"]], reasons) for unit in there], rate)
         if lost is not None:
             what, shards = lost
             rejects = (reject for s in shards for reject in _rejects(ctx, [made[s.unit]]))
@@ -211,7 +222,7 @@ def _tally(unit: dict[str, Any], commit: Commit, reasons: tuple[str, ...]) -> Ta
 
 
 def _rejects(ctx: StageContext, made: Iterable[Commit]) -> Iterator[dict[str, Any]]:
-    """Rows of the rejects of these units."""
+    """Rows of the rejects of these units, read as they are asked for."""
     for commit in made:
         if commit.rejects or commit.stats["told"]:
             yield from iter_shard(ctx.store.fetch(str(commit.rejects_key)))
@@ -226,7 +237,7 @@ def _told(reject: dict[str, Any]) -> str:
 def is_current(ctx: StageContext, manifest: Manifest) -> bool:
     """Whether the manifest is of the source as it is now: files change under the same path."""
     units = source_units(ctx.section, ctx.fingerprint, ctx.params.train_tokenizer.source)
-    return {unit["unit"] for unit in units} == {commit.unit for commit in manifest.commits}
+    return {unit["unit"] for unit in units} == manifest.units
 
 
 def source_units(params: IngestParams, fingerprint: str, images: str | None = None) -> list[dict[str, Any]]:
@@ -266,9 +277,7 @@ def _file_units(
     units = []
     for shard in list_sources(where, key, suffixes):
         unit = unit_id(f"{role}:{shard.digest}", fingerprint)
-        path, name = str(shard.path), shard.path.name
-        what = {"unit": unit, "from": key, "folder": shard.folder}
-        units.append(what | {"role": role, "path": path, "name": name})
+        units.append({"unit": unit, "from": key, "role": role} | _place(shard))
     return units
 
 
@@ -279,15 +288,20 @@ def _chat_units(params: IngestParams, where: str, fingerprint: str) -> list[dict
         raise ValueError(f"ingest.conversation_images: {folder} is not a folder on this machine")
     units = []
     for shard in list_sources(where, key, CONVERSATIONS):
-        images = folder or str(shard.path.parent)
-        for part in split_conversations(shard.path, images, CONVERSATIONS_PER_UNIT):
+        path = shard.fetch()
+        for part in split_conversations(path, folder or path.parent, CONVERSATIONS_PER_UNIT):
             unit = {"unit": unit_id(f"chat:{part.digest}", fingerprint), "from": key, "role": "chat"}
-            unit |= {"path": str(shard.path), "images": images}
-            unit |= {"name": shard.path.name, "folder": shard.folder}
-            units.append(unit | {"start": part.start, "stop": part.stop})
+            unit |= _place(shard) | {"images": folder, "start": part.start, "stop": part.stop}
+            units.append(unit)
     if not units:
         raise ValueError(f"{key}: no conversation in {where}")
     return units
+
+
+def _place(shard: Source) -> dict[str, Any]:
+    """Where a worker finds the shard, wherever it works."""
+    where = {"place": shard.place, "version": shard.version}
+    return where | {"name": shard.name, "folder": shard.folder}
 
 
 def _report(ctx: StageContext, made: list[Commit]) -> Report:
@@ -298,11 +312,12 @@ def _report(ctx: StageContext, made: list[Commit]) -> Report:
     report.metrics["ingest/bytes"] = sum(c.bytes for c in made)
     pairs = [c for c in made if c.stats["role"] == "pairs" and c.rows]
     path = ctx.folder / "records.png"
-    table = read_shard(ctx.store.fetch(pairs[0].key), ["image", "caption"])
-    record_grid(table.slice(0, 24).to_pylist()).save(path)
+    table = read_columns(ctx.store.open(pairs[0].key), ["image", "caption"], range(24))
+    record_grid(table.to_pylist()).save(path)
     report.pictures["Records as they came in"] = ctx.relative(path)
     report.tables["Rejected samples by source and reason"] = reject_table(made)
-    examples = list(islice((row for row in _rejects(ctx, made) if row["picture"]), GRID))
+    filtered = (c for c in made if not c.rejects.keys().isdisjoint(FILTERED))
+    examples = list(islice((row for row in _rejects(ctx, filtered) if row["picture"]), GRID))
     if examples:
         path = ctx.folder / "filtered.png"
         sheet = [
@@ -311,15 +326,13 @@ def _report(ctx: StageContext, made: list[Commit]) -> Report:
         record_grid(sheet).save(path)
         report.pictures["Pictures that filters turned away (some)"] = ctx.relative(path)
     columns = ["source", "key", "reason", "detail"]
-    rejects = list(_rejects(ctx, made))
+    rejects = list(islice(_rejects(ctx, made), REJECT_EXAMPLES))
     if rejects:
-        rows = [[str(row[name])[:80] for name in columns] for row in rejects[:REJECT_EXAMPLES]]
+        rows = [[str(row[name])[:80] for name in columns] for row in rejects]
         report.tables["Rejected samples (some)"] = [columns, *rows]
-        report.notes = _notes(rejects)
+        report.notes = _notes(ctx, made)
     if ctx.section.source == SCENES:
-        records = (r for c in pairs for r in read_shard(ctx.store.fetch(c.key), ["planted"]).to_pylist())
-        of_pairs = [r for r in _rejects(ctx, (c for c in made if c.stats["role"] == "pairs")) if r["lost"]]
-        report.metrics |= planted_rejects((row["planted"] for row in records), of_pairs)
+        report.metrics |= planted_rejects(c.stats for c in made)
     return report
 
 
@@ -337,14 +350,24 @@ def reject_table(made: Iterable[Commit]) -> list[list[str]]:
     return [["source", "kept", *reasons], *rows]
 
 
-def _notes(rejects: list[dict[str, Any]]) -> list[str]:
-    """Archives that broke off, about whose content one can only guess, and what was told without a loss."""
-    broken = [row for row in rejects if row["reason"] == "corrupt_archive"]
-    notes = [f"rejected {_told(row)}" for row in broken[:REJECT_EXAMPLES]]
-    kept: dict[str, list[dict[str, Any]]] = {}
-    for row in rejects:
-        if not row["lost"] and row["reason"] != "corrupt_archive":
-            kept.setdefault(row["reason"], []).append(row)
-    for reason, rows in sorted(kept.items()):
-        notes.append(f"{len(rows)} x {reason}, not counted as lost; the first: {_told(rows[0])}")
+def _notes(ctx: StageContext, made: Sequence[Commit]) -> list[str]:
+    """Archives that broke off, about whose content one can only guess, and what was told without a loss.
+
+    Counts are the commits'; of the shards of rejects only those are read that an example is taken from.
+    """
+    broken = _of_reason(ctx, made, "corrupt_archive")
+    notes = [f"rejected {_told(row)}" for row in islice(broken, REJECT_EXAMPLES)]
+    counts = Counter[str]()
+    for commit in made:
+        counts.update(commit.stats["told"])
+    for reason, count in sorted(counts.items()):
+        if reason != "corrupt_archive":
+            first = next(row for row in _of_reason(ctx, made, reason) if not row["lost"])
+            notes.append(f"{count} x {reason}, not counted as lost; the first: {_told(first)}")
     return [one_line(note) for note in notes]
+
+
+def _of_reason(ctx: StageContext, made: Iterable[Commit], reason: str) -> Iterator[dict[str, Any]]:
+    """Rejects for one reason, from the shards that have some."""
+    having = (c for c in made if reason in c.rejects or reason in c.stats["told"])
+    return (row for row in _rejects(ctx, having) if row["reason"] == reason)

@@ -11,7 +11,7 @@ from ddt.manifest import unit_id
 from ddt.records import read_shard, write_shard
 from ddt.sections.curation import RecaptionParams
 from pipelines.engine.runner import StageContext, StageResult
-from pipelines.engine.units import Output, UnitWorker, run_units
+from pipelines.engine.units import Output, UnitWorker, run_most_units
 from pipelines.reports.pictures import captioned_grid
 from pipelines.reports.report import Report
 
@@ -59,7 +59,7 @@ def run(ctx: StageContext) -> StageResult:
     """Caption every training record."""
     pairs = [c for c in ctx.inputs["ingest"].commits if c.stats["role"] == "pairs"]
     units = [{"unit": unit_id(c.key, ctx.fingerprint), "records": c.key} for c in pairs]
-    made = run_units(ctx, RecaptionWorker, units, params=ctx.section)
+    made, missing = run_most_units(ctx, RecaptionWorker, units, params=ctx.section)
     report = Report("recaption")
     rows = sum(c.rows for c in made)
     report.metrics = {
@@ -73,4 +73,4 @@ def run(ctx: StageContext) -> StageResult:
     path = ctx.folder / "captions.png"
     captioned_grid(images["image"].to_pylist(), captions["long_caption"].to_pylist()).save(path)
     report.pictures["Generated captions"] = ctx.relative(path)
-    return StageResult(made, report)
+    return StageResult(made, report, quarantined=missing)

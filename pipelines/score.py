@@ -17,7 +17,7 @@ from ddt.manifest import unit_id
 from ddt.records import read_shard, write_shard
 from ddt.sections.curation import ScoreParams
 from pipelines.engine.runner import StageContext, StageResult
-from pipelines.engine.units import Output, UnitWorker, digest_of, run_units
+from pipelines.engine.units import Output, UnitWorker, digest_of, run_most_units
 from pipelines.reports.pictures import score_histogram
 from pipelines.reports.report import Report
 
@@ -90,7 +90,7 @@ def run(ctx: StageContext) -> StageResult:
         records = c.stats["records"]
         digest = digest_of([records, c.key])
         units.append({"unit": unit_id(digest, ctx.fingerprint), "records": records, "captions": c.key})
-    made = run_units(ctx, ScoreWorker, units, params=ctx.section)
+    made, missing = run_most_units(ctx, ScoreWorker, units, params=ctx.section)
     scores = pa.concat_tables([read_shard(ctx.store.fetch(c.key)) for c in made[:16]])
     native, generated = scores["native_score"].to_numpy(), scores["generated_score"].to_numpy()
     report = Report("score")
@@ -102,4 +102,4 @@ def run(ctx: StageContext) -> StageResult:
     path = ctx.folder / "scores.png"
     score_histogram({"native": native, "generated": generated}).save(path)
     report.pictures["CLIP scores"] = ctx.relative(path)
-    return StageResult(made, report)
+    return StageResult(made, report, quarantined=missing)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ddt.manifest import (
     Commit,
     Manifest,
+    Quarantined,
     canonical_json,
     commit,
     commits,
@@ -205,6 +206,20 @@ def test_manifest_file_has_no_times_and_round_trips(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["score.json"]
     empty = Manifest(STAGE, PRINT, {}, ())
     assert Manifest.load(empty.save(path)).to_json() == empty.to_json()
+
+
+def test_a_missing_unit_makes_another_version(tmp_path):
+    units = tuple(Commit(f"{n:032x}", f"shards/{n}", n, 1, f"{n:064x}") for n in range(3))
+    missing = Quarantined(units[2].unit, "c.tar", "its worker was lost")
+    whole, lacking, never = (
+        Manifest("ingest", "f" * 64, {}, made, quarantined=left_out)
+        for made, left_out in ((units, ()), (units[:2], (missing,)), (units[:2], ()))
+    )
+    assert len({whole.digest, lacking.digest, never.digest}) == 3
+    assert lacking.units == whole.units != never.units
+    assert Manifest.load(lacking.save(tmp_path / "m.json")) == lacking
+    for_another_reason = dataclasses.replace(lacking, quarantined=(dataclasses.replace(missing, reason="x"),))
+    assert for_another_reason.digest == lacking.digest and for_another_reason.key != lacking.key
 
 
 def test_a_kept_manifest_is_found_by_its_key_and_never_changes(tmp_path):

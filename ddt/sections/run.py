@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from ddt.config import ConfigError, Count, Positive, Range
+from ddt.config import ConfigError, Count, Fraction, Natural, Positive, Range
 
 EXPERIMENT_CHARS, MODEL_CHARS = 500, 255  # MLflow's longest experiment, and name in the registry's tables
 TRAININGS = ("train_tokenizer", "pretrain", "finetune")
 WITHOUT_MODELS = ("ingest", "select")  # stages whose actors have no use for an accelerator
+OF_UNITS = ("ingest", "recaption", "score", "select", "tokenize_images", "evaluate")
 NOT_IN_MODELS = "/:@'\""  # of the registry's references and searches
 
 
@@ -32,6 +33,15 @@ class Prices:
 
 
 @dataclass(frozen=True)
+class StageResources:
+    """What one stage of units sets otherwise than all of them; null: as they."""
+
+    cpus_per_actor: Annotated[float, Range(0.1)] | None = None
+    gpus_per_actor: Annotated[float, Range(0)] | None = None
+    max_actors: Count | None = None
+
+
+@dataclass(frozen=True)
 class Resources:
     """What the run may use. `cpus` null: every core there is.
 
@@ -39,11 +49,19 @@ class Resources:
     gradients and moments are spread over all where `shard_weights`. `checkpoint_activations` computes a
     layer's inside again in the backward pass. None of the three changes what is computed.
 
+    A stage of units has as many actors as there is room for now. With `max_actors` it asks a cluster for up
+    to as many, and waits for nodes where there is none of their kind yet; on one machine it has no more.
+    `stages` has what a stage of units sets otherwise; without it `ingest` and `select` take no accelerators.
+
     `tokenizer_workers` and `finetune_workers` are for their stages alone; null: `train_workers`.
 
     Where a worker was lost and no place is left for another, training goes on with as few as
-    `min_train_workers`; null: it waits for a place. `max_failures` is how often a training may lose a worker,
-    and each unit of the other stages; -1: always.
+    `min_train_workers`; null: it waits for a place. `max_failures` is how often a training may lose a worker;
+    -1: always.
+
+    In the other stages a unit of work that loses its worker, or fails in a way that may pass, is tried again
+    `unit_retries` times. What then fails ends the stage, or is quarantined: named, and left out, up to
+    `max_quarantine_rate` of the units of `ingest`, `recaption`, `score` and `tokenize_images`.
 
     A training that is told to end (SIGTERM, Ctrl-C) has `grace_s` for its step and a checkpoint.
     A stage in which nothing was done for `stalled_after_s` is told by name; null: never.
@@ -56,6 +74,8 @@ class Resources:
     object_store_mb: Annotated[int, Range(80)]
     cpus_per_actor: Annotated[float, Range(0.1)]
     gpus_per_actor: Annotated[float, Range(0)]
+    max_actors: Count | None
+    stages: dict[str, StageResources]
     train_workers: Count
     tokenizer_workers: Count | None
     finetune_workers: Count | None
@@ -64,6 +84,8 @@ class Resources:
     tokenizer_cpus_per_worker: Count | None
     gpus_per_worker: Annotated[float, Range(0)]
     max_failures: Annotated[int, Range(-1)]
+    unit_retries: Natural
+    max_quarantine_rate: Fraction
     grace_s: Annotated[float, Range(0)]
     stalled_after_s: Positive | None
     tensor_parallel: Count
@@ -73,6 +95,9 @@ class Resources:
     throughputs: dict[str, Positive]
 
     def __post_init__(self) -> None:
+        for stage in self.stages:
+            if stage not in OF_UNITS:
+                raise ValueError(f"stages.{stage}: expected one of {', '.join(OF_UNITS)}")
         for key in ("train_workers", "finetune_workers"):
             if (getattr(self, key) or 0) % self.tensor_parallel:
                 raise ValueError(
@@ -92,8 +117,11 @@ class Resources:
 
     def of_stage(self, stage: str) -> Resources:
         """What a stage may use. The tokenizer's training has cores of its own: curation runs beside it."""
-        if stage in WITHOUT_MODELS:
-            return dataclasses.replace(self, gpus_per_actor=0.0)
+        if stage in OF_UNITS:
+            changes: dict[str, Any] = {"gpus_per_actor": 0.0} if stage in WITHOUT_MODELS else {}
+            stated = dataclasses.asdict(self.stages.get(stage, StageResources()))
+            changes |= {key: value for key, value in stated.items() if value is not None}
+            return dataclasses.replace(self, **changes)
         if stage == "train_tokenizer":
             cpus = self.tokenizer_cpus_per_worker or self.train_cpus_per_worker
             own = dataclasses.replace(self, train_cpus_per_worker=cpus, tensor_parallel=1)
@@ -108,7 +136,12 @@ class Resources:
         if stage in TRAININGS:
             each = own.train_cpus_per_worker or cores / own.train_workers
             return min(float(cores), own.train_workers * each), own.train_workers * own.gpus_per_worker
-        return float(cores), cores // own.cpus_per_actor * own.gpus_per_actor
+        return float(cores), own.actors_on(cores) * own.gpus_per_actor
+
+    def actors_on(self, cores: int) -> int:
+        """How many actors so many cores have room for."""
+        room = int(cores // self.cpus_per_actor)
+        return room if self.max_actors is None else min(room, self.max_actors)
 
     def _with_workers(self, workers: int | None) -> Resources:
         """The same with so many workers; a group that is smaller than `min_train_workers` waits for all."""

@@ -52,11 +52,15 @@ def sha256_file(path: str | Path) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """What lies under a key; `modified` is in seconds since 1970, by the store's own clock."""
+    """What lies under a key; `modified` is in seconds since 1970, by the store's own clock.
+
+    version: of an object in S3 its ETag, '' of a file.
+    """
 
     key: str
     bytes: int
     modified: float
+    version: str = ""
 
 
 class Store(ABC):

@@ -20,10 +20,12 @@ from typing import Any, BinaryIO
 
 from ddt.clean import one_line
 from ddt.store.base import Entry, NotFound, Store, StoreError, check_key, sha256_file, unique_name
+from ddt.store.cache import make_room, mark_used
 from ddt.store.tree import MARKER, files_digest, marker_bytes, require_complete, tree_files
 
 THREADS = 16
 CONFLICT_RETRIES = 5
+LOOK_AT_CACHE_BYTES = 1 << 30  # downloaded since it was last seen how large the cache is
 READ_AHEAD_BYTES = 1 << 16  # of a part of an object: what describes a batch of columns is read at once
 
 
@@ -107,6 +109,7 @@ class S3Store(Store):
         self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
         self._connection: Any = None
         self._conditional_put_works = False
+        self._unseen_bytes = LOOK_AT_CACHE_BYTES
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_connection": None}  # sockets stay in their process
@@ -182,12 +185,40 @@ class S3Store(Store):
         with _clear_errors(self.uri(key)):
             return self._client.head_object(**self._name(key))["ETag"].strip('"')
 
-    def fetch(self, key: str) -> Path:
-        version = sha256(f"{self.uri(key)}\n{self.version(key)}".encode()).hexdigest()[:32]
-        path = self.cache_dir / version / key.rpartition("/")[2]
-        if not path.is_file():
-            self._download(key, path)
+    def fetch(self, key: str, version: str | None = None) -> Path:
+        """As every store has it; `version`: the ETag that the object had when it was listed."""
+        version = version or self.version(key)
+        place = sha256(f"{self.uri(key)}\n{version}".encode()).hexdigest()[:32]
+        path = self.cache_dir / place / key.rpartition("/")[2]
+        if path.is_file():
+            mark_used(path)
+        else:
+            self.download(key, path, version)
+            self._keep_cache_small(path.stat().st_size)
         return path
+
+    def download(self, key: str, path: Path, version: str) -> None:
+        """Copies the object of that ETag to `path`. Raises StoreError, naming it, where it has changed."""
+        self._require_version(key, version)
+        self._download(key, path)
+        try:
+            self._require_version(key, version)  # what was copied may be the next one
+        except StoreError:
+            path.unlink()
+            raise
+
+    def _require_version(self, key: str, version: str) -> None:
+        found = self.version(key)
+        if found != version:
+            raise StoreError(
+                f"{self.uri(key)}: has changed since it was listed (ETag {found}, not {version}); run again"
+            )
+
+    def _keep_cache_small(self, new_bytes: int) -> None:
+        self._unseen_bytes += new_bytes
+        if self._unseen_bytes >= LOOK_AT_CACHE_BYTES:
+            self._unseen_bytes = 0
+            make_room(self.cache_dir)
 
     def _download(self, key: str, path: Path) -> None:
         temporary = path.parent / f".{unique_name()}"
@@ -229,7 +260,12 @@ class S3Store(Store):
                 Bucket=self.bucket, Prefix=self.prefix + prefix
             )
             found = [
-                Entry(item["Key"][len(self.prefix) :], item["Size"], item["LastModified"].timestamp())
+                Entry(
+                    item["Key"][len(self.prefix) :],
+                    item["Size"],
+                    item["LastModified"].timestamp(),
+                    item["ETag"].strip('"'),
+                )
                 for page in pages
                 for item in page.get("Contents", ())
             ]
@@ -258,6 +294,7 @@ class S3Store(Store):
             raise StoreError(f"{self.uri(prefix)}: incomplete or absent, it has no {MARKER}") from error
         target = self.cache_dir / "trees" / marker["digest"]
         if (target / MARKER).is_file():
+            mark_used(target / MARKER)
             return target
         temporary = self.cache_dir / "trees" / f".{unique_name()}"
         try:
@@ -271,4 +308,5 @@ class S3Store(Store):
                 os.rename(temporary, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+        self._keep_cache_small(sum(facts["bytes"] for facts in marker["files"].values()))
         return require_complete(target)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ddt.clean import one_line
 from ddt.params import Params, load_params
-from pipelines.engine.graph import INPUTS, STAGES
+from pipelines.engine.graph import INPUTS, QUARANTINES, STAGES
 from pipelines.engine.stopping import exit_code, last_words, sigterm_as_exception
 from pipelines.services.passwords import shown
 from pipelines.services.surroundings import prepare
@@ -94,7 +94,11 @@ def build_parser() -> argparse.ArgumentParser:
     for stage in STAGES:
         needs = f"; needs {', '.join(INPUTS[stage])}" if INPUTS[stage] else ""
         command = _command(commands, stage, STAGE_HELP[stage] + needs, _run_stage)
-        command.set_defaults(stage=stage, dry_run=False)
+        command.set_defaults(stage=stage, dry_run=False, retry_rejects=False)
+        if stage in QUARANTINES:
+            command.add_argument(
+                "--retry-rejects", action="store_true", help="try units again that failed and were left out"
+            )
         if stage == "promote":
             command.add_argument("--dry-run", action="store_true", help="say what it would decide, and stop")
     rollback = _command(
@@ -262,7 +266,7 @@ def _run_stage(arguments: argparse.Namespace) -> None:
 
     params = _params(arguments)
     with held(require_places(params)[0], f"ddt {arguments.stage}/{os.getpid()}", os.getpid()):
-        report = run_stage(arguments.stage, params)
+        report = run_stage(arguments.stage, params, retry_quarantined=arguments.retry_rejects)
     state = "nothing to do, all is there" if report.skipped else f"{report.seconds:.1f} s"
     print(f"{report.stage}: {state}, version {report.digest[:16]}")
     for name, value in sorted(report.metrics.items()):

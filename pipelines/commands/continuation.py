@@ -40,7 +40,7 @@ def what_is_new(params: Params) -> list[str]:
     workspace = Path(params.paths.workspace)
     ctx = stage_context("ingest", params)
     path = manifest_path(workspace, "ingest")
-    known = {commit.unit for commit in Manifest.load(path).commits} if path.is_file() else set()
+    known = Manifest.load(path).units if path.is_file() else set()
     units = source_units(ctx.section, ctx.fingerprint)
     return [unit["name"] for unit in units if unit["unit"] not in known] or behind(workspace)
 

@@ -22,12 +22,14 @@ from ddt.store import MARKER, Entry, Store, open_store
 from pipelines.commands.ends import manifests_of
 from pipelines.commands.lineage import is_key, lineage
 from pipelines.engine.graph import STAGES
+from pipelines.engine.quarantine import quarantine_prefix
 from pipelines.engine.selection.outcome import OUTCOME
 from pipelines.reports.workspace import REPORTS, manifest_path, report_key
 from pipelines.services import lock, registry
 from pipelines.services.made_by import Runs
 
-KINDS = (MANIFESTS, REPORTS, "units/", "shards/", "checkpoints/", "raw/", "images/")  # all that a store has
+# All that a store has.
+KINDS = (MANIFESTS, REPORTS, "units/", "quarantine/", "shards/", "checkpoints/", "raw/", "images/")
 # What lies beside the stages' own: the drawn crawl by its units, and pictures of published benchmarks.
 STAGE_OF = {"raw": "ingest", "images": "benchmark"}
 THREADS = 16
@@ -46,6 +48,8 @@ class Reached:
         """What a manifest names, its commits' records, and the raw shards that they were drawn from."""
         self.keys |= {manifest.key, report_key(manifest.key)}
         self.groups.add((manifest.stage, manifest.fingerprint[:16], OUTCOME))
+        prefix = quarantine_prefix(manifest.stage, manifest.fingerprint)
+        self.keys |= {f"{prefix}{missing.unit}.json" for missing in manifest.quarantined}
         for done in manifest.commits:
             self.keys |= {done.key, f"raw/{done.unit}.tar"}
             self.keys.add(f"{units_prefix(manifest.stage, manifest.fingerprint)}{done.unit}.json")
@@ -104,7 +108,7 @@ def group_of(key: str) -> Group:
     stage, *rest = below.split("/")
     if kind in STAGE_OF and STAGE_OF[kind] not in STAGES:
         return (STAGE_OF[kind],)
-    if kind in ("units", "shards", "checkpoints"):
+    if kind in ("units", "quarantine", "shards", "checkpoints"):
         if stage not in STAGES or not rest:
             return (stage,)
         is_step = kind != "checkpoints" and len(rest) == 3

@@ -17,6 +17,7 @@ INPUTS: dict[str, tuple[str, ...]] = {
     "promote": ("train_tokenizer", "finetune", "evaluate"),
 }
 STAGES = tuple(INPUTS)
+QUARANTINES = ("ingest", "recaption", "score", "tokenize_images")  # of use without a few of their units
 
 
 def ancestors(stage: str) -> frozenset[str]:

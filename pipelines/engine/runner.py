@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from ddt.clean import one_line
 from ddt.config import to_dict
 from ddt.data.refs import STORE_PREFIX, check_reference, resolve
-from ddt.manifest import Commit, Manifest, commits, fingerprint
+from ddt.manifest import Commit, Manifest, Quarantined, commits, fingerprint
 from ddt.params import Params
 from ddt.store import FolderStore, Store, StoreError, open_store
 from ddt.weights import check_safetensors
 from pipelines.engine.cluster import local_cpus, require_cluster
 from pipelines.engine.graph import INPUTS, STAGES
+from pipelines.engine.quarantine import release, stands, told
 from pipelines.reports.cost import cost_of
 from pipelines.reports.drift import drift_table
 from pipelines.reports.overhead import overhead, overhead_seconds
@@ -89,6 +90,7 @@ class StageResult:
     report: Report
     extra: dict[str, Any] = field(default_factory=dict)
     gate: GateResult | None = None
+    quarantined: Sequence[Quarantined] = ()
 
 
 def run_stage(
@@ -97,11 +99,13 @@ def run_stage(
     parent_run: str | None = None,
     inputs: Mapping[str, str] | None = None,
     on_metrics: OnMetrics | None = None,
+    retry_quarantined: bool = False,
 ) -> Report:
     """Run stage `name`, or find that nothing is missing; writes its manifest, report and MLflow run.
 
     inputs: stage -> key in the store of the manifest that it reads. None: those of the workspace.
     on_metrics: is told a training's metrics as it goes on, as MLflow is.
+    retry_quarantined: units that failed before and were left out are tried again.
     Raises StageError when an input has not been made, and whatever the stage's own checks raise.
     """
     if name not in STAGES:
@@ -109,6 +113,8 @@ def run_stage(
     start, start_overhead = time.perf_counter(), overhead_seconds()
     ctx = stage_context(name, params, inputs)
     module = importlib.import_module(f"pipelines.{name}")
+    if retry_quarantined:
+        release(ctx.store, name, ctx.fingerprint)
     if is_finished(ctx) and not getattr(module, "ALWAYS_RUNS", False):
         report = _last_report(ctx)
         report.skipped = True
@@ -150,8 +156,12 @@ def _finish(
         commits=tuple(result.commits),
         extra=result.extra | ({FAILED_GATE: list(failed)} if failed else {}),
         made_from=ctx.made_from,
+        quarantined=tuple(result.quarantined),
     )
     report = result.report
+    if manifest.quarantined:
+        report.metrics[f"{name}/quarantined"] = len(manifest.quarantined)
+        report.notes += told(manifest.quarantined)
     report.fingerprint, report.digest = ctx.fingerprint, manifest.digest
     report.manifest = manifest.keep(ctx.store)
     for commit in manifest.commits:
@@ -300,6 +310,8 @@ def is_finished(ctx: StageContext) -> bool:
         return False
     made = commits(ctx.store, ctx.name, ctx.fingerprint)
     if any(commit.unit not in made for commit in manifest.commits):
+        return False
+    if not stands(ctx.store, manifest, ctx.params.resources):
         return False
     module = importlib.import_module(f"pipelines.{ctx.name}")
     return not hasattr(module, "is_current") or module.is_current(ctx, manifest)

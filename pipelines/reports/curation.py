@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from ddt.data.verdicts import BELOW, KEPT, KINDS, VERDICTS, Tally
+from ddt.records import Reject
 from ddt.scenes.crawl import COPIES
 
 REJECT_REASONS = {"corrupt": "corrupt_image", "tiny": "too_small"}  # planted fault -> the reason it must get
 CAUGHT_BY_SELECT = ("wrong_caption", "vague_caption", "empty_caption", *COPIES)
 
 
-def planted_rejects(recorded: Iterable[str | None], rejects: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Share of the planted unusable images that were rejected for the right reason, and false rejects.
+def planted_stats(recorded: Mapping[str, int], rejects: Iterable[Reject]) -> dict[str, dict[str, int]]:
+    """Counts of one shard, of planted faults that make an image unusable: how many there were of each
+    ("planted"), how many were rejected for the right reason ("caught"), and rejects for another ("false").
 
-    `recorded`: what was planted in each sample that became a record; `rejects`: rows of REJECT_SCHEMA.
+    `recorded`: how often what was planted in samples that became records. Nothing planted: nothing told.
     """
-    total = Counter(planted for planted in recorded if planted in REJECT_REASONS)
+    total = Counter({fault: recorded[fault] for fault in REJECT_REASONS if recorded.get(fault)})
     right, false = Counter[str](), 0
     for reject in rejects:
-        fault = reject["planted"]
-        total[fault] += fault in REJECT_REASONS
-        if REJECT_REASONS.get(fault) == reject["reason"]:
+        fault = reject.planted or ""
+        if fault in REJECT_REASONS:
+            total[fault] += 1
+        if REJECT_REASONS.get(fault) == reject.reason:
             right[fault] += 1
         else:
             false += 1
+    counts = {"planted": dict(total), "caught": dict(right), "false": {"rejects": false}}
+    return counts if recorded or total else {}
+
+
+def planted_rejects(shards: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Share of the planted unusable images that were rejected for the right reason, and false rejects, of
+    shards whose counts `planted_stats` made.
+    """
+    total, right, false = Counter[str](), Counter[str](), Counter[str]()
+    for shard in shards:
+        total.update(shard.get("planted", {}))
+        right.update(shard.get("caught", {}))
+        false.update(shard.get("false", {}))
     shares = {f"ingest/planted_{f}_rejected": right[f] / total[f] for f in REJECT_REASONS if total[f]}
-    return shares | {"ingest/false_rejects": float(false)}
+    return shares | {"ingest/false_rejects": float(false["rejects"])}
 
 
 def planted_selection(tally: Tally) -> dict[str, float]:

@@ -113,11 +113,11 @@ def test_a_folder_as_img2dataset_leaves_it(tmp_path):
         meta = [{"url": f"http://x/{shard}", "caption": "c", "key": f"{shard:05d}", "status": "success"}]
         pq.write_table(pa.Table.from_pylist(meta), tmp_path / f"{shard:05d}.parquet")
         (tmp_path / f"{shard:05d}_stats.json").write_text(json.dumps({"count": 1, "successes": 1}))
-    assert [s.path.name for s in list_sources(tmp_path)] == ["00000.tar", "00001.tar"]
+    assert [s.name for s in list_sources(tmp_path)] == ["00000.tar", "00001.tar"]
     pq.write_table(pa.table({"jpg": [image()], "caption": ["c"]}), tmp_path / "00001.parquet")
     pq.write_table(pa.table({"jpg": [image()], "caption": ["d"]}), tmp_path / "00002.parquet")
     names = ["00000.tar", "00001.parquet", "00001.tar", "00002.parquet"]
-    assert [s.path.name for s in list_sources(tmp_path)] == names
+    assert [s.name for s in list_sources(tmp_path)] == names
 
 
 def test_a_parquet_of_paths_is_another_source_when_a_picture_changes(tmp_path):

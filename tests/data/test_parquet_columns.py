@@ -76,7 +76,7 @@ def test_a_file_of_any_name_is_read(tmp_path):
     (tmp_path / "a.parquet").rename(path)
     (row,) = read_source(path, path.name, CONFIG)
     assert row["source"] == r"caf\xe9 [x].parquet/row 0" and row["caption"] == "c"
-    assert [source.path for source in list_sources(tmp_path)] == [path]
+    assert [source.place for source in list_sources(tmp_path)] == [str(path)]
 
 
 @pytest.mark.parametrize(

@@ -260,10 +260,10 @@ class TestListSources:
         for name, data in (("b.tar", b"1"), ("a.parquet", b"2"), ("sub/c.tar", b"3"), ("copy.tar", b"1")):
             (tmp_path / name).write_bytes(data)
         (tmp_path / "notes.txt").write_text("no source")
-        names = [(s.path.name, s.kind) for s in list_sources(tmp_path)]
+        names = [(s.name, s.kind) for s in list_sources(tmp_path)]
         assert names == [("a.parquet", "parquet"), ("b.tar", "tar"), ("c.tar", "tar")], "equal content once"
-        assert [s.path.name for s in list_sources(tmp_path / "b.tar")] == ["b.tar"]
-        assert [s.path.name for s in list_sources(f"{tmp_path}/*/*.tar")] == ["c.tar"]
+        assert [s.name for s in list_sources(tmp_path / "b.tar")] == ["b.tar"]
+        assert [s.name for s in list_sources(f"{tmp_path}/*/*.tar")] == ["c.tar"]
         (tmp_path / "b.tar").rename(tmp_path / "z.tar")
         assert {s.digest for s in list_sources(tmp_path / "z.tar")} == {
             s.digest for s in list_sources(tmp_path / "copy.tar")
@@ -282,7 +282,7 @@ class TestListSources:
         path = write_tar(tmp_path / "0.tar", sample_members(0))
         open_store("s3://test-bucket/raw-data").put_file("deep/0.tar", path)
         (source,) = list_sources("s3://test-bucket/raw-data/")
-        assert source.path.name == "0.tar" and source.digest == list_sources(path)[0].digest
+        assert source.name == "0.tar" and source.fetch().read_bytes() == path.read_bytes()
         with pytest.raises(ValueError, match="ingest.source: no .tar"):
             list_sources("s3://test-bucket/elsewhere/", "ingest.source")
         with pytest.raises(ValueError, match="ingest.source: .*bucket does not exist"):

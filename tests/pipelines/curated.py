@@ -63,7 +63,7 @@ class Curated:
     """`made`: the manifests of a run by stage, kept in the store."""
 
     def __init__(self, folder: Path, source: Path, monkeypatch: pytest.MonkeyPatch, *settings: str) -> None:
-        monkeypatch.setattr(ingest, "run_units", one_after_another)
+        monkeypatch.setattr(ingest, "run_most_units", one_after_another)
         self.folder, self.store = folder, open_store(folder / "store")
         places = (f"paths.store={folder}/store", f"paths.workspace={folder}/workspace")
         self.params: Params = load_params(

@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 
 from ddt.sections.run import Prices, Resources
+from pipelines.engine.units import Output, UnitWorker
 from tests.float64 import float64
 from tests.processes import HANGS_AFTER_S
 
@@ -19,6 +20,8 @@ RESOURCES = Resources(
     object_store_mb=100,
     cpus_per_actor=1,
     gpus_per_actor=0,
+    max_actors=None,
+    stages={},
     train_workers=1,
     tokenizer_workers=None,
     finetune_workers=None,
@@ -27,6 +30,8 @@ RESOURCES = Resources(
     tokenizer_cpus_per_worker=None,
     gpus_per_worker=0,
     max_failures=2,
+    unit_retries=2,
+    max_quarantine_rate=0,
     grace_s=60,
     stalled_after_s=None,
     tensor_parallel=1,
@@ -53,6 +58,32 @@ class Squarer:
         if unit["unit"] == self.bad:
             raise self.error("it is\ntoo bad")
         return {"unit": unit["unit"], "square": unit["value"] ** 2, "extra": unit["extra"]}
+
+
+class Writer(UnitWorker):
+    """Writes a unit's value; does before what `does` says of the unit: kill the process, or raise.
+
+    `folder` gets a line for each unit that is begun; `once`: it does so the first time alone.
+    """
+
+    def setup(self, folder: str, does: dict[str, str], once: bool = False, setup: str = "") -> None:  # type: ignore[override]
+        self.folder, self.does, self.once = Path(folder), does, once
+        if setup:
+            raise ValueError(setup)
+
+    def process(self, unit, folder: Path) -> Output:
+        begun = self.folder / "begun"
+        seen = begun.read_text().split() if begun.exists() else []
+        with begun.open("a") as lines:
+            lines.write(f"{unit['unit']}\n")
+        what = "" if self.once and unit["unit"] in seen else self.does.get(unit["unit"], "")
+        if what == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if what:
+            raise {"mistake": KeyError, "passing": OSError}[what](f"{what} of {unit['unit']}")
+        path = folder / "value.arrow"
+        path.write_text(str(unit["value"]))
+        return Output(path, 1)
 
 
 def train_job(folder: str, kill_at: int, error: str, hooks, stop=lambda: False) -> dict:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ddt.clean import parse_json
 from ddt.data.readers.captions import CAPTION_NAMES, CONTAINERS, first_text
@@ -17,7 +18,6 @@ from ddt.data.readers.columns import (
     Wanted,
     holds_image_bytes,
     holds_text,
-    open_parquet,
     read_rows,
 )
 from ddt.data.readers.facts import EVERY_NAME
@@ -69,10 +69,10 @@ def read_parquet(
             yield reject.place("", key, found[0].planted_of(values))
 
 
-def holds_pictures(path: Path) -> bool:
+def holds_pictures(file: Path | BinaryIO) -> bool:
     """Whether a Parquet file has a column of image bytes under a usual name; not where it can't be read."""
     try:
-        schema = open_parquet(path).schema_arrow
+        schema = pq.read_metadata(file).schema.to_arrow_schema()
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         return False
     return any(name.lower() in IMAGE_COLUMNS and holds_image_bytes(schema.field(i).type)

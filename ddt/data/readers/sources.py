@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +20,11 @@ from ddt.data.readers.parquet import IMAGE, holds_pictures, read_parquet
 from ddt.data.readers.sample import RawSample
 from ddt.data.readers.tar import read_tar
 from ddt.records import FILTERED, Reject, canonical_caption, sample_id
-from ddt.store import StoreError, open_store, remembered_digest
+from ddt.store import S3Store, StoreError, remembered_digest
 
 KINDS = {".tar": "tar", ".parquet": "parquet", ".json": "json", ".jsonl": "json"}
+ON_S3 = "s3://"
+THREADS = 16
 PAIRS, EDITS, CONVERSATIONS = (".tar", ".parquet"), (".parquet",), (".json", ".jsonl")
 
 
@@ -39,14 +43,51 @@ class SourceConfig(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """One source shard: a local path (of S3 objects, a cached copy), its content's digest, one of KINDS, and
-    the name of the folder that it is in.
+    """One source shard.
+
+    place: a local path, or the URI of an object in S3. digest: what identifies the content. kind: of KINDS.
+    version: of an object its ETag when it was listed, '' of a file.
     """
 
-    path: Path
+    place: str
     digest: str
     kind: str
-    folder: str
+    version: str = ""
+
+    @property
+    def name(self) -> str:
+        """The file's or object's own name."""
+        return self.place.rpartition("/")[2]
+
+    @property
+    def folder(self) -> str:
+        """The name of the folder that it is in."""
+        return Path(self.place).parent.name
+
+    def fetch(self) -> Path:
+        """A local path, of an object a copy in the cache; StoreError where it has changed."""
+        store, key = _split(self.place)
+        return Path(self.place) if store is None else store.fetch(key, self.version)
+
+
+def copy_here(place: str, version: str, folder: Path) -> Path:
+    """A source shard to be read once: a file as it is, an object copied into `folder`. StoreError, naming the
+    object, where it is not what was listed.
+    """
+    store, key = _split(place)
+    if store is None:
+        return Path(place)
+    path = folder / key.rpartition("/")[2]
+    store.download(key, path, version)
+    return path
+
+
+def _split(place: str) -> tuple[S3Store | None, str]:
+    """The bucket as a store and the key in it; None of a file."""
+    if not place.startswith(ON_S3):
+        return None, place
+    bucket, _, key = place.removeprefix(ON_S3).partition("/")
+    return S3Store(f"{ON_S3}{bucket}"), key
 
 
 def list_sources(where: str | Path, what: str = "source", suffixes: tuple[str, ...] = PAIRS) -> list[Source]:
@@ -54,22 +95,32 @@ def list_sources(where: str | Path, what: str = "source", suffixes: tuple[str, .
 
     Files with equal content count once. A Parquet file beside a tar of the same name that holds no pictures
     is the metadata that img2dataset leaves, and no source. Where a Parquet file names its pictures by path,
-    their sizes and times are part of its digest. Raises ValueError, naming `what` (the key that holds
-    `where`), where there is nothing to read.
+    their sizes and times are part of its digest. Objects are listed, not read: what identifies them is ETag
+    and size. Raises ValueError, naming `what` (the key that holds `where`), where there is nothing to read.
     """
     where = str(where)
-    on_s3 = where.startswith("s3://")
-    found = _s3_files(where, what, suffixes) if on_s3 else {p: p for p in find_files(where, what, suffixes)}
+    if where.startswith(ON_S3):
+        return _first_of_each(_s3_sources(where, what, suffixes))
+    return _first_of_each(_file_sources(find_files(where, what, suffixes), suffixes))
+
+
+def _first_of_each(sources: Iterable[Source]) -> list[Source]:
     by_digest: dict[str, Source] = {}
-    for name, path in found.items():
+    for source in sources:
+        by_digest.setdefault(source.digest, source)
+    return list(by_digest.values())
+
+
+def _file_sources(paths: Sequence[Path], suffixes: tuple[str, ...]) -> Iterator[Source]:
+    found = set(paths)
+    for path in paths:
         kind = KINDS[path.suffix.lower()]
-        if kind == "parquet" and _tar_of(name) in found and not holds_pictures(path):
+        if kind == "parquet" and _tar_of(path) in found and not holds_pictures(path):
             continue
         digest = remembered_digest(path)
         if kind == "parquet":
             digest += pictures_digest(path, EDIT_IMAGES if suffixes == EDITS else (IMAGE,))
-        by_digest.setdefault(digest, Source(path, digest, kind, name.parent.name))
-    return list(by_digest.values())
+        yield Source(str(path), digest, kind)
 
 
 def _tar_of(parquet: Path) -> Path:
@@ -77,22 +128,30 @@ def _tar_of(parquet: Path) -> Path:
     return parquet.with_suffix(".tar")
 
 
-def _s3_files(where: str, what: str, suffixes: tuple[str, ...]) -> dict[Path, Path]:
-    """Objects below a prefix, as the path of each key and the local copy of it."""
-    bucket, _, prefix = where.removeprefix("s3://").partition("/")
-    store = open_store(f"s3://{bucket}")
+def _s3_sources(where: str, what: str, suffixes: tuple[str, ...]) -> Iterator[Source]:
+    """Objects below a prefix. Of those that may be a tar's metadata the footers are read, a few at a time."""
+    store, prefix = _split(where)
+    assert store is not None
     try:
-        every = [Path(key) for key in store.list(prefix)]
+        every = {Path(entry.key): entry for entry in store.entries(prefix)}
     except StoreError as error:
         raise ValueError(f"{what}: {error}") from error
     seen = [key for key in every if not any(map(is_hidden, key.relative_to(Path(prefix).parent).parts))]
     for key in seen:
         if is_compressed(key, suffixes):
-            raise ValueError(f"{what}: s3://{bucket}/{key} is compressed; expected it unpacked")
+            raise ValueError(f"{what}: {store.uri(key.as_posix())} is compressed; expected it unpacked")
     keys = [key for key in seen if key.suffix.lower() in suffixes]
     if not keys:
         raise ValueError(f"{what}: no {' or '.join(suffixes)} object under {where}")
-    return {key: store.fetch(key.as_posix()) for key in keys}
+    beside = [key for key in keys if KINDS[key.suffix.lower()] == "parquet" and _tar_of(key) in every]
+    with ThreadPoolExecutor(THREADS) as pool:
+        has_pictures = pool.map(lambda key: holds_pictures(store.open(key.as_posix())), beside)
+        metadata = {key for key, has in zip(beside, has_pictures, strict=True) if not has}
+    for key in keys:
+        entry = every[key]
+        if key not in metadata:
+            digest = hashlib.sha256(f"{entry.version}\n{entry.bytes}".encode()).hexdigest()
+            yield Source(store.uri(entry.key), digest, KINDS[key.suffix.lower()], entry.version)
 
 
 def read_source(

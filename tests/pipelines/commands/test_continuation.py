@@ -123,7 +123,7 @@ def test_new_shards_repeat_no_captions(place: Path, monkeypatch: pytest.MonkeyPa
     def units_of_recaption() -> set[str]:
         asked: list[dict[str, Any]] = []
         monkeypatch.setattr(
-            recaption, "run_units", lambda ctx, worker, units, **_: asked.extend(units) or stop()
+            recaption, "run_most_units", lambda ctx, worker, units, **_: asked.extend(units) or stop()
         )
         with pytest.raises(Seen):
             recaption.run(stage_context("recaption", params))

@@ -39,8 +39,8 @@ def ray_cluster():
         yield
 
 
-def squares(folder: Path, max_failures: int = 2, **arguments) -> dict[str, dict]:
-    resources = dataclasses.replace(RESOURCES, max_failures=max_failures)
+def squares(folder: Path, unit_retries: int = 2, **arguments) -> dict[str, dict]:
+    resources = dataclasses.replace(RESOURCES, unit_retries=unit_retries)
     results = map_units(UNITS, Squarer, {"folder": str(folder), **arguments}, resources, "squares")
     return {result["unit"]: result for result in results}
 
@@ -56,7 +56,7 @@ def test_every_unit_comes_back_once_although_an_actor_is_killed(ray_cluster, tmp
 
 def test_a_unit_that_takes_its_workers_along_is_named(ray_cluster, tmp_path):
     with pytest.raises(UnitSystemError, match=r"^squares, unit u4: its worker was lost 1 times") as lost:
-        squares(tmp_path, max_failures=0, deadly="u4")
+        squares(tmp_path, unit_retries=0, deadly="u4")
     assert not is_mistake(lost.value)
 
 

@@ -18,7 +18,7 @@ from pipelines.engine.training import Job, group_sizes, run_job, run_training
 from pipelines.pretrain import PretrainJob
 from pipelines.services.models import publish_model
 from pipelines.train_tokenizer import TokenizerJob
-from tests.pipelines.engine.two_nodes import lose_and_add_a_node
+from tests.pipelines.engine.two_nodes import grow_from_no_node, lose_and_add_a_node
 from tests.pipelines.ray_support import END, GROWN_AT, LOST_AT, RESOURCES, elastic_job
 from tests.processes import run_processes
 from tests.train.test_fit import SPIKES, Data, Net, loss_fn
@@ -186,3 +186,10 @@ def seen_rows(folder) -> dict[tuple[int, int], set[int]]:
         entry = json.loads(line)
         seen.setdefault((entry["step"], entry["world"]), set()).update(entry["rows"])
     return seen
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_units_wait_for_the_first_node_of_their_kind(tmp_path):
+    [found] = run_processes(grow_from_no_node, 1, str(tmp_path))
+    assert found == {"asked": "PENDING_CREATION", "squares": [0, 1, 4, 9, 16, 25]}

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from ddt.sections.run import StageResources
 from flows.support import beside_training
 from pipelines.engine.fit import _cpus_per_worker
 from pipelines.engine.graph import INPUTS, STAGES, beside, longest_chain
@@ -46,6 +47,15 @@ def test_only_the_tokenizer_has_cores_of_its_own():
     assert accelerated.of_stage("ingest").gpus_per_actor == 0  # it has no model
     assert accelerated.of_stage("recaption").gpus_per_actor == 1
     assert resources.of_stage("pretrain") == resources
+    stages = {"score": StageResources(gpus_per_actor=0.25, max_actors=8), "ingest": StageResources(2.0)}
+    own = replace(accelerated, stages=stages, cpus_per_actor=4)
+    found = {stage: own.of_stage(stage) for stage in ("ingest", "score", "evaluate", "pretrain")}
+    assert [(r.cpus_per_actor, r.gpus_per_actor, r.max_actors) for r in found.values()] == [
+        (2.0, 0, None), (4, 0.25, 8), (4, 1.0, None), (4, 1.0, None),
+    ]  # fmt: skip
+    assert (found["score"].actors_on(64), found["evaluate"].actors_on(64)) == (8, 16)
+    with pytest.raises(ValueError, match=r"stages.pretrain: expected one of ingest, "):
+        replace(resources, stages={"pretrain": StageResources()})
     unset = replace(resources, tokenizer_cpus_per_worker=None)
     assert unset.of_stage("train_tokenizer").train_cpus_per_worker == 4
 

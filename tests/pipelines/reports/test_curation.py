@@ -1,9 +1,12 @@
 """Curation measured against planted faults: shares by hand."""
 
+from collections import Counter
+
 import numpy as np
 
 from ddt.data.verdicts import BELOW, ROW, VERDICTS, Tally, kind_codes
-from pipelines.reports.curation import planted_rejects, planted_selection
+from ddt.records import Reject
+from pipelines.reports.curation import planted_rejects, planted_selection, planted_stats
 
 
 def measured(*rows: tuple[str | None, str, bool]) -> dict[str, float]:
@@ -27,13 +30,14 @@ def test_counts_of_parts_add_up() -> None:
 
 def test_rejects_count_only_for_the_right_reason() -> None:
     rejects = [
-        {"planted": "corrupt", "reason": "corrupt_image"},
-        {"planted": "corrupt", "reason": "too_small"},
-        {"planted": "tiny", "reason": "too_small"},
-        {"planted": "clean", "reason": "corrupt_image"},
+        Reject("corrupt_image", planted="corrupt"),
+        Reject("too_small", planted="corrupt"),
+        Reject("too_small", planted="tiny"),
+        Reject("corrupt_image", planted="clean"),
     ]
-    recorded = ["clean", "corrupt", "corrupt", None]  # two corrupt images slipped through
-    assert planted_rejects(recorded, rejects) == {
+    recorded = Counter({"clean": 1, "corrupt": 2})  # two corrupt images slipped through
+    one, other = planted_stats(recorded, rejects[:2]), planted_stats({}, rejects[2:])
+    assert planted_rejects([one, {}, other]) == {
         "ingest/planted_corrupt_rejected": 1 / 4,
         "ingest/planted_tiny_rejected": 1.0,
         "ingest/false_rejects": 2.0,
