@@ -236,10 +236,10 @@ def bench_data(options: argparse.Namespace) -> Result:
     builder = SequenceBuilder(text, vocabulary, images.num_tokens, images.token_order)
     shares: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
-        pairs = TokenDataset([drawn_pairs(Path(folder) / "tokens.arrow", 4096, images)])
+        pairs = TokenDataset.of_files([drawn_pairs(Path(folder) / "tokens.arrow", 4096, images)])
         mix = PretrainMix(section.long_caption_rate, section.caption_drop_rate, section.text_rate)
         batches = PretrainBatches(
-            pairs, open_texts(section), builder, mix, section.fit.global_batch, section.row_length, 0
+            pairs, open_texts(section, []), builder, mix, section.fit.global_batch, section.row_length, 0
         )
         config = dataclasses.replace(section.fit, steps=options.data_steps, warmup_steps=1)
         model = new_model(section.model, vocabulary, seed=0)

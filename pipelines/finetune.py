@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from ddt.sections.language_model import FinetuneParams
 from pipelines.engine.language_checks import check_language_model
@@ -10,6 +11,9 @@ from pipelines.engine.language_model import LanguageModelJob, token_shards
 from pipelines.engine.runner import StageContext, StageResult
 from pipelines.engine.training import run_training
 from pipelines.services.models import model_key
+
+if TYPE_CHECKING:
+    from ddt.data.tokens import ShardFacts
 
 MODULES = (
     "ddt.mllm",
@@ -28,9 +32,9 @@ class FinetuneJob(LanguageModelJob):
         self,
         params: FinetuneParams,
         model: str,
-        pairs: list[str],
-        edits: list[str],
-        chats: list[str],
+        pairs: list[ShardFacts],
+        edits: list[ShardFacts],
+        chats: list[ShardFacts],
         mix: dict[str, float],
     ) -> None:
         from ddt.data.tokens import TokenDataset
@@ -42,8 +46,10 @@ class FinetuneJob(LanguageModelJob):
         folder = self.store.fetch_tree(model)
         vocabulary, digest = folder_vocabulary(folder), read_settings(folder)["tokenizer_digest"]
         check_checkpoint(folder, vocabulary, digest)
-        shards = [[self.store.fetch(key) for key in keys] for keys in (pairs, edits, chats)]
-        found = [TokenDataset(paths, digest, vocabulary.codebook_size) if paths else None for paths in shards]
+        found = [
+            TokenDataset(facts, self.store.fetch, digest, vocabulary.codebook_size) if facts else None
+            for facts in (pairs, edits, chats)
+        ]
         assert found[0] is not None  # `select` keeps at least one pair
         trained, loss = self.from_checkpoint(folder, vocabulary, params.z_loss, params.lora, params.fit)
         whole = DDTLlama.from_pretrained(folder, model=trained)

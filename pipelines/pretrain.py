@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ddt.manifest import Commit, fingerprint, unit_id
 from ddt.sections.language_model import PretrainParams
 from pipelines.engine.language_checks import check_language_model
 from pipelines.engine.language_model import LanguageModelJob, token_shards
 from pipelines.engine.runner import StageContext, StageResult
 from pipelines.engine.training import run_training
+from pipelines.engine.units import Output, UnitWorker, run_units
 from pipelines.services.models import model_key
 
 if TYPE_CHECKING:
-    from ddt.data.tokens import TokenDataset
+    from ddt.data.tokens import ShardFacts, TokenDataset
 
 MODULES = (
     "ddt.mllm",
@@ -48,7 +53,12 @@ class PretrainJob(LanguageModelJob):
     """Runs in every training worker."""
 
     def run(  # type: ignore[override]
-        self, params: PretrainParams, tokenizer: str, shards: list[str], held_out: list[str]
+        self,
+        params: PretrainParams,
+        tokenizer: str,
+        shards: list[ShardFacts],
+        held_out: list[ShardFacts],
+        texts: list[str],
     ) -> None:
         from ddt.baselines.kinds import load_image_tokenizer
         from ddt.data.refs import resolve
@@ -64,16 +74,16 @@ class PretrainJob(LanguageModelJob):
 
         images = load_image_tokenizer(self.store.fetch_tree(tokenizer))
         pairs, unseen = (
-            TokenDataset([self.store.fetch(key) for key in keys], images.digest, images.config.codebook_size)
-            if keys
+            TokenDataset(facts, self.store.fetch, images.digest, images.config.codebook_size)
+            if facts
             else None
-            for keys in (shards, held_out)
+            for facts in (shards, held_out)
         )
         assert pairs is not None  # `select` keeps at least one pair
         text = load_tokenizer(resolve(params.text_tokenizer))
         classes = class_names(pairs) if params.class_conditional else []
         vocabulary = extend_tokenizer(text, images.config.codebook_size, len(classes))
-        texts = open_texts(params)
+        text_source = open_texts(params, [self.store.fetch(key) for key in texts])
         if params.model is not None:
             model, loss = self.from_scratch(
                 params.model, vocabulary, images.quantizer.codebook_Kd, params.z_loss, params.fit
@@ -88,7 +98,7 @@ class PretrainJob(LanguageModelJob):
         builder = SequenceBuilder(text, vocabulary, config.num_tokens, config.token_order, classes)
         mix = PretrainMix(params.long_caption_rate, params.caption_drop_rate, params.text_rate)
         batches = PretrainBatches(
-            pairs, texts, builder, mix, params.fit.global_batch, params.row_length, params.fit.seed
+            pairs, text_source, builder, mix, params.fit.global_batch, params.row_length, params.fit.seed
         )
         result = self.fit(model, loss, batches, params.fit)
         if result.ema is not None:
@@ -115,8 +125,8 @@ def class_names(pairs: TokenDataset) -> list[str]:
     return names
 
 
-def open_texts(params: PretrainParams) -> Any:
-    """The text-only data: the scenes' paragraphs, JSON lines, or none."""
+def open_texts(params: PretrainParams, indexes: list[Path]) -> Any:
+    """The text-only data: the scenes' paragraphs, JSON lines by their files' indexes, or none."""
     from ddt.data.text import DrawnText, JsonLines
 
     if params.text_source is None:
@@ -125,7 +135,7 @@ def open_texts(params: PretrainParams) -> Any:
         from ddt.scenes.text import paragraph
 
         return DrawnText(paragraph, SCENE_TEXTS, params.fit.seed)
-    return JsonLines(text_files(params))
+    return JsonLines(text_files(params), [np.load(path, mmap_mode="r") for path in indexes])
 
 
 def text_files(params: PretrainParams) -> list[Path]:
@@ -138,10 +148,39 @@ def text_files(params: PretrainParams) -> list[Path]:
     return [source] if source.is_file() else find_files(str(source), "pretrain.text_source", (".jsonl",))
 
 
+class IndexWorker(UnitWorker):
+    """Finds the lines of a file that hold a text, once for all workers of a training and for later ones."""
+
+    def process(self, unit: dict[str, Any], folder: Path) -> Output:
+        from ddt.data.text import line_offsets
+
+        offsets, told = line_offsets(Path(unit["path"]))
+        path = folder / "lines.npy"
+        np.save(path, offsets)
+        return Output(path, len(offsets), stats={"told": told})
+
+
+def index_texts(ctx: StageContext) -> list[Commit]:
+    """Indexes of the files of `text_source`, in their order; none for scenes."""
+    from ddt.store import remembered_digest
+
+    found = fingerprint({}, {}, ("ddt.data.text", "ddt.clean"))
+    units = [
+        {"unit": unit_id(remembered_digest(path), found), "path": str(path.absolute()), "name": path.name}
+        for path in text_files(ctx.section)
+    ]
+    cores = replace(ctx.params, resources=replace(ctx.params.resources, gpus_per_actor=0.0))
+    ctx = replace(ctx, name=f"{ctx.name}/texts", fingerprint=found, params=cores)
+    made = run_units(ctx, IndexWorker, units)
+    by_unit = {commit.unit: commit for commit in made}
+    return [by_unit[str(unit["unit"])] for unit in units]
+
+
 def run(ctx: StageContext) -> StageResult:
     """Train on the token shards of the selected pairs; writes a whole DDT-LLaMA folder."""
     check_language_model(ctx.params)
     tokens = ctx.inputs["tokenize_images"]
+    indexed = index_texts(ctx)
     commit, report = run_training(
         ctx,
         PretrainJob,
@@ -149,7 +188,9 @@ def run(ctx: StageContext) -> StageResult:
         tokenizer=model_key(ctx.inputs["train_tokenizer"]),
         shards=token_shards(tokens, "pairs"),
         held_out=token_shards(tokens, "holdout"),
+        texts=[c.key for c in indexed],
     )
+    report.notes += [c.stats["told"] for c in indexed if c.stats["told"]]
     report.notes.append(held_out_note(commit.stats))
     return StageResult([commit], report)
 

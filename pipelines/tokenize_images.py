@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from ddt.data.decode import decode_image
-from ddt.data.tokens import TokenMeta, TokenShard, write_shard
+from ddt.data.tokens import ShardFacts, TokenMeta, TokenShard, write_shard
 from ddt.manifest import Commit, unit_id
 from ddt.records import read_columns, read_shard
 from ddt.sections.tokenizer import TokenizeImagesParams
@@ -21,7 +21,7 @@ from ddt.store import open_store
 from pipelines.engine.cluster import connect
 from pipelines.engine.runner import StageContext, StageResult
 from pipelines.engine.sums import add_up
-from pipelines.engine.units import Output, UnitWorker, digest_of, run_units
+from pipelines.engine.units import Output, UnitWorker, digest_of, run_most_units
 from pipelines.reports.overhead import overhead
 from pipelines.reports.pictures import usage_plot
 from pipelines.reports.report import Report
@@ -67,13 +67,11 @@ class TokenizeWorker(UnitWorker):
         path = folder / "tokens.arrow"
         kind = "pairs" if unit["role"] == "holdout" else unit["role"]
         rows = write_shard(path, columns, self.meta, kind)
-        codes = TokenShard(path).codes()
+        codes, facts = TokenShard(path).codes(), ShardFacts.of(path)
         counts = np.bincount(codes.reshape(-1), minlength=self.meta.codebook_size)
         stats = {
             "role": unit["role"],
-            "tokenizer_digest": self.meta.tokenizer_digest,
-            "num_tokens": self.meta.num_tokens,
-            "asked": sum(map(bool, columns.get("questions", []))),
+            **facts.to_stats(),
             "images": len(codes),
             "codes_used": int((counts > 0).sum()),
             "largest_share": float(counts.max() / max(1, counts.sum())),
@@ -143,7 +141,7 @@ def run(ctx: StageContext) -> StageResult:
             units.append({"unit": unit, "role": c.stats["role"], "records": c.key})
     tokenizer = model_key(ctx.inputs["train_tokenizer"])
     with connect(ctx.params.resources):
-        made = run_units(ctx, TokenizeWorker, units, tokenizer=tokenizer, params=ctx.section)
+        made, missing = run_most_units(ctx, TokenizeWorker, units, tokenizer=tokenizer, params=ctx.section)
         use = code_use(ctx, made)
     with overhead("great_expectations"):
         gate = check_tokens(made, use, ctx.section, ctx.folder)
@@ -164,7 +162,7 @@ def run(ctx: StageContext) -> StageResult:
     path = ctx.folder / "usage.png"
     usage_plot(use.counts_K).save(path)
     report.pictures["Use of the codebook"] = ctx.relative(path)
-    return StageResult(made, report, gate=gate)
+    return StageResult(made, report, gate=gate, quarantined=missing)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ import pyarrow as pa
 import torch
 
 from ddt.data.decode import decode_image
-from ddt.data.order import shuffled
+from ddt.data.order import BlockShuffle
 from ddt.records import read_shard
 
 BLOCK_ROWS = 65_536  # at 32 KB an image about 2 GB of shards: enough to mix, little enough to keep near
@@ -61,8 +60,8 @@ class ImageDataset:
         self._shards = [str(shard) for shard, count in zip(shards, rows, strict=True) if count]
         self._rows = np.array([count for count in rows if count], dtype=np.int64)
         self._starts = np.concatenate([[0], np.cumsum(self._rows)])
-        self.image_side_px, self.seed = image_side_px, seed
-        self._fetch, self._block_rows = fetch or Path, block_rows
+        self.image_side_px = image_side_px
+        self._fetch = fetch or Path
         self._tables: OrderedDict[int, pa.ChunkedArray] = OrderedDict()
         self._pool: ThreadPoolExecutor | None = None
         self._threads = decode_threads if decode_threads is not None else min(8, os.cpu_count() or 1)
@@ -71,7 +70,7 @@ class ImageDataset:
         # np.empty takes no memory before a row is written
         self._cache = np.empty(shape, dtype=np.uint8) if size <= cache_bytes else None
         self._cached = np.zeros(len(self), dtype=bool)
-        self._epoch = lru_cache(maxsize=2)(self._layout)
+        self.locate = BlockShuffle(self._rows, block_rows, seed, "images")
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -89,38 +88,6 @@ class ImageDataset:
         per_rank = batch_size // world
         first = step * batch_size + rank * per_rank
         return self.locate(np.arange(first, first + per_rank))
-
-    def locate(self, index: np.ndarray) -> np.ndarray:
-        """The row, counted through all shards, of each sample of the endless sequence."""
-        epochs, places = np.divmod(np.asarray(index, dtype=np.int64), len(self))
-        found = np.empty_like(places)
-        for epoch in np.unique(epochs):
-            here = epochs == epoch
-            found[here] = self._locate_in_epoch(int(epoch), places[here])
-        return found
-
-    def _layout(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Of one epoch: the order of shards, where each begins in it, where each block begins."""
-        count = len(self._shards)
-        order = shuffled(self.seed, "images/shards", epoch * count + np.arange(count), count)
-        starts = np.concatenate([[0], np.cumsum(self._rows[order])])
-        blocks = [0]
-        for end in starts[1:]:
-            if end - blocks[-1] >= self._block_rows or end == starts[-1]:
-                blocks.append(int(end))
-        return order, starts, np.array(blocks)
-
-    def _locate_in_epoch(self, epoch: int, places: np.ndarray) -> np.ndarray:
-        order, starts, blocks = self._epoch(epoch)
-        block = np.searchsorted(blocks, places, side="right") - 1
-        mixed = np.empty_like(places)
-        for b in np.unique(block):
-            here = block == b
-            stream = f"images/rows/{epoch}/{b}"
-            size = int(blocks[b + 1] - blocks[b])
-            mixed[here] = blocks[b] + shuffled(self.seed, stream, places[here] - blocks[b], size)
-        slot = np.searchsorted(starts, mixed, side="right") - 1
-        return self._starts[order[slot]] + mixed - starts[slot]
 
     def pixels(self, rows: np.ndarray) -> np.ndarray:
         """uint8[n, H, W, C] of rows counted through all shards."""

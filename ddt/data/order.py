@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -57,6 +58,55 @@ def shuffled(seed: int, stream: str, position: np.ndarray | int, size: int) -> n
         item = np.where(outside, (left << half_bits) | right, item)
         outside = item >= np.uint64(size)
     return item.astype(np.int64)
+
+
+class BlockShuffle:
+    """An endless pass over the rows of many shards in which only a block's shards need to be at hand.
+
+    An epoch visits shards in a shuffled order, cut into blocks of about `block_rows` rows; rows are shuffled
+    within their block. Row and place are functions of (seed, stream, index) alone.
+    """
+
+    def __init__(self, rows: Sequence[int] | np.ndarray, block_rows: int, seed: int, stream: str) -> None:
+        """rows: how many each shard has."""
+        self._rows = np.asarray(rows, dtype=np.int64)
+        self._starts = np.concatenate([[0], np.cumsum(self._rows)])
+        self._block_rows, self._seed, self._stream = block_rows, seed, stream
+        self._epoch = lru_cache(maxsize=2)(self._layout)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __call__(self, index: np.ndarray) -> np.ndarray:
+        """The row, counted through all shards, of each place of the endless sequence."""
+        epochs, places = np.divmod(np.asarray(index, dtype=np.int64), len(self))
+        found = np.empty_like(places)
+        for epoch in np.unique(epochs):
+            here = epochs == epoch
+            found[here] = self._locate(int(epoch), places[here])
+        return found
+
+    def _layout(self, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of one epoch: the order of shards, where each begins in it, where each block begins."""
+        count = len(self._rows)
+        order = shuffled(self._seed, f"{self._stream}/shards", epoch * count + np.arange(count), count)
+        starts = np.concatenate([[0], np.cumsum(self._rows[order])])
+        blocks = [0]
+        for end in starts[1:]:
+            if end - blocks[-1] >= self._block_rows or end == starts[-1]:
+                blocks.append(int(end))
+        return order, starts, np.array(blocks)
+
+    def _locate(self, epoch: int, places: np.ndarray) -> np.ndarray:
+        order, starts, blocks = self._epoch(epoch)
+        block = np.searchsorted(blocks, places, side="right") - 1
+        mixed = np.empty_like(places)
+        for b in np.unique(block):
+            here = block == b
+            stream, size = f"{self._stream}/rows/{epoch}/{b}", int(blocks[b + 1] - blocks[b])
+            mixed[here] = blocks[b] + shuffled(self._seed, stream, places[here] - blocks[b], size)
+        slot = np.searchsorted(starts, mixed, side="right") - 1
+        return self._starts[order[slot]] + mixed - starts[slot]
 
 
 def blended(weights: Sequence[float], position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

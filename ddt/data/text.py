@@ -5,7 +5,6 @@ The paper mixes 10 % of it into pre-training so that the language model stays on
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,10 +14,9 @@ import numpy as np
 
 from ddt.clean import WIDE_MARKS, clean_text, one_line, parse_json
 
-logger = logging.getLogger(__name__)
-
 MAX_BAD_SHARE = 0.2  # of a file's lines
 FIRST_LINES = 8
+FIELD = "text"
 
 
 class TextSource(Protocol):
@@ -45,35 +43,37 @@ class DrawnText:
 class JsonLines:
     """The field `text` of JSON-lines files (Wikipedia, Pile), found by byte offset, read one at a time.
 
-    All lines are looked at when the files are opened. One that is not an object with such a text is left out
-    with a warning. Raises ValueError naming file and line where more than MAX_BAD_SHARE of a file's are, or
-    nothing is left: a training that met it later would have to begin again with other files.
+    offsets: of each file what `line_offsets` found, mapped from a file where it is large. Raises ValueError
+    where there is no text at all.
     """
 
-    def __init__(self, paths: Sequence[Path | str], field: str = "text") -> None:
-        self._paths, self._field = [Path(path) for path in paths], field
-        offsets = [_line_offsets(path, field) for path in self._paths]
-        self._offsets = np.concatenate(offsets) if offsets else np.zeros(0, dtype=np.int64)
+    def __init__(self, paths: Sequence[Path | str], offsets: Sequence[np.ndarray]) -> None:
+        self._paths, self._offsets = [Path(path) for path in paths], offsets
         self._starts = np.concatenate([[0], np.cumsum([len(o) for o in offsets])]).astype(np.int64)
-        if not len(self._offsets):
+        if not len(self):
             raise ValueError(f"no text in {', '.join(map(str, self._paths)) or 'an empty list of files'}")
 
+    @classmethod
+    def of_files(cls, paths: Sequence[Path | str]) -> JsonLines:
+        """Of files without an index: all of their lines are read."""
+        return cls(paths, [line_offsets(path)[0] for path in paths])
+
     def __len__(self) -> int:
-        return len(self._offsets)
+        return int(self._starts[-1])
 
     def __getitem__(self, index: int) -> str:
         file = int(np.searchsorted(self._starts, index, side="right")) - 1
         with self._paths[file].open("rb") as lines:
-            lines.seek(int(self._offsets[index]))
-            return _text_of(lines.readline(), self._field)
+            lines.seek(int(self._offsets[file][index - int(self._starts[file])]))
+            return _text_of(lines.readline())
 
 
-def check_first_records(path: Path, field: str = "text") -> None:
+def check_first_records(path: Path) -> None:
     """ValueError where a file can't be read or its first lines hold no such text: tells a wrong file fast."""
     first = ""
     for number, _, line in islice(_lines(path), FIRST_LINES):
         try:
-            _text_of(line, field)
+            _text_of(line)
             return
         except ValueError as error:
             first = first or f"{path}: line {number}: {error}"
@@ -81,30 +81,35 @@ def check_first_records(path: Path, field: str = "text") -> None:
         raise ValueError(first)
 
 
-def _text_of(line: bytes, field: str) -> str:
+def _text_of(line: bytes) -> str:
     """The text of a line, cleaned; ValueError where it holds none."""
     record = parse_json(line)
-    text = record.get(field) if isinstance(record, dict) else None
+    text = record.get(FIELD) if isinstance(record, dict) else None
     if not isinstance(text, str) or not (cleaned := clean_text(text)):
-        raise ValueError(f"not a JSON object with a text {field!r}")
+        raise ValueError(f"not a JSON object with a text {FIELD!r}")
     return cleaned
 
 
-def _line_offsets(path: Path, field: str) -> np.ndarray:
-    """Byte offsets of the lines that hold a text."""
+def line_offsets(path: Path | str) -> tuple[np.ndarray, str]:
+    """Byte offsets (int64) of the lines that hold a text, and in words which do not, '' where all do.
+
+    All lines are looked at. One that is not an object with a text is left out. Raises ValueError naming file
+    and line where more than MAX_BAD_SHARE are: a training that met it later would have to begin again with
+    other files.
+    """
     offsets, bad, first = [], 0, ""
-    for number, offset, line in _lines(path):
+    for number, offset, line in _lines(Path(path)):
         try:
-            _text_of(line, field)
+            _text_of(line)
             offsets.append(offset)
         except ValueError as error:
             bad, first = bad + 1, first or f"line {number}: {error}"
+    told = ""
     if bad:
         told = one_line(f"{path}: {bad} of {bad + len(offsets)} lines hold no text, the first: {first}")
         if bad > MAX_BAD_SHARE * (bad + len(offsets)):
             raise ValueError(told)
-        logger.warning("%s; left out", told)
-    return np.asarray(offsets, dtype=np.int64)
+    return np.asarray(offsets, dtype=np.int64), told
 
 
 def _lines(path: Path) -> Iterator[tuple[int, int, bytes]]:

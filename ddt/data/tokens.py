@@ -2,15 +2,17 @@
 
 Uncompressed and read in place: 200 M images of 480 uint16 codes are 192 GB on disk and none in memory. A
 shard's metadata say which tokenizer made its codes; readers refuse any other. Codes are stored V_1..V_T; the
-order in which a language model reads them is applied by ddt.mllm.sequences alone.
+order in which a language model reads them is applied by ddt.mllm.sequences alone. What has to be known of a
+shard before it is read stands in its commit: thousands of them are checked without opening one.
 
 T image tokens, K codebook size, n rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ddt.data.order import BlockShuffle, shuffled
 from ddt.data.schemas import TURN
 from ddt.records import QUESTION
 
 MAX_CODEBOOK = 1 << 16  # codes are uint16
+BLOCK_ROWS = 1 << 20  # of 480 codes and their texts some 2 GB: enough to mix, little enough to keep near
+OPEN_SHARDS = 512
 
 
 @dataclass(frozen=True)
@@ -187,34 +192,113 @@ class TokenShard:
         return [value for value in self._table.column(name).unique().to_pylist() if value]
 
 
-class TokenDataset:
-    """Shards of one kind and one tokenizer as a single indexed sequence.
+@dataclass(frozen=True)
+class ShardFacts:
+    """What a shard's commit says of it, by which it is found and checked before it is opened.
 
-    The order of `paths` is the order of rows; give it sorted, as a manifest is. Raises ValueError where a
-    shard was made by another tokenizer than `tokenizer_digest` or for another `codebook_size`, shards
-    disagree, a code is not in the codebook, or there is no row.
+    key: its place in a store, or its path. asked: its rows with questions. highest_code: -1 of no image.
+    """
+
+    key: str
+    rows: int
+    asked: int
+    highest_code: int
+    meta: TokenMeta
+
+    @classmethod
+    def of(cls, path: Path | str, key: str | None = None) -> ShardFacts:
+        """Of a shard's file, all codes of which are read."""
+        shard = TokenShard(path)
+        asked = len(shard.asked()) if shard.kind == "pairs" else 0
+        return cls(key or str(path), len(shard), asked, shard.highest_code(), shard.meta)
+
+    def to_stats(self) -> dict[str, Any]:
+        """What a commit records beside key and rows."""
+        return {"asked": self.asked, "highest_code": self.highest_code, **asdict(self.meta)}
+
+    @classmethod
+    def from_stats(cls, key: str, rows: int, stats: Mapping[str, Any]) -> ShardFacts:
+        """The inverse of `to_stats`; ValueError where an earlier release has recorded less."""
+        try:
+            meta = TokenMeta(**{field.name: stats[field.name] for field in fields(TokenMeta)})
+            return cls(key, rows, stats["asked"], stats["highest_code"], meta)
+        except KeyError as error:
+            raise ValueError(f"{key}: its commit lacks {error.args[0]}; run tokenize_images again") from None
+
+
+class TokenDataset:
+    """Shards of one kind and one tokenizer as a single indexed sequence; each is opened when it is read.
+
+    The order of `shards` is the order of rows; give it sorted, as a manifest is. `fetch` turns a shard's key
+    into a local path. Raises ValueError where a shard was made by another tokenizer than `tokenizer_digest`
+    or for another `codebook_size`, shards disagree, a code is not in the codebook, or there is no row; and
+    later, where a shard is not what its facts say.
     """
 
     def __init__(
         self,
-        paths: Sequence[Path | str],
+        shards: Sequence[ShardFacts],
+        fetch: Callable[[str], Path] = Path,
         tokenizer_digest: str | None = None,
         codebook_size: int | None = None,
     ) -> None:
-        self.shards = [TokenShard(path) for path in paths]
-        if not sum(map(len, self.shards)):
-            raise ValueError(f"no rows in {len(self.shards)} token shards")
-        self.meta = self.shards[0].meta
-        for shard in self.shards:
+        self._facts, self._fetch = shards, fetch
+        if not sum(shard.rows for shard in shards):
+            raise ValueError(f"no rows in {len(shards)} token shards")
+        self.meta = shards[0].meta
+        for shard in shards:
             _check(shard, self.meta, tokenizer_digest, codebook_size)
-        self._starts = np.concatenate([[0], np.cumsum([len(shard) for shard in self.shards])])
+        self._starts = np.concatenate([[0], np.cumsum([shard.rows for shard in shards])])
+        self._asked = np.concatenate([[0], np.cumsum([shard.asked for shard in shards])])
+        self._open: OrderedDict[int, TokenShard] = OrderedDict()
+        self._orders: dict[tuple[int, str], BlockShuffle] = {}
+
+    @classmethod
+    def of_files(
+        cls,
+        paths: Sequence[Path | str],
+        tokenizer_digest: str | None = None,
+        codebook_size: int | None = None,
+    ) -> TokenDataset:
+        """Of files whose commits are not at hand: all of their codes are read."""
+        return cls([ShardFacts.of(path) for path in paths], Path, tokenizer_digest, codebook_size)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    @property
+    def num_asked(self) -> int:
+        """How many pairs have questions."""
+        return int(self._asked[-1])
+
+    def shuffled(self, seed: int, stream: str, places: np.ndarray) -> np.ndarray:
+        """The row at each place of an endless pass, reshuffled every epoch: over all rows, and of more than
+        BLOCK_ROWS of them over blocks of shards, which are then all that has to be at hand.
+        """
+        if len(self) <= BLOCK_ROWS:
+            return shuffled(seed, stream, places, len(self))
+        if (seed, stream) not in self._orders:
+            rows = [shard.rows for shard in self._facts]
+            self._orders[seed, stream] = BlockShuffle(rows, BLOCK_ROWS, seed, stream)
+        return self._orders[seed, stream](places)
+
+    def shard(self, number: int) -> TokenShard:
+        """One of the shards; the last few stay open."""
+        if number not in self._open:
+            facts = self._facts[number]
+            shard = TokenShard(self._fetch(facts.key))
+            if (len(shard), shard.meta) != (facts.rows, facts.meta):
+                told = f"{len(shard)} rows, {shard.meta}"
+                raise ValueError(f"{facts.key}: has {told}; its commit says {facts.rows}, {facts.meta}")
+            self._open[number] = shard
+            if len(self._open) > OPEN_SHARDS:
+                self._open.popitem(last=False)
+        self._open.move_to_end(number)
+        return self._open[number]
+
     def _locate(self, index: int) -> tuple[TokenShard, int]:
-        shard = int(np.searchsorted(self._starts, index, side="right")) - 1
-        return self.shards[shard], int(index - self._starts[shard])
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self.shard(number), int(index - self._starts[number])
 
     def text(self, name: str, index: int) -> str | None:
         shard, row = self._locate(index)
@@ -233,18 +317,25 @@ class TokenDataset:
 
     def distinct(self, name: str) -> list[str]:
         """The different values of a text column, sorted."""
-        return sorted({value for shard in self.shards for value in shard.distinct(name)})
+        every = map(self.shard, range(len(self._facts)))
+        return sorted({value for shard in every for value in shard.distinct(name)})
 
     def questions(self, index: int) -> list[dict[str, str]]:
         """What is asked about the image of a pair, each with its `answer`."""
         shard, row = self._locate(index)
         return shard.questions(row)
 
-    @cached_property
-    def asked(self) -> np.ndarray:
-        """The numbers of the pairs with questions."""
-        starts = self._starts[:-1].tolist()
-        return np.concatenate([start + s.asked() for start, s in zip(starts, self.shards, strict=True)])
+    def asked(self, places: np.ndarray) -> np.ndarray:
+        """The numbers of pairs with questions: of the first of them, the second, and so on, as `places` has
+        it from 0 to `num_asked` - 1.
+        """
+        numbers = np.searchsorted(self._asked, places, side="right") - 1
+        found = np.empty_like(places)
+        for number in np.unique(numbers):
+            here = numbers == number
+            rows = self.shard(int(number)).asked()
+            found[here] = self._starts[number] + rows[places[here] - self._asked[number]]
+        return found
 
 
 def _check_columns(found: pa.Schema, expected: pa.Schema, path: Path) -> None:
@@ -256,18 +347,17 @@ def _check_columns(found: pa.Schema, expected: pa.Schema, path: Path) -> None:
 
 
 def _check(
-    shard: TokenShard, meta: TokenMeta, tokenizer_digest: str | None, codebook_size: int | None
+    shard: ShardFacts, meta: TokenMeta, tokenizer_digest: str | None, codebook_size: int | None
 ) -> None:
     if tokenizer_digest is not None and shard.meta.tokenizer_digest != tokenizer_digest:
         raise ValueError(
-            f"{shard.path}: its codes were made by tokenizer {shard.meta.tokenizer_digest[:16]}, "
+            f"{shard.key}: its codes were made by tokenizer {shard.meta.tokenizer_digest[:16]}, "
             f"but the tokenizer given is {tokenizer_digest[:16]}; run tokenize_images with that tokenizer"
         )
     size = shard.meta.codebook_size
     if codebook_size is not None and size != codebook_size:
-        raise ValueError(f"{shard.path}: its codebook_size is {size}, the tokenizer's is {codebook_size}")
+        raise ValueError(f"{shard.key}: its codebook_size is {size}, the tokenizer's is {codebook_size}")
     if shard.meta != meta:
-        raise ValueError(f"{shard.path}: {shard.meta} differs from the first shard's {meta}")
-    highest = shard.highest_code()
-    if highest >= size:
-        raise ValueError(f"{shard.path}: holds code {highest}, expected codes from 0 to {size - 1}")
+        raise ValueError(f"{shard.key}: {shard.meta} differs from the first shard's {meta}")
+    if shard.highest_code >= size:
+        raise ValueError(f"{shard.key}: holds code {shard.highest_code}, expected codes from 0 to {size - 1}")

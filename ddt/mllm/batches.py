@@ -137,7 +137,7 @@ class PretrainBatches(PackedBatches):
     def draws(self, numbers: np.ndarray) -> list[Draw]:
         text_rate = 0.0 if self.texts is None else self.mix.text_rate
         source, places = blended((text_rate, 1 - text_rate), numbers)
-        rows = shuffled(self.seed, "pairs", places, len(self.pairs))
+        rows = self.pairs.shuffled(self.seed, "pairs", places)
         if self.texts is not None:
             rows = np.where(source == 0, shuffled(self.seed, "texts", places, len(self.texts)), rows)
         columns = caption_columns(self.seed, numbers, self.mix.long_caption_rate)
@@ -169,13 +169,12 @@ class FinetuneBatches(PackedBatches):
         chats: TokenDataset | None = None,
     ) -> None:
         super().__init__(builder, samples_per_step, row_length, seed)
-        asked = pairs.asked if mix.weights.get("vqa") else np.arange(0)
-        has_data = {"edit": edits is not None, "vqa": len(asked) > 0, "chat": chats is not None}
+        has_data = {"edit": edits is not None, "vqa": pairs.num_asked > 0, "chat": chats is not None}
         for task, what in (("edit", "edits"), ("vqa", "questions"), ("chat", "conversations")):
             if mix.weights.get(task) and not has_data[task]:
                 raise ValueError(f"mix.{task} = {mix.weights[task]}: there are no {what} in the data")
         self.pairs, self.edits, self.chats = pairs, edits, chats
-        self.mix, self._asked = mix, asked
+        self.mix = mix
 
     def tasks(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The task of each sample number, an index into TASKS, and how many before it had the same."""
@@ -209,9 +208,9 @@ class FinetuneBatches(PackedBatches):
 
     def _rows_of(self, task: str, places: np.ndarray) -> np.ndarray:
         if task == "vqa":
-            return self._asked[shuffled(self.seed, task, places, len(self._asked))]
+            return self.pairs.asked(shuffled(self.seed, task, places, self.pairs.num_asked))
         data = {"edit": self.edits, "chat": self.chats}.get(task) or self.pairs
-        return shuffled(self.seed, task, places, len(data))
+        return data.shuffled(self.seed, task, places)
 
     def _text_to_image(self, row: int, column: str, dropped: bool, phrase: int) -> Example:
         caption = "" if dropped else pair_caption(self.pairs, column, row)

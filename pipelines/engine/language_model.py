@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
 
+    from ddt.data.tokens import ShardFacts
     from ddt.mllm.config import LanguageModelConfig, LoraConfig, NewRowsKind
     from ddt.mllm.vocabulary import Vocabulary
     from ddt.sections.run import Resources
@@ -97,6 +98,9 @@ class LanguageModelJob(Job):
         return model
 
 
-def token_shards(manifest: Manifest, role: str) -> list[str]:
-    """Store keys of the token shards of a role of records, in manifest order."""
-    return [c.key for c in manifest.commits if c.stats["role"] == role and c.rows]
+def token_shards(manifest: Manifest, role: str) -> list[ShardFacts]:
+    """The token shards of a role of records, in manifest order, by what their commits say."""
+    from ddt.data.tokens import ShardFacts
+
+    made = [c for c in manifest.commits if c.stats["role"] == role and c.rows]
+    return [ShardFacts.from_stats(c.key, c.rows, c.stats) for c in made]

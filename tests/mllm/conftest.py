@@ -74,7 +74,7 @@ def pairs(tmp_path):
         "codes": rng.integers(0, CODEBOOK_SIZE, (50, NUM_TOKENS)),
     }
     write_shard(tmp_path / "pairs", columns, META, "pairs")
-    return TokenDataset([tmp_path / "pairs"])
+    return TokenDataset.of_files([tmp_path / "pairs"])
 
 
 @pytest.fixture

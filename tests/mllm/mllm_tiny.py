@@ -73,7 +73,7 @@ def make_edits(folder: Path, count: int) -> TokenDataset:
         "target_codes": np.zeros((count, NUM_TOKENS), int),
     }
     write_shard(folder / "edits", columns, META, "edits")
-    return TokenDataset([folder / "edits"])
+    return TokenDataset.of_files([folder / "edits"])
 
 
 def rows_of(batch: PackedBatch) -> list[bytes]:

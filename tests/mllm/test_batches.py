@@ -156,7 +156,7 @@ def test_missing_captions_fall_back(tmp_path, builder):
     }
     write_shard(tmp_path / "p", columns, META, "pairs")
     mix = PretrainMix(long_caption_rate=1.0, caption_drop_rate=0.0, text_rate=0.0)
-    data = TokenDataset([tmp_path / "p"])
+    data = TokenDataset.of_files([tmp_path / "p"])
     assert pretrain(data, builder, mix).examples(np.arange(1))[0][1]["caption"] == "short one"
     assert caption_columns(0, np.arange(3), 1.0) == ["long"] * 3
 
@@ -164,7 +164,7 @@ def test_missing_captions_fall_back(tmp_path, builder):
 def without_questions(folder):
     columns = {"sample_id": ["a"], "short": ["s"], "long": ["l"], "codes": np.zeros((1, NUM_TOKENS), int)}
     write_shard(folder / "unasked", columns, META, "pairs")
-    return TokenDataset([folder / "unasked"])
+    return TokenDataset.of_files([folder / "unasked"])
 
 
 def test_mistakes_are_named(pairs, builder, tmp_path):

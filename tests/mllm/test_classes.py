@@ -43,7 +43,7 @@ def labelled(tmp_path) -> TokenDataset:
         "codes": [np.full(NUM_TOKENS, n % 3) for n in range(12)],
     }
     write_shard(tmp_path / "labelled", columns, META, "pairs")
-    return TokenDataset([tmp_path / "labelled"])
+    return TokenDataset.of_files([tmp_path / "labelled"])
 
 
 def test_class_tokens_come_last(builder):

@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_left_out_and_the_rest_goes_on(pairs, builder, tmp_
     codes = [np.zeros((20, NUM_TOKENS), int), NONE]
     columns = {"sample_id": ["long", "short"], "turns": said, "codes": codes}
     write_shard(tmp_path / "chats", columns, META, "chat")
-    chats = TokenDataset([tmp_path / "chats"])
+    chats = TokenDataset.of_files([tmp_path / "chats"])
     batches = FinetuneBatches(pairs, None, builder, FinetuneMix({"chat": 1.0}), 6, 32, 0, chats)
     batch = batches.batch(0)
     assert int((batch.ids_RL == builder.vocabulary.eos).sum()) == 3  # each conversation is drawn three times
@@ -91,7 +91,7 @@ def chats(tmp_path):
         "codes": [rng.integers(0, CODEBOOK_SIZE, (count, NUM_TOKENS)) for count in counts],
     }
     write_shard(tmp_path / "chats", columns, META, "chat")
-    data = TokenDataset([tmp_path / "chats", tmp_path / "chats"], "d")
+    data = TokenDataset.of_files([tmp_path / "chats", tmp_path / "chats"], "d")
     assert len(data) == 10 and TokenShard(tmp_path / "chats").codes().shape == (7, NUM_TOKENS)
     for n in range(10):
         said, codes = data.conversation(n)
@@ -128,12 +128,12 @@ def test_codes_of_conversations_are_checked(tmp_path):
 
 def test_shards_of_another_tokenizer_are_refused(tmp_path, chats):
     with pytest.raises(ValueError, match="made by tokenizer d, but the tokenizer given is other"):
-        TokenDataset([tmp_path / "chats"], "other")
+        TokenDataset.of_files([tmp_path / "chats"], "other")
     write_shard(
         tmp_path / "x", {"sample_id": [], "turns": [], "codes": []}, TokenMeta("e", 4, 32, "V_1..V_T"), "chat"
     )
     with pytest.raises(ValueError, match="differs from the first"):
-        TokenDataset([tmp_path / "chats", tmp_path / "x"])
+        TokenDataset.of_files([tmp_path / "chats", tmp_path / "x"])
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
@@ -148,7 +148,7 @@ def test_any_number_of_workers_sees_the_same_batches_after_any_resume(
     def fresh():
         tuning = FinetuneBatches(pairs, edits, builder, FinetuneMix(weights), 12, 96, seed=5, chats=chats)
         mix = PretrainMix(text_rate=0.5)
-        return tuning, PretrainBatches(pairs, JsonLines([path]), builder, mix, 12, 96, seed=5)
+        return tuning, PretrainBatches(pairs, JsonLines.of_files([path]), builder, mix, 12, 96, seed=5)
 
     kinds = set(fresh()[0].tasks(np.arange(36))[0].tolist())
     assert kinds == {0, 1, 2, 3, 4}

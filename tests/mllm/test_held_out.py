@@ -27,7 +27,7 @@ def learnt(tmp_path):
     codes = np.arange(20).reshape(5, NUM_TOKENS)
     columns = {"sample_id": list("abcde"), "short": [*CAPTIONS, ""], "long": [None] * 5, "codes": codes}
     write_shard(tmp_path / "learnt", columns, META, "pairs")
-    return TokenDataset([tmp_path / "learnt"])
+    return TokenDataset.of_files([tmp_path / "learnt"])
 
 
 def test_only_a_model_that_reads_captions_tells_them_apart(learnt, builder, vocabulary):
@@ -55,7 +55,7 @@ def test_every_picture_counts_once_whatever_the_batches(builder, vocabulary, tmp
     texts = [f"picture {n}" for n in range(count)]
     columns = {"sample_id": texts, "short": texts, "long": texts, "codes": codes}
     write_shard(tmp_path / "some", columns, META, "pairs")
-    pairs = TokenDataset([tmp_path / "some"])
+    pairs = TokenDataset.of_files([tmp_path / "some"])
     model, loss = new_model(TINY, vocabulary, seed=0), LanguageModelLoss(vocabulary)
     whole = held_out_metrics(model, loss, pairs, builder, 64, bf16=False)
     monkeypatch.setattr("ddt.mllm.held_out.PAIRS_AT_ONCE", 3)
@@ -76,4 +76,7 @@ def test_nothing_is_measured_without_captions(builder, vocabulary, tmp_path):
     columns = {"sample_id": ["a", "b"], "short": ["", "one"], "long": ["x", "y"], "codes": [[0] * 4] * 2}
     write_shard(tmp_path / "bare", columns, META, "pairs")
     model, loss = new_model(TINY, vocabulary, seed=0), LanguageModelLoss(vocabulary)
-    assert held_out_metrics(model, loss, TokenDataset([tmp_path / "bare"]), builder, 64, bf16=False) == {}
+    assert (
+        held_out_metrics(model, loss, TokenDataset.of_files([tmp_path / "bare"]), builder, 64, bf16=False)
+        == {}
+    )

@@ -60,7 +60,7 @@ def test_captions_and_answers_are_learnt_by_heart(tmp_path, tokenizer, vocabular
     )
     builder = SequenceBuilder(tokenizer, vocabulary, NUM_TOKENS, token_order)
     batches = FinetuneBatches(
-        TokenDataset([tmp_path / "pairs"], "d"),
+        TokenDataset.of_files([tmp_path / "pairs"], "d"),
         None,
         builder,
         FinetuneMix({"text_to_image": 1.0, "vqa": 1.0}, caption_drop_rate=0.0),

@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from ddt.data.tokens import TokenMeta, write_shard
+from ddt.data.tokens import ShardFacts, TokenMeta, write_shard
 from ddt.manifest import commits
 from ddt.mllm import DDTLlama
 from ddt.mllm.config import LanguageModelConfig, SamplingConfig
@@ -28,6 +28,7 @@ from tests.pipelines.ray_support import RESOURCES
 from tests.processes import run_processes
 
 ROOT = Path(__file__).resolve().parents[3]
+PAIRS = "shards/pairs.arrow"
 FIT_SHORT = dataclasses.replace(FIT, steps=4, global_batch=8, micro_batch=2, lr=1e-3, warmup_steps=1)
 SHAPE = LanguageModelConfig(32, 2, 4, 2, 64, 256, False, 10_000.0)
 SPREAD = dataclasses.replace(
@@ -55,7 +56,7 @@ def inputs(tmp_path_factory) -> dict[str, str]:
     }
     meta = TokenMeta(tokenizer.digest, config.num_tokens, config.codebook_size, config.token_order)
     write_shard(folder / "pairs.arrow", columns, meta, "pairs")
-    store.put_file("shards/pairs.arrow", folder / "pairs.arrow")
+    store.put_file(PAIRS, folder / "pairs.arrow")
     make_tokenizer().save_pretrained(folder / "text")
     return {"store": store.root_uri, "text": str(folder / "text")}
 
@@ -65,18 +66,23 @@ def run_jobs(store: str, text: str, name: str, spread: bool) -> list[float]:
     losses: list[float] = []
     hooks = [lambda step, metrics: losses.append(metrics["train/loss"])]
     resources = SPREAD if spread else RESOURCES
+    facts = facts_of(store, PAIRS)
     config = dataclasses.replace(FIT_SHORT, log_every=1)
     pretrain = PretrainParams(None, "mean", text, SHAPE, 96, 0.6, 0.1, 0.0, None, False, 1e-4, None, config)
     PretrainJob("pretrain", f"{name}-{'a' * 40}", store, resources, hooks).run(
-        pretrain, "shards/train_tokenizer/model", ["shards/pairs.arrow"], ["shards/pairs.arrow"]
+        pretrain, "shards/train_tokenizer/model", facts, facts, []
     )
     key = published(store, "pretrain", name).relative_to(store).as_posix()
     mix = {"text_to_image": 0.6, "caption": 0.4}
     finetune = FinetuneParams(96, mix, 0.6, 0.1, 0.0, None, config, SamplingConfig())
     FinetuneJob("finetune", f"{name}-{'b' * 40}", store, resources, hooks).run(
-        finetune, key, ["shards/pairs.arrow"], [], [], mix
+        finetune, key, facts, [], [], mix
     )
     return losses
+
+
+def facts_of(store: str, key: str) -> list[ShardFacts]:
+    return [ShardFacts.of(Path(store) / key, key)]
 
 
 def published(store: str, stage: str, name: str) -> Path:
@@ -186,13 +192,13 @@ def no_weights(monkeypatch):
         monkeypatch.setattr(name, read)
 
 
-def pretrain_from(inputs: dict[str, str], init: Path, shards: str = "shards/pairs.arrow") -> None:
+def pretrain_from(inputs: dict[str, str], init: Path, shards: str = PAIRS) -> None:
     config = dataclasses.replace(FIT_SHORT, log_every=1)
     params = PretrainParams(
         str(init), "mean", inputs["text"], None, 96, 0.6, 0.1, 0.0, None, False, 1e-4, None, config
     )
     job = PretrainJob("pretrain", "d" * 64, inputs["store"], RESOURCES, [])
-    job.run(params, "shards/train_tokenizer/model", [shards], [])
+    job.run(params, "shards/train_tokenizer/model", facts_of(inputs["store"], shards), [], [])
 
 
 def write_config(folder: Path, **values: object) -> Path:
@@ -240,4 +246,4 @@ def test_one_process_publishes_a_whole_model(inputs, request, tmp_path):
     finetune = FinetuneParams(96, {"caption": 1.0}, 0.6, 0.1, 0.0, None, FIT_SHORT, SamplingConfig())
     job = FinetuneJob("finetune", "e" * 64, inputs["store"], RESOURCES, [])
     with pytest.raises(ValueError, match="made by tokenizer eeeeeeeeeeeeeeee, but the tokenizer given is"):
-        job.run(finetune, key, ["shards/other.arrow"], [], [], {"caption": 1.0})
+        job.run(finetune, key, facts_of(inputs["store"], "shards/other.arrow"), [], [], {"caption": 1.0})
