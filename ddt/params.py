@@ -1,8 +1,8 @@
 """The parameters of a run: one frozen class for each section of params.yaml.
 
 `load_params` reads params.yaml, lays a profile over it, then single overrides (`section.key=value`), and
-checks everything before anything runs. `paths`, `resources` and `tracking` say where and how fast; they are
-not part of any stage's identity. All other sections are named after the stage they steer.
+checks everything before anything runs. `paths`, `resources`, `tracking` and `notify` say where, how fast and
+who is told; they are not part of any stage's identity. All others are named after the stage they steer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ddt.config import ConfigError, build, merge, to_dict
 from ddt.sections.curation import IngestParams, RecaptionParams, ScoreParams, SelectParams
 from ddt.sections.language_model import FinetuneParams, PretrainParams
 from ddt.sections.quality import EvaluateParams, PromoteParams
-from ddt.sections.run import Paths, Resources, Tracking
+from ddt.sections.run import Notify, Paths, Resources, Tracking
 from ddt.sections.tokenizer import TokenizeImagesParams, TrainTokenizerParams
 from ddt.tokenizer.config import presets
 from ddt.yaml_file import parse_yaml, read_yaml
@@ -33,6 +33,7 @@ class Params:
     paths: Paths
     resources: Resources
     tracking: Tracking
+    notify: Notify
     ingest: IngestParams
     recaption: RecaptionParams
     score: ScoreParams

@@ -30,6 +30,7 @@ except (ValueError, OSError) as error:
 from metaflow import Config, FlowSpec, Parameter, card, package_sources, retry, step  # noqa: E402
 
 from flows.cards import show_summary  # noqa: E402
+from flows.ending import hooks_at_the_end  # noqa: E402
 from flows.package import CODE, CODE_SUFFIXES  # noqa: E402
 from flows.remote import remote_steps  # noqa: E402
 from flows.support import (  # noqa: E402
@@ -40,11 +41,10 @@ from flows.support import (  # noqa: E402
     read_settings,
     run_step,
     start_run,
-    with_end,
 )
 
 
-@with_end
+@hooks_at_the_end
 @package_sources(CODE, suffixes=CODE_SUFFIXES)
 @remote_steps
 class FullPipeline(FlowSpec):

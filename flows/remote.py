@@ -1,6 +1,6 @@
 """Where a flow's steps run: on this machine, or by `--config remote infra/kubernetes.yaml` in containers.
 
-The file says the service's names and limits (`Remote`), and overlays `paths`, `resources` and `tracking`.
+The file says the service's names and limits (`Remote`), and overlays the `SECTIONS` of the parameters.
 From these each step's container is sized: with `ray_address` Ray's own pods do the work and every step is a
 driver; without it the container holds all that its stage asks for.
 """
@@ -16,10 +16,11 @@ from metaflow import FlowMutator
 from metaflow.user_decorators.mutable_flow import MutableFlow
 
 from ddt.config import ConfigError, Count, Natural, Positive, Range, build, merge
-from ddt.sections.run import TRAININGS, Paths, Resources, Tracking
+from ddt.sections.run import TRAININGS, Notify, Paths, Resources, Tracking
 from pipelines.engine.graph import STAGES
 
 DRIVERS = ("promote",)  # stages that compute nothing; as are the steps that are no stages
+SECTIONS = ("paths", "resources", "tracking", "notify")
 MB_PER_GIB = 1024
 
 
@@ -49,6 +50,7 @@ class Remote:
     paths: Paths
     resources: Resources
     tracking: Tracking
+    notify: Notify
 
     def __post_init__(self) -> None:
         for step in self.hours:
@@ -83,13 +85,13 @@ class Size:
 
 def parse_remote(values: Mapping[str, Any], conf: Mapping[str, Any]) -> Remote:
     """The checked remote file over params.yaml; ConfigError naming the key."""
-    sections = {name: conf[name] for name in ("paths", "resources", "tracking")}
+    sections = {name: conf[name] for name in SECTIONS}
     return build(Remote, merge(sections, values), "remote")
 
 
 def overlays(values: Mapping[str, Any]) -> dict[str, Any]:
     """What a remote file lays over the parameters of a run."""
-    return {name: values[name] for name in ("paths", "resources", "tracking") if name in values}
+    return {name: values[name] for name in SECTIONS if name in values}
 
 
 def size_of(step: str, remote: Remote) -> Size:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from metaflow import FlowSpec, Run, current, exit_hook
+from metaflow import current
 from metaflow.exception import METAFLOW_EXIT_DISALLOW_RETRY, MetaflowException, MetaflowInternalError
 
 from ddt.clean import one_line as shortened
@@ -40,6 +40,7 @@ from pipelines.reports.report import Report
 from pipelines.reports.workspace import show
 from pipelines.services import lock, tracking
 from pipelines.services.dvc_record import record, why_not_recorded
+from pipelines.services.notify import require_address
 from pipelines.services.passwords import put_away, shown
 from pipelines.services.surroundings import why_unwritable
 from pipelines.train_tokenizer import TokenizerJob, check_codebook
@@ -105,6 +106,7 @@ def check_command_line(arguments: Sequence[str], flow: str = "full_pipeline") ->
         params = load_params(files["conf"], options.get("--profile"), overrides)
         check_language_model(params)  # hours before it is needed
         check_own_data(params)
+        require_address(params.notify)
         _check_trainings(params)
         tracking.require_place(put_away(params.tracking.uri))  # the run's steps inherit the password
         for stage in STAGES:
@@ -265,22 +267,6 @@ def _run_with_card(stage: str, params: Params, parent_run: str, inputs: dict[str
         raise
     current.card.clear()
     return report
-
-
-def with_end(flow: type[FlowSpec]) -> type[FlowSpec]:
-    """Attaches `close_failed`, but for Step Functions, for which Metaflow has no hooks."""
-    if "step-functions" in sys.argv:
-        return flow
-    return exit_hook(on_error=[f"{__name__}.close_failed"])(flow)
-
-
-def close_failed(run: Run | None) -> None:
-    """Metaflow's hook for a run that ended without its last step: its MLflow run ends, too, and its lock."""
-    task = run and run["start"].task
-    if task and "mlflow_run" in task:
-        params = build(Params, task["settings"].data)
-        lock.give_back(Path(params.paths.workspace), run.pathspec)
-        tracking.end_parent(params.tracking, task["mlflow_run"].data)
 
 
 def beside_training(resources: Resources) -> Resources:

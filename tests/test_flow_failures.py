@@ -4,12 +4,17 @@ A flow that is told to end has its trainings save a checkpoint, and tries nothin
 """
 
 import base64
+import json
 import os
 import re
 import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,16 +28,19 @@ STARTED = re.compile(r"/ingest/2 \(pid (\d+)\)\] Task is starting\.")
 RETRIED = "Task is starting (retry)"
 
 
-def test_a_mistake_is_told_once(tmp_path: Path) -> None:
+def test_a_mistake_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flow = Flow(tmp_path)
-    flow.overrides.append(f"ingest.source={tmp_path}/absent")
-    assert flow.run().wait(HANGS_AFTER_S) == 1
+    flow.overrides += [f"ingest.source={tmp_path}/absent", "notify.when=[failure]"]
+    with listener() as (address, heard):
+        monkeypatch.setenv("DDT_NOTIFY_URL", address)
+        assert flow.run().wait(HANGS_AFTER_S) == 1
     log = flow.log()
     assert log.count(f"ingest.source: {tmp_path}/absent does not exist") == 1
     assert RETRIED not in log and "This failed task will not be retried." in log
     assert "full_pipeline: a step could not go on, see its message;" in log.strip().splitlines()[-1]
     assert statuses(flow) == [("FullPipeline", "FAILED"), ("ingest", "FAILED")]
     until(lambda: "absent does not exist" in card_of(flow, "ingest"))  # a process of its own writes it
+    pages_are_linked(flow, heard)
     # A run is resumed with its own parameters, so here the folder has to come.
     (tmp_path / "absent").mkdir()
     assert flow.start("resume").wait(HANGS_AFTER_S) == 1
@@ -40,12 +48,54 @@ def test_a_mistake_is_told_once(tmp_path: Path) -> None:
     assert "/ingest/" in resumed and f"{tmp_path}/absent does not exist" not in resumed
 
 
+@contextmanager
+def listener() -> Iterator[tuple[str, list[Any]]]:
+    """Address of a server in this process, and what it was sent."""
+    heard: list[Any] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/s3cret", heard
+        server.shutdown()
+
+
+def pages_are_linked(flow: Flow, heard: list[Any]) -> None:
+    """The card is an artifact of the stage's run; both runs, the log and the message have its address."""
+    where = load_params(ROOT / "params.yaml", "smoke", flow.overrides).tracking
+    client = tracking.client(where)
+    runs = {run.info.run_name: run for run in client.search_runs([tracking.experiment_id(where, client)])}
+    child = runs.pop("ingest")
+    [parent] = runs.values()
+    address = child.data.tags["failure_card"]
+    assert "ingest failed" in decoded_all(Path(address.removeprefix("file://")).read_text())
+    link = f"(#/experiments/{child.info.experiment_id}/runs/{child.info.run_id}/artifacts/pages/card.html)"
+    assert link in child.data.tags["mlflow.note.content"] and link in parent.data.tags["mlflow.note.content"]
+    assert parent.data.tags["failure_card"] == address
+    [told] = heard
+    assert told["text"] in flow.log() and "s3cret" not in flow.log()
+    assert told["text"].splitlines()[1:3] == [
+        f"ingest: {child.data.tags['failure']}",
+        f"  card of the step: {address}",
+    ]
+
+
 def card_of(flow: Flow, step: str) -> str:
     """The cards of a step, one after another; base64 of what was told is in them."""
     cards = [path for path in flow.folder.rglob("*.html") if step in path.parts]
-    texts = [path.read_text(errors="replace") for path in cards]
-    data = [part for text in texts for part in re.findall(r"[A-Za-z0-9+/=]{200,}", text)]
-    return "\n".join([*texts, *(decoded(part) for part in data)])
+    return "\n".join(decoded_all(path.read_text(errors="replace")) for path in cards)
+
+
+def decoded_all(text: str) -> str:
+    return "\n".join([text, *map(decoded, re.findall(r"[A-Za-z0-9+/=]{200,}", text))])
 
 
 def decoded(part: str) -> str:

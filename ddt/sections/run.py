@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from ddt.config import ConfigError, Count, Fraction, Natural, Positive, Range
 
@@ -179,6 +180,21 @@ class Tracking:
             raise ConfigError(
                 f"tracking.tokenizer_name = {self.tokenizer_name!r}: expected another name than model_name"
             )
+
+
+@dataclass(frozen=True)
+class Notify:
+    """When somebody is told that a run has ended, and the environment variable that has the address to tell.
+
+    The address may hold a secret, as Slack's do: it stands in no file.
+    """
+
+    when: tuple[Literal["success", "failure"], ...]
+    url_variable: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", self.url_variable):  # perhaps the address: not shown
+            raise ConfigError("notify.url_variable: expected the name of an environment variable")
 
 
 def _check_name(key: str, name: str, most: int) -> None:

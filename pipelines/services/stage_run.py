@@ -1,7 +1,7 @@
 """The MLflow run of one stage, from its first second to its end, however that comes.
 
-Only the driver of a stage writes to its run. Metrics of training are written while it goes on, by a thread
-that no step waits for.
+Only the driver of a stage writes to its run. Metrics of training and of the machine are written while it goes
+on, by a thread that no step waits for.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from ddt.clean import one_line
 from ddt.sections.run import Tracking
 from pipelines.reports.report import Report
 from pipelines.services import tracking as mlflow_runs
+from pipelines.services.failures_told import FAILURE, tell_failure
 from pipelines.services.passwords import without
 from pipelines.services.surroundings import process_mark
+from pipelines.services.system_metrics import SystemMetrics
 
 FLUSH_S = 10.0  # between two batches of metrics: writing one takes some 20 ms of a core
 ROOT = Path(__file__).resolve().parents[2]
@@ -60,6 +62,7 @@ class StageRun:
         mlflow_runs.log_inputs(self.client, self.id, section, inputs)
         self._waiting: list[Point] = []
         self._written: set[Point] = set()
+        self._system = SystemMetrics(tracking, self.id)
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._writer = threading.Thread(target=self._write_along, name="mlflow-metrics", daemon=True)
         self._writer.start()
@@ -76,6 +79,7 @@ class StageRun:
         curves = [(name, int(step), float(v)) for name, curve in report.curves.items() for step, v in curve]
         with self._lock:
             missing = [point for point in curves if point not in self._written]
+            missing += [point for point in self._waiting if point[0] not in report.curves]
         mlflow_runs.log_points(self.client, self.id, missing)
         mlflow_runs.log_report(self.client, self.id, report, self.workspace)
         self.client.set_terminated(self.id)
@@ -86,32 +90,48 @@ class StageRun:
         Raises nothing: `error` is what has to be told.
         """
         self._stop()
-        status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        failed = isinstance(error, Exception)
         try:
+            self._write()
             reason = without(one_line(error), self.tracking.uri)
-            self.client.set_tag(self.id, mlflow_runs.FAILURE, reason)
-            page = getattr(error, "page", None)
-            if page is not None:
-                self.client.log_artifact(self.id, str(page), "pages")
-            self.client.set_terminated(self.id, status)
+            if failed:
+                tell_failure(self.client, self.tracking, self.id, reason, getattr(error, "page", None))
+            else:
+                self.client.set_tag(self.id, FAILURE, reason)
+            self.client.set_terminated(self.id, "FAILED" if failed else "KILLED")
         except Exception as failure:  # a server that is away as well
             logger.warning("MLflow run %s is not closed: %s", self.id, one_line(failure))
 
     def _stop(self) -> None:
         self._ended.set()
         self._writer.join(self.flush_s)
+        self._sample(at_once=True)
 
     def _write_along(self) -> None:
         while not self._ended.wait(self.flush_s):
-            with self._lock:
-                points, self._waiting = self._waiting, []
             try:
-                mlflow_runs.log_points(self.client, self.id, points)
-            except Exception as error:  # what is not written now is at the end
+                self._sample()
+                self._write()
+            except Exception as error:  # they are written with the next, or at the end
                 logger.warning("metrics wait for MLflow: %s", one_line(error))
-            else:
-                with self._lock:
-                    self._written.update(points)
+
+    def _sample(self, at_once: bool = False) -> None:
+        points = self._system.sample(at_once)
+        with self._lock:
+            self._waiting += points
+
+    def _write(self) -> None:
+        """What waits; it waits on where MLflow does not take it."""
+        with self._lock:
+            points, self._waiting = self._waiting, []
+        try:
+            mlflow_runs.log_points(self.client, self.id, points)
+        except Exception:
+            with self._lock:
+                self._waiting = points + self._waiting
+            raise
+        with self._lock:
+            self._written.update(points)
 
 
 def _numbered(name: str) -> bool:

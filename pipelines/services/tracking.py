@@ -27,6 +27,7 @@ from urllib.request import urlopen
 
 from ddt.sections.run import Tracking
 from pipelines.reports.report import Report
+from pipelines.services.failures_told import Failure, forget_failure, log_page, tell_parent
 from pipelines.services.passwords import shown, whole, without
 from pipelines.services.surroundings import is_gone, process_mark, why_unwritable
 
@@ -40,7 +41,7 @@ DATASET_TRIES = 3
 MAX_BATCH = 1000  # metrics that MLflow takes at once
 DIGEST_CHARS = 32  # MLflow allows 36 characters for a dataset digest; the full one goes into a tag
 MANIFEST_KEY = "manifest_key"  # tag of a stage's run: where the store keeps the manifest that it made
-PROCESS, FAILURE = "process", "failure"  # tags: whose life a run follows, and why it failed
+PROCESS = "process"  # tag: whose life a run follows
 SQLITE, SQLITE_MAGIC = "sqlite:///", b"SQLite format 3\0"
 DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 PACKAGE_OF_DRIVER = {"psycopg": "ddt-llama[pipeline-postgres]", "mysqldb": "mysqlclient"}
@@ -192,23 +193,25 @@ def start_parent(tracking: Tracking, name: str, tags: dict[str, str], process: i
 def finish_parent(tracking: Tracking, run_id: str, metrics: dict[str, float], artifacts: list[Path]) -> None:
     """Log the run's summary and mark it finished."""
     mlflow_client = client(tracking)
+    forget_failure(mlflow_client, run_id)
     _log_metrics(mlflow_client, run_id, metrics)
     for path in artifacts:
         mlflow_client.log_artifact(run_id, str(path))
     mlflow_client.set_terminated(run_id)
 
 
-def end_parent(tracking: Tracking, run_id: str) -> None:
-    """Close a pipeline's run that did not finish: failed with the reason of a stage that did, else killed."""
+def end_parent(tracking: Tracking, run_id: str, cards: Mapping[str, str]) -> list[Failure]:
+    """Close a pipeline's run that did not finish, and tell in it and return which stages failed.
+
+    It is FAILED where one did, else KILLED. cards: HTML of the stages' cards.
+    """
     mlflow_client = client(tracking)
     children = mlflow_client.search_runs(
         [mlflow_client.get_run(run_id).info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}'"
     )
-    failed = [child for child in children if child.info.status == "FAILED"]
-    if failed:  # the newest first
-        reason = f"{failed[0].data.tags.get('stage')}: {failed[0].data.tags.get(FAILURE)}"
-        mlflow_client.set_tag(run_id, FAILURE, reason)
-    mlflow_client.set_terminated(run_id, "FAILED" if failed else "KILLED")
+    failures = tell_parent(mlflow_client, tracking, run_id, children, cards)
+    mlflow_client.set_terminated(run_id, "FAILED" if failures else "KILLED")
+    return failures
 
 
 def close_dead(mlflow_client: Any, experiment: str) -> None:
@@ -256,10 +259,12 @@ def log_report(mlflow_client: Any, run_id: str, report: Report, workspace: Path)
     mlflow_client.set_tag(run_id, MANIFEST_KEY, report.manifest)
     bounds = {f"{name}/{end}": score[end] for name, score in report.scores.items() for end in ("low", "high")}
     _log_metrics(mlflow_client, run_id, report.metrics | bounds | {"seconds": report.seconds})
-    for folder, files in (("pictures", report.pictures), ("pages", report.pages)):
-        for path in files.values():
-            if (workspace / path).is_file():
-                mlflow_client.log_artifact(run_id, str(workspace / path), folder)
+    for path in report.pictures.values():
+        if (workspace / path).is_file():
+            mlflow_client.log_artifact(run_id, str(workspace / path), "pictures")
+    for path in report.pages.values():
+        if (workspace / path).is_file():
+            log_page(mlflow_client, run_id, workspace / path)
 
 
 def log_points(mlflow_client: Any, run_id: str, points: Sequence[tuple[str, int, float]]) -> None:

@@ -96,7 +96,7 @@ def test_places_are_laid_over_the_profile_and_under_single_keys() -> None:
     assert settings["tracking"]["uri"] == "http://mlflow:5000"
     assert settings["resources"]["train_workers"] == 8  # the paper's 512 are not in one pod
     assert settings["pretrain"]["init"] == "meta-llama/Meta-Llama-3-8B"
-    assert set(overlays(values)) == {"paths", "resources", "tracking"}
+    assert set(overlays(values | {"notify": {}})) == {"paths", "resources", "tracking", "notify"}
     assert read_settings(CONF, "", "", {}) == CONF
 
 

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
+import psutil
 import pytest
 
 from ddt.manifest import Manifest
 from ddt.params import Params, load_params
+from ddt.sections.run import Tracking
 from pipelines import ingest
 from pipelines.commands.plan import stage_state
 from pipelines.engine import runner
 from pipelines.reports.report import Report
 from pipelines.reports.workspace import manifest_path
 from pipelines.services import tracking
-from pipelines.services.expectations import GateFailed, GateResult
+from pipelines.services.expectations import Expectation, GateFailed, validate
+from pipelines.services.failures_told import _address
 from pipelines.services.stage_run import StageRun, commit_tag
 from pipelines.services.surroundings import process_mark
 from tests.processes import HANGS_AFTER_S
@@ -59,16 +65,45 @@ def test_curves_are_there_while_it_goes_on_and_once_at_its_end(params: Params, t
     run.finish(Report("pretrain", digest="m" * 64, curves={"train/loss": whole}, metrics={"kept": 3.0}))
     assert curve(run, "train/loss") == [(step, value) for step, value in whole]
     told = run_of(run)
-    assert told.info.status == "FINISHED" and told.data.metrics == {
-        "train/loss": 0.03,
-        "kept": 3.0,
-        "seconds": 0.0,
-    }
+    values = {name: value for name, value in told.data.metrics.items() if not name.startswith("system/")}
+    assert told.info.status == "FINISHED"
+    assert values == {"train/loss": 0.03, "kept": 3.0, "seconds": 0.0}
     assert told.data.params == {"a.b": "1"} and told.data.tags["manifest"] == "m" * 64
     [dataset] = told.inputs.dataset_inputs
     assert (dataset.dataset.name, dataset.dataset.digest) == ("ingest", "d" * 32)
     assert dataset.dataset.source == '{"uri": "s3://store/manifests/ingest/d.json"}'
     assert commit_tag().items() <= told.data.tags.items()
+
+
+def test_the_machine_is_sampled_along(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "1")  # MLflow's own; 10 where nothing says
+    run = begin(params, tmp_path)
+    until(lambda: len(curve(run, "system/cpu_utilization_percentage")) == 2)
+    assert run_of(run).info.status == "RUNNING"
+    run.end(ValueError("no"))
+    for name in ("cpu_utilization_percentage", "system_memory_usage_megabytes", "disk_usage_percentage"):
+        points = curve(run, f"system/{name}")
+        assert [step for step, _ in points] == list(range(len(points))) and len(points) >= 3
+    used = [value for _, value in curve(run, "system/system_memory_usage_percentage")]
+    assert all(
+        abs(value - psutil.virtual_memory().used / psutil.virtual_memory().total * 100) < 30 for value in used
+    )
+    told = run_of(run).data.metrics
+    assert sum(name.startswith("system/") for name in told) >= 8
+
+
+def test_a_short_stage_has_one_sample_and_none_where_mlflow_says_so(
+    params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = begin(params, tmp_path)
+    run.finish(Report("pretrain"))
+    assert [step for step, _ in curve(run, "system/cpu_utilization_percentage")] == [0]
+    monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "false")
+    run = begin(params, tmp_path)
+    run.finish(Report("pretrain"))
+    assert run_of(run).data.metrics == {"seconds": 0.0}
 
 
 def test_the_commit_is_the_repositorys() -> None:
@@ -115,14 +150,15 @@ def test_an_end_before_the_end_is_told(
     )
 
 
-def test_a_failed_gate_ends_the_stage_and_the_flow_with_its_reason(
+def test_a_failed_gate_is_linked_from_the_stages_run_and_the_flows(
     params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    page = tmp_path / "index.html"
-    page.write_text("<p>no")
+    """Great Expectations' own page, whose links still lead somewhere where MLflow keeps it."""
 
     def failing(ctx: runner.StageContext) -> runner.StageResult:
-        return runner.StageResult([], Report("ingest"), gate=GateResult(False, 3, ("too few",), page))
+        few = [Expectation("ExpectColumnValuesToBeBetween", {"column": "pairs", "min_value": 2})]
+        gate = validate("ingest", {"all": (pd.DataFrame({"pairs": [1]}), few)}, ctx.folder / "gate")
+        return runner.StageResult([], Report("ingest"), gate=gate)
 
     monkeypatch.setattr(ingest, "run", failing)
     overrides = [
@@ -135,26 +171,56 @@ def test_a_failed_gate_ends_the_stage_and_the_flow_with_its_reason(
     with pytest.raises(GateFailed):
         runner.run_stage("ingest", made, parent)
     manifest = Manifest.load(manifest_path(tmp_path / "w", "ingest"))
-    assert manifest.extra == {runner.FAILED_GATE: ["too few"]} and stage_state(made, "ingest") == "failed"
+    [failed] = manifest.extra[runner.FAILED_GATE]
+    assert failed.startswith("ExpectColumn") and stage_state(made, "ingest") == "failed"
     for keys in (None, {"ingest": manifest.key}):  # of the workspace, and as a flow hands it on
         with pytest.raises(
             runner.StageError,
-            match="recaption: ingest version .* failed its gate, and is not to be used: too few",
+            match="recaption: ingest version .* failed its gate, and is not to be used: ExpectColumn",
         ):
             runner.stage_context("recaption", made, keys)
+    [failure] = tracking.end_parent(params.tracking, parent, {"ingest": "<p>the card", "select": "<p>no"})
+    assert failure.stage == "ingest" and failure.reason.startswith("gate ingest: ExpectColumn")
     client = tracking.client(params.tracking)
-    [child] = client.search_runs(
-        [client.get_run(parent).info.experiment_id], f"tags.mlflow.parentRunId = '{parent}'"
-    )
-    assert (
-        child.info.status == "FAILED" and child.data.tags["failure"] == f"gate ingest: too few (see {page})"
-    )
-    assert [file.path for file in client.list_artifacts(child.info.run_id)] == ["pages"]
-    tracking.end_parent(params.tracking, parent)
+    child, whole = client.get_run(failure.run_id), client.get_run(parent)
+    assert child.info.status == whole.info.status == "FAILED"
+    assert child.data.tags["failure"] == failure.reason
+    assert whole.data.tags["failure"] == f"ingest: {failure.reason}"
+    route = f"#/experiments/{child.info.experiment_id}/runs/{child.info.run_id}/artifacts"
+    lines = list(failure.lines())
+    for name, tag, file in (
+        ("Data Docs of the gate", "failure_page", "pages/index.html"),
+        ("card of the step", "failure_card", "pages/card.html"),
+    ):
+        address = child.data.tags[tag]
+        assert address == whole.data.tags[tag] and f"  {name}: {address}" in lines
+        for run in (child, whole):
+            assert f"[{name}]({route}/{file})" in run.data.tags["mlflow.note.content"]
+    card = Path(child.data.tags["failure_card"].removeprefix("file://"))
+    assert card.read_text() == "<p>the card"
+    index = Path(child.data.tags["failure_page"].removeprefix("file://"))
+    [shown] = set(re.findall(r"validations/[^'\"]+\.html", index.read_text()))
+    assert "Failed" in (index.parent / shown).read_text()
+    # Resumed, it ends well: nothing is told of a failure any more.
+    tracking.finish_parent(params.tracking, parent, {}, [])
     told = client.get_run(parent)
-    assert told.info.status == "FAILED" and told.data.tags["failure"].startswith(
-        "ingest: gate ingest: too few"
-    )
+    assert told.info.status == "FINISHED"
+    assert not {"failure", "failure_page", "failure_card", "mlflow.note.content"} & set(told.data.tags)
+
+
+def test_an_address_on_a_server_is_one_of_its_pages() -> None:
+    where = Tracking("https://ann:s3cret@host/base/?token=x", "e", "t", "m")
+    info = SimpleNamespace(experiment_id="1", run_id="2", artifact_uri="mlflow-artifacts:/1/2/artifacts")
+    expected = "https://host/base/#/experiments/1/runs/2/artifacts/pages/index.html"
+    assert _address(where, info, "pages/index.html") == expected
+
+
+def test_a_stage_that_went_well_at_last_has_not_failed(params: Params, tmp_path: Path) -> None:
+    parent = tracking.start_parent(params.tracking, "Flow/1", {}, 1)
+    begin(params, tmp_path, parent).end(ValueError("once"))
+    begin(params, tmp_path, parent).finish(Report("pretrain"))
+    assert tracking.end_parent(params.tracking, parent, {}) == []
+    assert tracking.client(params.tracking).get_run(parent).info.status == "KILLED"
 
 
 def test_runs_of_killed_processes_are_closed_by_the_next(params: Params, tmp_path: Path) -> None:
@@ -174,7 +240,7 @@ def test_runs_of_killed_processes_are_closed_by_the_next(params: Params, tmp_pat
     run = begin(params, tmp_path, dead)  # its flow was resumed, in another process
     assert status(living) == "RUNNING" and status(dead) == "RUNNING"
     run.end(KeyboardInterrupt())
-    tracking.end_parent(params.tracking, dead)
+    tracking.end_parent(params.tracking, dead, {})
     assert status(dead) == "KILLED"
     lost = tracking.start_parent(params.tracking, "Flow/3", {}, 1)
     client.set_tag(lost, tracking.PROCESS, process_mark(1) + "0")  # the number is another process's now

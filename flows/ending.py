@@ -1,0 +1,109 @@
+"""What happens when a run has ended, by Metaflow's own hooks: here its flow calls them, Argo in pods.
+
+A run that failed is closed in MLflow and gives its workspace back, and what failed is told with the places
+that show it; `notify` of the parameters says who else is told of an end.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from metaflow import FlowMutator, Run, exit_hook
+from metaflow.cards import get_cards
+from metaflow.plugins.cards.exception import CardNotPresentException
+from metaflow.user_decorators.mutable_flow import MutableFlow
+
+from ddt.clean import one_line
+from ddt.config import build
+from ddt.params import Params
+from flows.remote import plain
+from flows.support import lay_over
+from pipelines.engine.graph import STAGES
+from pipelines.services import lock, tracking
+from pipelines.services.notify import tell
+from pipelines.services.passwords import shown
+
+CARD_S = 20.0
+
+
+class hooks_at_the_end(FlowMutator):
+    """Attaches the hooks, but for Step Functions, for which Metaflow has none.
+
+    The one for a success is a process, on Argo a pod: it is attached where somebody wants to be told.
+    """
+
+    def pre_mutate(self, mutable_flow: MutableFlow) -> None:
+        if "step-functions" in sys.argv:
+            return
+        hooks = {"on_error": [f"{__name__}.close_failed"]}
+        # A resumed run has the parameters of the one before, which are not known yet: the hook looks.
+        if "resume" in sys.argv or "success" in _told(dict(mutable_flow.configs), sys.argv):
+            hooks["on_success"] = [f"{__name__}.tell_success"]
+        mutable_flow.add_decorator(exit_hook, deco_kwargs=hooks)
+
+
+def _told(configs: Mapping[str, Any], words: list[str]) -> list[str]:
+    """`notify.when` of a run by its command line, which is checked elsewhere."""
+    options = dict(zip(words, words[1:], strict=False))
+    overrides = options.get("--set", "").split()
+    settings = lay_over(plain(configs["conf"]), options.get("--profile"), overrides, plain(configs["remote"]))
+    return settings.get("notify", {}).get("when") or []
+
+
+def close_failed(run: Run | None) -> None:
+    """A run that did not reach its end: MLflow, the workspace's lock, and who is to be told."""
+    if run is None:
+        return
+    params = _params(run)
+    if params is None:
+        return
+    failed = {step.id: step.task for step in run if not step.task.successful}
+    lines = [f"{run.pathspec} did not finish"]
+    known = set()
+    start = run["start"].task
+    if "mlflow_run" in start:
+        lock.give_back(Path(params.paths.workspace), run.pathspec)
+        cards = {name: card for name in failed if name in STAGES for card in _card(failed[name])}
+        for failure in tracking.end_parent(params.tracking, start["mlflow_run"].data, cards):
+            known.add(failure.stage)
+            lines += failure.lines()
+        lines.append(f"MLflow: {shown(params.tracking.uri)}, run {start['mlflow_run'].data}")
+    lines[1:1] = [f"{name}: see its log" for name in failed if name not in known]
+    text = "\n".join(lines)
+    print(text)
+    tell(params.notify, "failure", text)
+
+
+def tell_success(run: Run | None) -> None:
+    """A run that reached its end; one that found nothing to do is no news."""
+    params = None if run is None else _params(run)
+    if run is None or params is None or "summary" not in run["end"].task:
+        return
+    summary = run["end"].task["summary"].data
+    verdict = summary["reports"]["promote"]["notes"]
+    place = f"MLflow: {summary['tracking']}, run {summary['mlflow_run']}"
+    first = f"{run.pathspec} finished in {summary['seconds']:.0f} s"
+    tell(params.notify, "success", "\n".join([first, *map(one_line, verdict), place]))
+
+
+def _params(run: Run) -> Params | None:
+    """The run's settings, which its first step makes; None where it did not come so far."""
+    start = run["start"].task
+    return build(Params, start["settings"].data) if start and "settings" in start else None
+
+
+def _card(task: Any) -> Iterator[str]:
+    """The HTML of a task's card, if it has one; a process of its own writes it, perhaps after the step."""
+    limit = time.monotonic() + CARD_S
+    while True:
+        try:
+            yield next(iter(get_cards(task))).get()
+        except CardNotPresentException:
+            if time.monotonic() < limit:
+                time.sleep(1)
+                continue
+        return
