@@ -95,7 +95,7 @@ def require_place(uri: str) -> None:
     whole(uri)  # its password is there
     try:
         if uri.startswith(SQLITE):
-            path = _database(uri)
+            path = database_file(uri)
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and _beginning(path) not in (b"", SQLITE_MAGIC):
                 raise unusable(uri, "the file is no SQLite database")
@@ -140,8 +140,14 @@ def _reach_database(uri: str) -> None:
         raise unusable(uri, f"no such driver as {url.get_driver_name()}") from None
 
 
-def _database(uri: str) -> Path:
+def database_file(uri: str) -> Path:
+    """Where a local database lies."""
     return Path(uri.removeprefix(SQLITE)).expanduser().resolve()
+
+
+def artifacts_folder(uri: str) -> Path:
+    """Where the artifacts of runs in a local database lie."""
+    return database_file(uri).parent / "mlartifacts"
 
 
 def _beginning(path: Path) -> bytes:
@@ -153,7 +159,7 @@ def require_experiment(tracking: Tracking) -> None:
     """ValueError naming the key where a run could not be logged."""
     if tracking.uri.startswith(SQLITE):
         require_place(tracking.uri)
-        database = _database(tracking.uri)
+        database = database_file(tracking.uri)
         reason = why_unwritable(database.parent)
         if reason is not None:
             raise unusable(tracking.uri, f"{reason} ({database.parent})")
@@ -177,7 +183,7 @@ def experiment_id(tracking: Tracking, mlflow_client: Any) -> str:
         return found.experiment_id
     location = None if tracking.uri.startswith(("http://", "https://")) else tracking.artifacts
     if location is None and tracking.uri.startswith(SQLITE):
-        location = (_database(tracking.uri).parent / "mlartifacts").as_uri()
+        location = artifacts_folder(tracking.uri).as_uri()
     return mlflow_client.create_experiment(tracking.experiment, artifact_location=location)
 
 

@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,49 +10,19 @@ from pipelines import promote
 from pipelines.commands import registry as commands
 from pipelines.services import registry
 from tests.pipelines.promotion import Promotion
+from tests.postgres import PASSWORD, QUOTED, needs_postgres, postgres  # noqa: F401
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(shutil.which("initdb") is None, reason="PostgreSQL's programs are not installed"),
-]
-PASSWORD = "s3cret/@:x"
-QUOTED = "s3cret%2F%40%3Ax"
-
-
-@pytest.fixture
-def server() -> Iterator[str]:
-    """Its URI. The server refuses to run as root: then it is the user `postgres` who runs it."""
-    pytest.importorskip("psycopg", exc_type=ImportError)
-    owner = {"user": "postgres", "group": "postgres"} if os.getuid() == 0 else {}
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="ddt-pg-", dir="/tmp") as name:
-        folder = Path(name)
-        (folder / "password").write_text(PASSWORD)
-        if owner:
-            user = pwd.getpwnam("postgres")
-            for path in (folder, folder / "password"):
-                os.chown(path, user.pw_uid, user.pw_gid)
-        login = ["-U", "ann", "--auth=scram-sha-256", f"--pwfile={folder}/password"]
-        options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        for command in (
-            ["initdb", "-D", f"{folder}/data", "--no-sync", *login],
-            ["pg_ctl", "-D", f"{folder}/data", "-l", f"{folder}/log", "-w", "-o", options, "start"],
-        ):
-            subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL, **owner)
-        try:
-            yield f"postgresql://ann:{QUOTED}@127.0.0.1:{port}/postgres"
-        finally:
-            stop = ["pg_ctl", "-D", f"{folder}/data", "-m", "immediate", "stop"]
-            subprocess.run(stop, cwd=folder, check=True, stdout=subprocess.DEVNULL, **owner)
+pytestmark = [pytest.mark.slow, needs_postgres]
 
 
 def test_promotion_and_the_way_back(
-    server: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    postgres: str,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where MLflow puts the artifacts of a database that has no server
-    made = Promotion(tmp_path, server, "team")
+    made = Promotion(tmp_path, postgres, "team")
     for word in ("a", "b", "b"):
         promote.run(made.context(word))
     commands.rollback(made.params, None, "")
