@@ -1,25 +1,30 @@
 """`ddt trace` where many runs are: python bench/lineage.py [--runs 10000].
 
 Writes a store and an MLflow database as so many runs of the pipeline would leave them (ten MLflow runs, nine
-manifests and a registered version each), straight into files and tables. Then it traces the one in the middle
-from each kind of end, in this process and as a command of its own, and reads all manifests, which is what a
-trace that looked for the model among them would have to do.
+manifests and a registered version each), straight into files and tables; what MLflow's client reads of the
+first of them is compared with the same runs written by it. Then it traces the one in the middle from each
+kind of end, in this process and as a command of its own, and reads all manifests, which is what a trace that
+looked for the model among them would have to do. `import mlflow` alone is measured beside it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from measure import arguments, report
+from tqdm import tqdm
 
 from ddt.manifest import MANIFESTS, Commit, Manifest
 from ddt.params import Params, load_params
@@ -35,6 +40,10 @@ from pipelines.services.tracking import MANIFEST_KEY
 ROOT = Path(__file__).resolve().parent.parent
 MADE = STAGES[: STAGES.index("promote")]
 UNITS = 4  # of each stage
+CHECKED = 2  # runs that MLflow's client writes as well
+AT_ONCE = 100  # runs whose rows are written together
+NAME = "mlflow.runName"
+PARAMS = {f"fit.key{key}": str(key) for key in range(5)}
 SECOND_MS = 1000
 
 
@@ -57,20 +66,29 @@ def manifests(run: int) -> dict[str, Manifest]:
     return made
 
 
+def tags_of_whole(run: int) -> dict[str, str]:
+    return {METAFLOW_RUN: f"FullPipeline/{run}", NAME: f"FullPipeline/{run}"}
+
+
+def tags_of_stage(run: int, manifest: Manifest, whole: str) -> dict[str, str]:
+    return {
+        "stage": manifest.stage, "fingerprint": manifest.fingerprint, "manifest": manifest.digest,
+        PARENT: whole, MANIFEST_KEY: manifest.key, COMMIT: digest("commit")[:40],
+        "process": f"host {run} 1", NAME: manifest.stage,
+    }  # fmt: skip
+
+
 def rows_of(run: int, made: dict[str, Manifest], experiment: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """(table, values) of a run in MLflow: the whole, its stages with their tags, the version."""
     whole, began = digest(f"run {run}")[:32], run * 3600 * SECOND_MS
     yield "runs", (whole, f"FullPipeline/{run}", "FINISHED", began, "active", experiment, "ann", "")
-    yield "tags", (METAFLOW_RUN, f"FullPipeline/{run}", whole)
+    yield from (("tags", (name, value, whole)) for name, value in tags_of_whole(run).items())
     for at, (stage, manifest) in enumerate(made.items()):
         run_id = digest(f"run {run} {stage}")[:32]
         yield "runs", (run_id, stage, "FINISHED", began + at * SECOND_MS, "active", experiment, "ann", "")
-        tags = {
-            "stage": stage, "fingerprint": manifest.fingerprint, "manifest": manifest.digest, PARENT: whole,
-            MANIFEST_KEY: manifest.key, COMMIT: digest("commit")[:40], "process": f"host {run} 1",
-        }  # fmt: skip
+        tags = tags_of_stage(run, manifest, whole)
         yield from (("tags", (name, value, run_id)) for name, value in tags.items())
-        yield from (("params", (f"fit.key{key}", str(key), run_id)) for key in range(5))
+        yield from (("params", (name, value, run_id)) for name, value in PARAMS.items())
     model, name = made["finetune"], "ddt-llama"
     yield "model_versions", (name, run + 1, began, "None", "READY", digest(f"run {run} finetune")[:32])
     decision = {
@@ -96,31 +114,75 @@ COLUMNS = {
 
 def write(params: Params, runs: int) -> None:
     """The store's manifests and MLflow's tables."""
-    store = Path(params.paths.store)
     client = tracking.client(params.tracking)
     experiment = tracking.experiment_id(params.tracking, client)
     client.create_registered_model(params.tracking.model_name)
-    with sqlite3.connect(params.tracking.uri.removeprefix("sqlite:///")) as database:
-        for run in range(runs):
-            made = manifests(run)
-            for manifest in made.values():
-                path = store / manifest.key
-                path.parent.mkdir(parents=True)
-                path.write_text(manifest.to_json())
-            for table, values in rows_of(run, made, experiment):
-                marks = ", ".join("?" * len(values))
-                database.execute(f"INSERT INTO {table} ({COLUMNS[table]}) VALUES ({marks})", values)
-        tags = [(params.tracking.model_name, run + 1, "store", str(store)) for run in range(runs)]
-        database.executemany(
-            "INSERT INTO model_version_tags (name, version, key, value) VALUES (?, ?, ?, ?)", tags
-        )
+    with closing(sqlite3.connect(params.tracking.uri.removeprefix("sqlite:///"))) as database:
+        database.execute("PRAGMA synchronous = OFF")
+        for first in tqdm(range(0, runs, AT_ONCE), "writing", unit="00 runs"):
+            rows = defaultdict(list)
+            for run in range(first, min(first + AT_ONCE, runs)):
+                made = manifests(run)
+                keep(made, Path(params.paths.store))
+                for table, values in rows_of(run, made, experiment):
+                    rows[table].append(values)
+                rows["model_version_tags"].append(
+                    (params.tracking.model_name, run + 1, "store", params.paths.store)
+                )
+            for table, values in rows.items():
+                marks = ", ".join("?" * len(values[0]))
+                database.executemany(f"INSERT INTO {table} ({COLUMNS[table]}) VALUES ({marks})", values)
+            database.commit()
+
+
+def keep(made: dict[str, Manifest], store: Path) -> None:
+    for manifest in made.values():
+        path = store / manifest.key
+        path.parent.mkdir(parents=True)
+        path.write_text(manifest.to_json())
+
+
+def check(params: Params) -> None:
+    """The first runs as MLflow's client reads them are what it reads of the same, written by itself."""
+    client, name = tracking.client(params.tracking), params.tracking.model_name
+    experiment = client.create_experiment("written by the client")
+    for run in range(CHECKED):
+        made = manifests(run)
+        whole = client.create_run(
+            experiment, run_name=f"FullPipeline/{run}", tags=tags_of_whole(run)
+        ).info.run_id
+        ids = {digest(f"run {run}")[:32]: whole}
+        for stage, manifest in made.items():
+            tags = tags_of_stage(run, manifest, whole)
+            run_id = client.create_run(experiment, run_name=stage, tags=tags).info.run_id
+            for key, value in PARAMS.items():
+                client.log_param(run_id, key, value)
+            ids[digest(f"run {run} {stage}")[:32]] = run_id
+        for ours, theirs in ids.items():
+            client.set_terminated(theirs)
+            assert told(client.get_run(ours)) == told(client.get_run(theirs))
+        version = client.get_model_version(name, str(run + 1))
+        theirs = client.create_model_version(name, "source", run_id, tags=version.tags)
+        again = client.get_model_version(name, theirs.version)
+        assert (version.tags, version.status, version.current_stage) == (
+            again.tags, again.status, again.current_stage,
+        )  # fmt: skip
+        client.delete_model_version(name, theirs.version)
+
+
+def told(run: Any) -> tuple[Any, ...]:
+    """What a run says, but for its numbers and times."""
+    tags = {name: value for name, value in run.data.tags.items() if name != PARENT}
+    info = run.info
+    return info.run_name, info.status, info.lifecycle_stage, PARENT in run.data.tags, tags, run.data.params
 
 
 def timed(function: Callable[[], Any]) -> tuple[float, float]:
-    """(seconds by the clock, of this process's processor)."""
-    clock, processor = time.perf_counter(), time.process_time()
+    """(seconds by the clock, of the processor for this process and those that it starts)."""
+    clock, before = time.perf_counter(), os.times()
     function()
-    return time.perf_counter() - clock, time.process_time() - processor
+    spent = [now - then for now, then in zip(os.times()[:4], before[:4], strict=True)]
+    return time.perf_counter() - clock, sum(spent)
 
 
 def read_all(store: str) -> None:
@@ -153,6 +215,8 @@ def measure(params: Params, settings: list[str], runs: int) -> dict[str, tuple[f
         taken[kind] = timed(lambda end=end: trace(end))  # type: ignore[misc]
     quiet = {"cwd": ROOT, "check": True, "stdout": subprocess.DEVNULL}
     taken["the command, from its start"] = timed(lambda: subprocess.run(command, **quiet))
+    library = [sys.executable, "-c", "import mlflow, mlflow.store.tracking.sqlalchemy_store"]
+    taken["`import mlflow` with its SQL store"] = timed(lambda: subprocess.run(library, **quiet))
     taken["reading all manifests"] = timed(lambda: read_all(params.paths.store))
     return taken
 
@@ -169,9 +233,10 @@ def main() -> None:
         ]
         params = load_params(ROOT / "params.yaml", None, settings)
         write(params, options.runs)
+        check(params)
         taken = measure(params, settings, options.runs)
     for kind, (clock, processor) in taken.items():
-        print(f"{kind:28} {clock:8.2f} s, {processor:8.2f} s of the processor")
+        print(f"{kind:36} {clock:8.2f} s, {processor:8.2f} s of the processor")
     report(options, {"seconds": taken})
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import yaml
 
 from ddt.data.refs import STORE_PREFIX
-from ddt.params import Params
+from ddt.params import Params, load_params
 from pipelines.reports.workspace import manifest_path
 
 REMOTE = "store"  # DVC's name for the place below `paths.store`
@@ -20,7 +20,8 @@ REMOTE = "store"  # DVC's name for the place below `paths.store`
 def why_not_recorded(root: Path, params: Params) -> str | None:
     """None where `root` is a DVC workspace whose stages are this run's; else the reason for people.
 
-    A run under a profile keeps its files elsewhere than dvc.yaml says. Its manifests are with the MLflow run.
+    A run under a profile keeps its files elsewhere than dvc.yaml says, and DVC would record a run with
+    overrides as one of params.yaml's values. The manifests of both are with the MLflow run.
     """
     pipeline = root / "dvc.yaml"
     if not (root / ".dvc").is_dir() or not pipeline.is_file():
@@ -38,7 +39,9 @@ def why_not_recorded(root: Path, params: Params) -> str | None:
         return f"dvc.yaml is for another workspace than {params.paths.workspace}"
     if str(params.pretrain.init).startswith(STORE_PREFIX):
         return "the model goes on from another, which params.yaml does not say"
-    return None
+    recorded = load_params(root / "params.yaml")
+    other = [stage for stage in stages if getattr(params, stage) != getattr(recorded, stage)]
+    return f"params.yaml has other settings of {', '.join(other)}" if other else None
 
 
 def _without_git(root: Path) -> bool:

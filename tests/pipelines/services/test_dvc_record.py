@@ -22,7 +22,8 @@ def project(tmp_path: Path) -> Path:
     """The project as an archive: no .git above it (pytest's folders are in none)."""
     (tmp_path / ".dvc").mkdir()
     shutil.copy(ROOT / ".dvc" / "config", tmp_path / ".dvc" / "config")
-    shutil.copy(ROOT / "dvc.yaml", tmp_path / "dvc.yaml")
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
 
@@ -39,7 +40,7 @@ def test_with_git_in_or_above_it(project: Path) -> None:
     (project / ".git").write_text("gitdir: elsewhere")  # as in a worktree
     assert why_not_recorded(project, PARAMS) is None
     (project / "part").mkdir()
-    for name in (".dvc", "dvc.yaml"):
+    for name in (".dvc", "dvc.yaml", "params.yaml"):
         shutil.move(project / name, project / "part" / name)
     assert why_not_recorded(project / "part", PARAMS) is None
     assert why_not_recorded(project, PARAMS) == f"{project} is no DVC workspace"
@@ -57,6 +58,15 @@ def test_a_model_that_goes_on_from_another(project: Path) -> None:
     keys = ["pretrain.init=store:shards/finetune/1/model", "pretrain.model=null"]
     told = "the model goes on from another, which params.yaml does not say"
     assert why_not_recorded(project, load_params(ROOT / "params.yaml", None, keys)) == told
+
+
+def test_settings_that_are_not_those_of_the_file(project: Path) -> None:
+    """DVC would write down params.yaml's for what was made by others."""
+    (project / ".git").mkdir()
+    keys = ["select.keep=100", "evaluate.cases=7", "resources.cpus=1", "notify.when=[success]"]
+    told = "params.yaml has other settings of select, evaluate"
+    assert why_not_recorded(project, load_params(ROOT / "params.yaml", None, keys)) == told
+    assert why_not_recorded(project, load_params(ROOT / "params.yaml", None, keys[2:])) is None
 
 
 def test_without_dvc(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
