@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from ddt.config import build
 from ddt.params import Params
 from flows.remote import plain
 from flows.support import lay_over
-from pipelines.engine.graph import STAGES
 from pipelines.services import lock, tracking
 from pipelines.services.notify import tell
 from pipelines.services.passwords import shown
@@ -67,8 +66,8 @@ def close_failed(run: Run | None) -> None:
     start = run["start"].task
     if "mlflow_run" in start:
         lock.give_back(Path(params.paths.workspace), run.pathspec)
-        cards = {name: card for name in failed if name in STAGES for card in _card(failed[name])}
-        for failure in tracking.end_parent(params.tracking, start["mlflow_run"].data, cards):
+        card_of = lambda stage: _card(failed[stage]) if stage in failed else None  # noqa: E731
+        for failure in tracking.end_parent(params.tracking, start["mlflow_run"].data, card_of):
             known.add(failure.stage)
             lines += failure.lines()
         lines.append(f"MLflow: {shown(params.tracking.uri)}, run {start['mlflow_run'].data}")
@@ -96,14 +95,13 @@ def _params(run: Run) -> Params | None:
     return build(Params, start["settings"].data) if start and "settings" in start else None
 
 
-def _card(task: Any) -> Iterator[str]:
+def _card(task: Any) -> str | None:
     """The HTML of a task's card, if it has one; a process of its own writes it, perhaps after the step."""
     limit = time.monotonic() + CARD_S
     while True:
         try:
-            yield next(iter(get_cards(task))).get()
+            return next(iter(get_cards(task))).get()
         except CardNotPresentException:
-            if time.monotonic() < limit:
-                time.sleep(1)
-                continue
-        return
+            if time.monotonic() > limit:
+                return None
+            time.sleep(1)

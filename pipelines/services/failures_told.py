@@ -6,7 +6,7 @@ which the description of both links; tags have their addresses, for whoever is n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ PAGES = "pages"  # folder of a run's artifacts
 PAGE, CARD = "failure_page", "failure_card"  # tags with the addresses of these
 FILES = {PAGE: f"{PAGES}/index.html", CARD: f"{PAGES}/card.html"}  # where they are in the stage's run
 NAMES = {PAGE: "Data Docs of the gate", CARD: "card of the step"}
+CardOf = Callable[[str], str | None]  # stage -> HTML of its step's card, if there is one
 
 
 @dataclass(frozen=True)
@@ -62,17 +63,17 @@ def tell_failure(client: Any, tracking: Tracking, run_id: str, reason: str, page
 
 
 def tell_parent(
-    client: Any, tracking: Tracking, parent: str, children: list[Any], cards: Mapping[str, str]
+    client: Any, tracking: Tracking, parent: str, children: list[Any], card_of: CardOf
 ) -> list[Failure]:
-    """In the pipeline's run: what failed of its stages' runs `children`, which get their `cards` first.
+    """In the pipeline's run: what failed of its stages' runs `children`, which get their cards first.
 
-    cards: stage -> HTML. Only a stage's newest run counts: an earlier one was tried again.
+    Only a stage's newest run counts: an earlier one was tried again.
     """
     newest: dict[str, Any] = {}
     for child in sorted(children, key=lambda run: run.info.start_time):
         newest[child.data.tags.get("stage", "")] = child
     failed = [run for run in newest.values() if run.info.status == "FAILED"]
-    failures = [_with_card(client, tracking, run, cards) for run in reversed(failed)]
+    failures = [_with_card(client, tracking, run, card_of) for run in reversed(failed)]
     forget_failure(client, parent)
     if failures:
         first = failures[0]
@@ -101,8 +102,8 @@ def failure_of(run: Any) -> Failure:
     )
 
 
-def _with_card(client: Any, tracking: Tracking, run: Any, cards: Mapping[str, str]) -> Failure:
-    html = cards.get(run.data.tags.get("stage", ""))
+def _with_card(client: Any, tracking: Tracking, run: Any, card_of: CardOf) -> Failure:
+    html = card_of(run.data.tags.get("stage", ""))
     if html is None:
         return failure_of(run)
     client.log_text(run.info.run_id, html, FILES[CARD])

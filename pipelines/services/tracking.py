@@ -27,7 +27,7 @@ from urllib.request import urlopen
 
 from ddt.sections.run import Tracking
 from pipelines.reports.report import Report
-from pipelines.services.failures_told import Failure, forget_failure, log_page, tell_parent
+from pipelines.services.failures_told import CardOf, Failure, forget_failure, log_page, tell_parent
 from pipelines.services.passwords import shown, whole, without
 from pipelines.services.surroundings import is_gone, process_mark, why_unwritable
 
@@ -206,16 +206,16 @@ def finish_parent(tracking: Tracking, run_id: str, metrics: dict[str, float], ar
     mlflow_client.set_terminated(run_id)
 
 
-def end_parent(tracking: Tracking, run_id: str, cards: Mapping[str, str]) -> list[Failure]:
+def end_parent(tracking: Tracking, run_id: str, card_of: CardOf) -> list[Failure]:
     """Close a pipeline's run that did not finish, and tell in it and return which stages failed.
 
-    It is FAILED where one did, else KILLED. cards: HTML of the stages' cards.
+    It is FAILED where one did, else KILLED.
     """
     mlflow_client = client(tracking)
     children = mlflow_client.search_runs(
         [mlflow_client.get_run(run_id).info.experiment_id], f"tags.mlflow.parentRunId = '{run_id}'"
     )
-    failures = tell_parent(mlflow_client, tracking, run_id, children, cards)
+    failures = tell_parent(mlflow_client, tracking, run_id, children, card_of)
     mlflow_client.set_terminated(run_id, "FAILED" if failures else "KILLED")
     return failures
 

@@ -44,6 +44,10 @@ def run_of(run: StageRun) -> Any:
     return run.client.get_run(run.id)
 
 
+def no_card(stage: str) -> None:
+    """There is none."""
+
+
 def curve(run: StageRun, name: str) -> list[tuple[int, float]]:
     return [(point.step, point.value) for point in run.client.get_metric_history(run.id, name)]
 
@@ -179,7 +183,7 @@ def test_a_failed_gate_is_linked_from_the_stages_run_and_the_flows(
             match="recaption: ingest version .* failed its gate, and is not to be used: ExpectColumn",
         ):
             runner.stage_context("recaption", made, keys)
-    [failure] = tracking.end_parent(params.tracking, parent, {"ingest": "<p>the card", "select": "<p>no"})
+    [failure] = tracking.end_parent(params.tracking, parent, {"ingest": "<p>the card"}.get)
     assert failure.stage == "ingest" and failure.reason.startswith("gate ingest: ExpectColumn")
     client = tracking.client(params.tracking)
     child, whole = client.get_run(failure.run_id), client.get_run(parent)
@@ -219,7 +223,7 @@ def test_a_stage_that_went_well_at_last_has_not_failed(params: Params, tmp_path:
     parent = tracking.start_parent(params.tracking, "Flow/1", {}, 1)
     begin(params, tmp_path, parent).end(ValueError("once"))
     begin(params, tmp_path, parent).finish(Report("pretrain"))
-    assert tracking.end_parent(params.tracking, parent, {}) == []
+    assert tracking.end_parent(params.tracking, parent, no_card) == []
     assert tracking.client(params.tracking).get_run(parent).info.status == "KILLED"
 
 
@@ -240,7 +244,7 @@ def test_runs_of_killed_processes_are_closed_by_the_next(params: Params, tmp_pat
     run = begin(params, tmp_path, dead)  # its flow was resumed, in another process
     assert status(living) == "RUNNING" and status(dead) == "RUNNING"
     run.end(KeyboardInterrupt())
-    tracking.end_parent(params.tracking, dead, {})
+    tracking.end_parent(params.tracking, dead, no_card)
     assert status(dead) == "KILLED"
     lost = tracking.start_parent(params.tracking, "Flow/3", {}, 1)
     client.set_tag(lost, tracking.PROCESS, process_mark(1) + "0")  # the number is another process's now
