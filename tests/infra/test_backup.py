@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from infra import backup
+from pipelines.commands.cli import main
 from pipelines.services import registry
 from tests.pipelines.lineages import Lineages
 from tests.postgres import PASSWORD, QUOTED, needs_postgres, postgres  # noqa: F401
@@ -35,24 +36,34 @@ def words(made: Lineages) -> list[str]:
     return [word for setting in made.settings for word in ("--set", setting)]
 
 
+def questions(made: Lineages) -> list[list[str]]:
+    asked = [*QUESTIONS, ["trace", made.runs["b", "recaption"]]]
+    return [[*question, *words(made)] for question in asked]
+
+
 def answers(made: Lineages) -> str:
-    questions = json.dumps([[*question, *words(made)] for question in QUESTIONS])
-    command = [sys.executable, "-c", ASK, questions]
+    command = [sys.executable, "-c", ASK, json.dumps(questions(made))]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
 
-def there_and_back(made: Lineages, folder: Path, lose: Callable[[], None]) -> None:
+def there_and_back(
+    made: Lineages, folder: Path, lose: Callable[[], None], capture: pytest.CaptureFixture[str]
+) -> None:
     """Two runs, saved one after the other; then all is lost but the backup."""
     made.make("a")
     run = ["save", str(folder), *words(made)]
     backup.main(run)
-    made.make("b")
+    made.make("b", "recaption")
     backup.main(run)
     kept = {entry.key: made.store.get_bytes(entry.key) for entry in made.store.entries()}
-    before = answers(made)
-    assert "team: champion is version 1" in before and made.made["b"]["finetune"].digest[:16] in before
+    capture.readouterr()
+    for question in questions(made):
+        main(question)
+    before = capture.readouterr().out
+    assert "team: champion is version 1" in before and made.made["a"]["finetune"].digest[:16] in before
+    assert made.made["b"]["recaption"].digest[:16] in before
     shutil.rmtree(made.folder / "store")
     lose()
     backup.main(["restore", str(folder), *words(made)])
@@ -68,8 +79,8 @@ def test_sqlite(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "mlflow.db").unlink()
         shutil.rmtree(tmp_path / "mlartifacts")
 
-    there_and_back(made, folder, lose)
-    assert capsys.readouterr().out.count("saved: sqlite:///") == 2
+    there_and_back(made, folder, lose, capsys)
+    assert "restored: sqlite:///" in capsys.readouterr().out
     version = registry.find_version(made.params.tracking, "team", "1")
     assert version is not None and version.run_id
     # A model's files are there again, where MLflow looks for them.
@@ -135,7 +146,7 @@ def test_postgres(
             database.execute("DROP SCHEMA public CASCADE")
             database.execute("CREATE SCHEMA public")
 
-    there_and_back(made, tmp_path / "backup", lose)
+    there_and_back(made, tmp_path / "backup", lose, capfd)
     with pytest.raises(SystemExit):
         backup.main(["restore", str(tmp_path / "backup"), *words(made)])
     told = capfd.readouterr()
