@@ -61,20 +61,19 @@ def close_failed(run: Run | None) -> None:
     if params is None:
         return
     failed = {step.id: step.task for step in run if not step.task.successful}
-    lines = [f"{run.pathspec} did not finish"]
-    known = set()
+    reasons = {name: "see its log" for name in failed}
+    places = []
     start = run["start"].task
     if "mlflow_run" in start:
         lock.give_back(Path(params.paths.workspace), run.pathspec)
         card_of = lambda stage: _card(failed[stage]) if stage in failed else None  # noqa: E731
         for failure in tracking.end_parent(params.tracking, start["mlflow_run"].data, card_of):
-            known.add(failure.stage)
-            lines += failure.lines()
-        lines.append(f"MLflow: {shown(params.tracking.uri)}, run {start['mlflow_run'].data}")
-    lines[1:1] = [f"{name}: see its log" for name in failed if name not in known]
-    text = "\n".join(lines)
-    print(text)
-    tell(params.notify, "failure", text)
+            reasons[failure.stage] = failure.reason
+            places += failure.places()
+        places.append(f"MLflow: {shown(params.tracking.uri)}, run {start['mlflow_run'].data}")
+    print("\n".join(places))  # the reasons stand above: each step has told its own
+    told = [f"{name}: {reason}" for name, reason in reasons.items()]
+    tell(params.notify, "failure", "\n".join([f"{run.pathspec} did not finish", *told, *places]))
 
 
 def tell_success(run: Run | None) -> None:

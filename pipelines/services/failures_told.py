@@ -33,10 +33,9 @@ class Failure:
     reason: str
     links: dict[str, str]
 
-    def lines(self) -> Iterator[str]:
-        """In words, for a terminal."""
-        yield f"{self.stage}: {self.reason}"
-        yield from (f"  {NAMES[tag]}: {address}" for tag, address in self.links.items())
+    def places(self) -> Iterator[str]:
+        """Where to look, a line each."""
+        return (f"{self.stage}, {NAMES[tag]}: {address}" for tag, address in self.links.items())
 
     def markdown(self) -> str:
         """For MLflow's pages, which take links to themselves alone and to the web."""

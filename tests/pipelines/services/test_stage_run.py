@@ -191,13 +191,13 @@ def test_a_failed_gate_is_linked_from_the_stages_run_and_the_flows(
     assert child.data.tags["failure"] == failure.reason
     assert whole.data.tags["failure"] == f"ingest: {failure.reason}"
     route = f"#/experiments/{child.info.experiment_id}/runs/{child.info.run_id}/artifacts"
-    lines = list(failure.lines())
+    places = list(failure.places())
     for name, tag, file in (
         ("Data Docs of the gate", "failure_page", "pages/index.html"),
         ("card of the step", "failure_card", "pages/card.html"),
     ):
         address = child.data.tags[tag]
-        assert address == whole.data.tags[tag] and f"  {name}: {address}" in lines
+        assert address == whole.data.tags[tag] and f"ingest, {name}: {address}" in places
         for run in (child, whole):
             assert f"[{name}]({route}/{file})" in run.data.tags["mlflow.note.content"]
     card = Path(child.data.tags["failure_card"].removeprefix("file://"))
