@@ -213,7 +213,7 @@ def test_a_failed_gate_is_linked_from_the_stages_run_and_the_flows(
 
 
 def test_an_address_on_a_server_is_one_of_its_pages() -> None:
-    where = Tracking("https://ann:s3cret@host/base/?token=x", "e", "t", "m")
+    where = Tracking("https://ann:s3cret@host/base/?token=x", None, "e", "t", "m")
     info = SimpleNamespace(experiment_id="1", run_id="2", artifact_uri="mlflow-artifacts:/1/2/artifacts")
     expected = "https://host/base/#/experiments/1/runs/2/artifacts/pages/index.html"
     assert _address(where, info, "pages/index.html") == expected
