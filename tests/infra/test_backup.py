@@ -33,7 +33,8 @@ ASK = "from pipelines.commands.cli import main\nimport json, sys\nfor q in json.
 
 
 def words(made: Lineages) -> list[str]:
-    return [word for setting in made.settings for word in ("--set", setting)]
+    settings = [word for setting in made.settings for word in ("--set", setting)]
+    return ["--params", str(ROOT / "params.yaml"), *settings]
 
 
 def questions(made: Lineages) -> list[list[str]]:
