@@ -10,8 +10,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.parse import quote
 
 import pytest
 
@@ -20,28 +22,38 @@ from ddt.params import load_params
 from pipelines.engine.graph import STAGES
 from pipelines.services import registry, tracking
 from tests.processes import HANGS_AFTER_S
+from tests.secret_search import find
+from tests.servers import tracking_server
 
 pytestmark = [pytest.mark.e2e, pytest.mark.ray]
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT_S = 4 * HANGS_AFTER_S  # a whole run
+USER, PASSWORD = "ann-who-logs-in", "pass/w+rd@of:ann"
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "AKIAFAKEKEYID1234567",
+    "AWS_SECRET_ACCESS_KEY": "fake/Secret+Access/Key",
+    "AWS_SESSION_TOKEN": "fakeSessionToken//of+aws==",
+    "MLFLOW_TRACKING_PASSWORD": "fake-mlflow-password",
+}
 LATER = STAGES[STAGES.index("tokenize_images") :]
 
 
 class Flow:
-    """The flow in a folder of its own: store, workspace, MLflow and Metaflow's datastore."""
+    """The flow in a folder of its own: store, workspace, MLflow, Metaflow's datastore, what it prints."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, tracking_uri: str | None = None, **environment: str) -> None:
+        self.folder, self.environment = folder, environment
         self.overrides = [
             f"paths.store={folder}/store",
             f"paths.workspace={folder}/workspace",
-            f"tracking.uri=sqlite:///{folder}/mlflow.db",
+            f"tracking.uri={tracking_uri or f'sqlite:///{folder}/mlflow.db'}",
         ]
 
     def start(self, *command: str) -> subprocess.Popen[str]:
         environment = os.environ | {
             "METAFLOW_DATASTORE_SYSROOT_LOCAL": str(self.folder / "metaflow"),
             "METAFLOW_CARD_LOCALROOT": str(self.folder / "cards"),
+            **self.environment,
         }
         environment.pop("OMP_NUM_THREADS", None)
         log = (self.folder / "flow.log").open("a")
@@ -87,10 +99,39 @@ class Flow:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Flow:
-    flow = Flow(tmp_path_factory.mktemp("whole"))
-    flow.finish(flow.run())
-    return flow
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flow]:
+    """A run that knows secrets, and logs to a server with a password; a resumed one takes a database."""
+    folder = tmp_path_factory.mktemp("whole")
+    with (
+        TemporaryDirectory(prefix="ddt-", dir="/tmp") as ray,  # its sockets want a short path
+        tracking_server(folder, ["--artifacts-destination", str(folder / "mlartifacts")]) as server,
+    ):
+        login = f"{USER}:{quote(PASSWORD, safe='')}"
+        flow = Flow(folder, f"http://{login}@{server}", RAY_TMPDIR=ray, TMPDIR=ray, **SECRETS)
+        flow.finish(flow.run())
+        shutil.copytree(ray, folder / "temporary", ignore=only_files, ignore_dangling_symlinks=True)
+        yield flow
+
+
+def only_files(folder: str, names: list[str]) -> list[str]:
+    """Sockets and links, which are not copied."""
+    paths = [Path(folder, name) for name in names]
+    return [path.name for path in paths if path.is_symlink() or not (path.is_file() or path.is_dir())]
+
+
+def test_no_secret_is_written_or_printed(whole: Flow) -> None:
+    """All that the run left: store, workspace, MLflow, Metaflow's datastore, cards, Ray's logs, its words."""
+    found = find(whole.folder, SECRETS | {"password": PASSWORD, "user": USER})
+    seen = found.pop("user")
+    for place in ("flow.log", "temporary/", "metaflow/", "mlflow.db", "mlartifacts/", "workspace/", "store/"):
+        assert any(path.as_posix().startswith(place) for path in relative_files(whole.folder)), place
+    assert [place for place in seen if place.endswith(":gzip")], "Metaflow's artifacts were not opened"
+    assert [place for place in seen if ".html" in place], "cards were not opened"
+    assert found == {name: [] for name in found}
+
+
+def relative_files(folder: Path) -> list[Path]:
+    return [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
 
 
 def test_the_run_leaves_a_registered_model_and_a_verdict(whole: Flow) -> None:
