@@ -149,12 +149,12 @@ def copy_store(source: Store, target: Store) -> int:
 
 def run_postgres(program: str, uri: str, *arguments: str) -> None:
     """One of PostgreSQL's programs on a database; its password is in the environment, not among the words."""
-    from sqlalchemy.engine import make_url
+    from sqlalchemy.engine import URL, make_url
 
     url = make_url(whole(uri))
-    place = url.set(drivername="postgresql", password=None).render_as_string()
+    place = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
     environment = os.environ | ({"PGPASSWORD": str(url.password)} if url.password else {})
-    command = [program, f"--dbname={place}", *arguments]
+    command = [program, f"--dbname={place.render_as_string()}", *arguments]
     try:
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     except FileNotFoundError:
