@@ -115,6 +115,7 @@ class Runs:
 def _run(found: Any) -> Run:
     tags = found.data.tags
     started = datetime.fromtimestamp(found.info.start_time / 1000, UTC)
+    given = found.inputs.dataset_inputs if found.inputs else ()
     return Run(
         id=str(found.info.run_id),
         stage=tags.get("stage"),
@@ -126,7 +127,7 @@ def _run(found: Any) -> Run:
         parent=tags.get(PARENT),
         metaflow_run=tags.get(METAFLOW_RUN),
         manifest=tags.get(MANIFEST_KEY),
-        inputs=tuple(filter(None, map(_input_key, found.inputs.dataset_inputs if found.inputs else ()))),
+        inputs=tuple(sorted(filter(None, map(_input_key, given)))),  # a database has no order of its own
         params=dict(found.data.params),
     )
 
