@@ -45,7 +45,7 @@ test: install  ## the tests, the end-to-end run on the smoke profile included; J
 	$(PYTEST) -m "not slow and not gpu" $(ARGS)
 
 test-all: install  ## the tests and the long proofs
-	$(PYTEST) $(ARGS)
+	$(PYTEST) -o faulthandler_timeout=5400 $(ARGS)
 
 check: install  ## lint, format, types, imports
 	$(BIN)/ruff check .
