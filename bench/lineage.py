@@ -235,9 +235,10 @@ def main() -> None:
         write(params, options.runs)
         check(params)
         taken = measure(params, settings, options.runs)
-    for kind, (clock, processor) in taken.items():
-        print(f"{kind:36} {clock:8.2f} s, {processor:8.2f} s of the processor")
-    report(options, {"seconds": taken})
+        # Told at once: to remove so many files takes minutes.
+        for kind, (clock, processor) in taken.items():
+            print(f"{kind:36} {clock:8.2f} s, {processor:8.2f} s of the processor")
+        report(options, {"seconds": taken})
 
 
 if __name__ == "__main__":
