@@ -26,7 +26,8 @@ from ddt.records import CRAWLED_SCHEMA, FACTS, read_shard
 from ddt.store import Store, open_store, sha256_file
 from pipelines.commands.ends import find_end
 from pipelines.commands.lineage import lineage
-from pipelines.engine.cluster import connect, map_units
+from pipelines.engine.actors import map_units
+from pipelines.engine.cluster import connect
 
 FORMATS = {"webdataset": ".tar", "parquet": ".parquet"}
 MANIFEST = "manifest.json"

@@ -23,7 +23,8 @@ from ddt.eval.official.run import COMPLETE_FILES
 from ddt.manifest import commits, fingerprint
 from ddt.params import Params
 from ddt.store import Store, folder_digest, open_store
-from pipelines.engine.cluster import connect, map_units
+from pipelines.engine.actors import map_units
+from pipelines.engine.cluster import connect
 from pipelines.engine.units import Output, UnitWorker, digest_of
 from pipelines.services.models import image_tokenizer_folder
 

@@ -17,7 +17,7 @@ from typing import Any
 from ddt.manifest import Manifest, Quarantined
 from ddt.sections.run import Resources
 from ddt.store import Store
-from pipelines.engine.cluster import unit_error
+from pipelines.engine.actors import unit_error
 
 ALL_FAIL = 8  # as many failures and no success: a mistake in the settings, which fails every unit
 NAMED = 12  # quarantined units that a report names
@@ -99,7 +99,7 @@ class Quarantine:
         return [self.units[unit] for unit in sorted(self.units)]
 
     def add(self, error: dict[str, Any]) -> None:
-        """Record that a unit failed for good, as `cluster.failure` tells it. Raises UnitError where more
+        """Record that a unit failed for good, as `actors.failure` tells it. Raises UnitError where more
         have failed than may, or all of the first; they are tried again the next time.
         """
         self.first = self.first or error

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ddt.sections.run import Resources
-from pipelines.engine.cluster import actors, failure, unit_error
+from pipelines.engine.actors import actors, failure, unit_error
 
 TASKS_PER_ROOM = 4  # for each core or so: as many parts of a sum as even out their lengths
 

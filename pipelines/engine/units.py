@@ -16,7 +16,8 @@ from typing import Any
 
 from ddt.manifest import Commit, Quarantined, canonical_json, commits, committed, write_unit
 from ddt.store import Store, open_store
-from pipelines.engine.cluster import connect, map_units
+from pipelines.engine.actors import map_units
+from pipelines.engine.cluster import connect
 from pipelines.engine.quarantine import Quarantine
 from pipelines.engine.runner import StageContext
 

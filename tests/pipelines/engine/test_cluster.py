@@ -13,14 +13,8 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipelines.engine.cluster import (
-    UnitError,
-    UnitInputError,
-    UnitSystemError,
-    connect,
-    map_units,
-    require_cluster,
-)
+from pipelines.engine.actors import UnitError, UnitInputError, UnitSystemError, map_units
+from pipelines.engine.cluster import connect, require_cluster
 from pipelines.engine.failures import is_mistake
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.shared_cluster import is_alive

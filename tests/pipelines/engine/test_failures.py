@@ -3,7 +3,7 @@
 import pytest
 
 from ddt.store import StoreError
-from pipelines.engine.cluster import UnitInputError, UnitSystemError, unit_error
+from pipelines.engine.actors import UnitInputError, UnitSystemError, unit_error
 from pipelines.engine.failures import is_mistake
 from pipelines.engine.fit import TrainingInputError, TrainingSystemError, _failure
 from pipelines.services.tracking import require_place

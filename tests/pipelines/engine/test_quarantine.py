@@ -22,10 +22,11 @@ from ddt.sections.run import Resources
 from ddt.store import open_store
 from pipelines.commands.cli import build_parser
 from pipelines.commands.gc import Reached
-from pipelines.engine import cluster
+from pipelines.engine import actors
 from pipelines.engine import ledger as ledger_module
 from pipelines.engine import units as units_module
-from pipelines.engine.cluster import UnitError, UnitInputError, UnitSystemError, _Actor, connect
+from pipelines.engine.actors import UnitError, UnitInputError, UnitSystemError, _Actor
+from pipelines.engine.cluster import connect
 from pipelines.engine.ledger import Ledger
 from pipelines.engine.quarantine import quarantined, release, stands, told
 from pipelines.engine.runner import StageContext
@@ -88,8 +89,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
         raise Killed
 
     monkeypatch.setattr(ledger_module, "Ledger", MemoryLedger)
-    monkeypatch.setattr(cluster, "_answers", answers_here)
-    monkeypatch.setattr(cluster, "RETRY_AFTER_S", 0.001)
+    monkeypatch.setattr(actors, "_answers", answers_here)
+    monkeypatch.setattr(actors, "RETRY_AFTER_S", 0.001)
     monkeypatch.setattr(units_module, "connect", lambda _: contextlib.nullcontext())
     monkeypatch.setattr(os, "kill", kill)
 
@@ -117,7 +118,7 @@ def test_what_fails_for_good_is_named_and_the_rest_is_made(here, tmp_path):
 @pytest.mark.slow
 @pytest.mark.ray
 def test_the_same_on_ray(tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "MAX_BLOCKS", len(UNITS) // BLOCK)
+    monkeypatch.setattr(actors, "MAX_BLOCKS", len(UNITS) // BLOCK)
     with connect(RESOURCES):
         check_what_fails(tmp_path)
 

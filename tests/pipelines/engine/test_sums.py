@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.engine.cluster import UnitInputError, connect
+from pipelines.engine.actors import UnitInputError
+from pipelines.engine.cluster import connect
 from pipelines.engine.sums import _sum, add_up
 from tests.pipelines.ray_support import RESOURCES
 

@@ -74,7 +74,7 @@ def grow_from_no_node(folder: str) -> dict[str, Any]:
     """Units that want an accelerator, on a cluster without any: one joins when that was asked for, as Ray's
     autoscaler would have it; what was asked for before, and the squares.
     """
-    from pipelines.engine.cluster import map_units
+    from pipelines.engine.actors import map_units
     from tests.pipelines.ray_support import Squarer
 
     os.environ["RAY_AUTH_MODE"] = "disabled"
