@@ -62,8 +62,8 @@ class ScoreWorker(UnitWorker):
         stats = {
             "records": unit["records"],
             "captions": unit["captions"],
-            "native_mean": float(native.mean()) if rows else 0.0,
-            "generated_mean": float(generated.mean()) if rows else 0.0,
+            "native_mean": _mean(native),
+            "generated_mean": _mean(generated),
         }
         return Output(path=path, rows=len(rows), stats=stats)
 
@@ -77,6 +77,9 @@ class ScoreWorker(UnitWorker):
             looks.append({"image_sha256": hashlib.sha256(data).digest(), "descriptor": descriptor(picture)})
         texts = batch.select(["sample_id", "caption", "long_caption"]).to_pydict()
         native, generated = self.scorer.scores(images, texts["caption"], texts["long_caption"])
+        generated[[not text for text in texts["long_caption"]]] = (
+            np.nan
+        )  # rejected: there is nothing to score
         return [
             {"sample_id": name, "native_score": float(a), "generated_score": float(b), **look}
             for name, a, b, look in zip(texts["sample_id"], native, generated, looks, strict=True)
@@ -96,10 +99,17 @@ def run(ctx: StageContext) -> StageResult:
     report = Report("score")
     report.metrics = {
         "score/rows": sum(c.rows for c in made),
-        "score/native_mean": float(native.mean()),
-        "score/generated_mean": float(generated.mean()),
+        "score/native_mean": _mean(native),
+        "score/generated_mean": _mean(generated),
     }
     path = ctx.folder / "scores.png"
-    score_histogram({"native": native, "generated": generated}).save(path)
+    there = {"native": native, "generated": generated}
+    score_histogram({name: scores[np.isfinite(scores)] for name, scores in there.items()}).save(path)
     report.pictures["CLIP scores"] = ctx.relative(path)
     return StageResult(made, report, quarantined=missing)
+
+
+def _mean(scores: np.ndarray) -> float:
+    """Of those that there are; 0 where there is none."""
+    there = scores[np.isfinite(scores)]
+    return float(there.mean()) if len(there) else 0.0

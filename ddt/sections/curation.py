@@ -64,12 +64,19 @@ class IngestParams:
 
 @dataclass(frozen=True)
 class RecaptionParams:
-    """The captioner: a LLaVA-class checkpoint (ShareGPT-4V in the paper)."""
+    """The captioner: a LLaVA-class checkpoint (ShareGPT-4V in the paper).
+
+    `temperature` 0 is the likeliest token always. A caption that is empty, a refusal, a loop or not at its
+    end after `max_new_tokens` is asked for once more; the stage stops where more than `max_reject_rate` of
+    all, or of a shard of 20 or more, are then rejected.
+    """
 
     model: str
     prompt: str
     max_new_tokens: Count
+    temperature: Annotated[float, Range(0, 2)]
     batch_size: Count
+    max_reject_rate: Fraction
 
 
 @dataclass(frozen=True)

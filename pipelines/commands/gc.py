@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ddt.data.caption_cache import CAPTIONER, cache_key
 from ddt.data.refs import STORE_PREFIX
 from ddt.manifest import MANIFESTS, Manifest, units_prefix
 from ddt.params import Params
@@ -29,9 +30,12 @@ from pipelines.services import lock, registry
 from pipelines.services.made_by import Runs
 
 # All that a store has.
-KINDS = (MANIFESTS, REPORTS, "units/", "quarantine/", "shards/", "checkpoints/", "raw/", "images/")
-# What lies beside the stages' own: the drawn crawl by its units, and pictures of published benchmarks.
-STAGE_OF = {"raw": "ingest", "images": "benchmark"}
+KINDS = (
+    MANIFESTS, REPORTS, "units/", "quarantine/", "shards/", "checkpoints/", "raw/", "captions/", "images/",
+)  # fmt: skip
+# What lies beside the stages' own: the drawn crawl by its units, what captioners answered, and pictures of
+# published benchmarks.
+STAGE_OF = {"raw": "ingest", "captions": "recaption", "images": "benchmark"}
 THREADS = 16
 
 Group = tuple[str, ...]
@@ -50,6 +54,8 @@ class Reached:
         self.groups.add((manifest.stage, manifest.fingerprint[:16], OUTCOME))
         prefix = quarantine_prefix(manifest.stage, manifest.fingerprint)
         self.keys |= {f"{prefix}{missing.unit}.json" for missing in manifest.quarantined}
+        if CAPTIONER in manifest.extra:
+            self.groups.add(group_of(cache_key(manifest.extra[CAPTIONER], "")))
         for done in manifest.commits:
             self.keys |= {done.key, f"raw/{done.unit}.tar"}
             self.keys.add(f"{units_prefix(manifest.stage, manifest.fingerprint)}{done.unit}.json")
@@ -113,6 +119,8 @@ def group_of(key: str) -> Group:
             return (stage,)
         is_step = kind != "checkpoints" and len(rest) == 3
         return (stage, rest[1], rest[0]) if is_step else (stage, rest[0])
+    if kind == "captions":
+        return (STAGE_OF[kind], kind, stage)  # what stands there is the captioner's name
     return (key,)
 
 

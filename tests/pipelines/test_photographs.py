@@ -28,7 +28,7 @@ FULL_MB = 4000 * 3000 * 4 / 2**20  # of one as Pillow holds it
 
 
 class Curation:
-    """`recaption` and `score` with the models of the scenes world and the default batches of 256."""
+    """`recaption` and `score` with the models of the scenes world and the default batches."""
 
     def __init__(self, folder: Path) -> None:
         from pipelines.recaption import RecaptionWorker
@@ -49,7 +49,7 @@ class Curation:
             path, [row | {"sample_id": str(i), "image": data} for i, data in enumerate(images)], RECORD_SCHEMA
         )
         self.store.put_file(key, path)
-        captions = Commit(**self.recaption({"unit": unit, "records": key}))
+        captions = Commit(**self.recaption({"unit": unit, "records": key, "shard": unit}))
         scores = Commit(**self.score({"unit": unit, "records": key, "captions": captions.key}))
         tables = (read_shard(self.store.fetch(made.key)).to_pylist() for made in (captions, scores))
         return [a | b for a, b in zip(*tables, strict=True)]

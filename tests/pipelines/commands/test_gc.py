@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ddt.data.caption_cache import CAPTIONER, cache_key
 from ddt.manifest import Manifest, verify
 from ddt.params import Params
 from ddt.store import FolderStore, S3Store, StoreError
@@ -187,6 +188,21 @@ def test_what_select_counted_stays_as_long_as_its_pairs(
         lineages.store.put_bytes(key, b"{}")
     age(lineages)
     assert removed(lineages, capsys) == orphans
+
+
+def test_answers_stay_as_long_as_captions_of_that_captioner(
+    lineages: Lineages, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = lineages.make("a", until="recaption")["recaption"]
+    manifest = replace(made, extra={CAPTIONER: "1" * 16})
+    manifest.save(manifest_path(Path(lineages.params.paths.workspace), "recaption"))
+    kept, gone = (cache_key(digit * 16, "a" * 32) for digit in "12")
+    for key in (kept, gone):
+        lineages.store.put_bytes(key, b"")
+    age(lineages)
+    assert removed(lineages, capsys) == {gone}
+    lineages.store.put_bytes(cache_key("3" * 16, "b" * 32), b"")  # of a run that has no manifest yet
+    assert removed(lineages, capsys) == set()
 
 
 def test_it_refuses_while_a_run_has_the_workspace(lineages: Lineages) -> None:
