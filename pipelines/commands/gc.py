@@ -27,7 +27,7 @@ from pipelines.engine.quarantine import quarantine_prefix
 from pipelines.engine.selection.outcome import OUTCOME
 from pipelines.reports.workspace import REPORTS, manifest_path, report_key
 from pipelines.services import lock, registry
-from pipelines.services.made_by import Runs
+from pipelines.services.made_by import everything
 
 # All that a store has.
 KINDS = (
@@ -133,7 +133,7 @@ def _reached(store: Store, params: Params, roots: set[str]) -> Reached:
             manifest = Manifest.load(manifest_path(workspace, stage))
             reached.add(manifest)  # the store may not have it: it may have come with DVC
             keys |= {manifest.key, *manifest.made_from.values()}
-    for run in Runs(params.tracking).everything():
+    for run in everything(params.tracking):
         keys |= {key for key in (run.manifest,) if key is not None}
         if run.status == "RUNNING" and run.stage is not None:
             keys |= set(run.inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from ddt.manifest import KEY_OF_MANIFEST
 from ddt.sections.run import Tracking
 from pipelines.services import tracking as mlflow_runs
+from pipelines.services.rows import RunRow
 from pipelines.services.tracking import MANIFEST_KEY
 
 KEY_IN_URI = re.compile(f"{KEY_OF_MANIFEST.pattern}$")
@@ -44,32 +45,26 @@ class Runs:
     """The runs of one MLflow. Raises ValueError naming `tracking.uri` where it can't be used."""
 
     def __init__(self, tracking: Tracking) -> None:
-        self.tracking, self.client = tracking, mlflow_runs.client(tracking)
-        found = self.client.get_experiment_by_name(tracking.experiment)
-        self.experiments = [found.experiment_id] if found else []
+        from pipelines.services.tables import open_tables
+
+        self.rows = open_tables(tracking) or Asked(tracking)
 
     def get(self, run_id: str) -> Run | None:
         """The run of that id, deleted or not, of whatever experiment."""
-        MlflowException = mlflow_runs.api("exceptions").MlflowException
-        try:
-            return _run(self.client.get_run(run_id))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise mlflow_runs.unusable(self.tracking.uri, error) from error
-            return None
+        found = self.rows.run(run_id)
+        return _run(found) if found else None
 
     def of_metaflow(self, name: str) -> Run | None:
         """The newest run of the whole pipeline that belongs to a Metaflow run `Flow/id`."""
-        return next(self._search(f"tags.{METAFLOW_RUN} = '{name}'", "DESC", 1), None)
+        return self._first({METAFLOW_RUN: name}, newest=True)
 
     def children(self, run_id: str) -> list[Run]:
         """The stages' runs of a whole pipeline's, the newest first."""
-        return list(self._search(f"tags.`{PARENT}` = '{run_id}'", "DESC"))
+        return [_run(row) for row in self.rows.search({PARENT: run_id}, newest=True)]
 
     def of_fingerprint(self, stage: str, beginning: str) -> Run | None:
         """The newest run of a stage whose fingerprint begins so."""
-        wanted = f"tags.stage = '{stage}' and tags.fingerprint LIKE '{beginning}%'"
-        return next(self._search(wanted, "DESC", 1), None)
+        return self._first({"stage": stage, "fingerprint": f"{beginning}%"}, newest=True)
 
     def makers(self, keys: Collection[str]) -> dict[str, Run]:
         """Manifest's key -> the run that made it, those that there are.
@@ -80,7 +75,7 @@ class Runs:
         for key in keys:
             if key in made:
                 continue
-            run = next(self._search(f"tags.{MANIFEST_KEY} = '{key}'", "ASC", 1), None)
+            run = self._first({MANIFEST_KEY: key}, newest=False)
             if run is None:
                 continue
             made[key] = run
@@ -89,53 +84,88 @@ class Runs:
                     made.setdefault(other.manifest, other)
         return made
 
-    def everything(self) -> Iterator[Run]:
-        """Every run of every experiment that is not deleted."""
-        experiments = [found.experiment_id for found in self.client.search_experiments()]
-        return self._search("", "ASC", experiments=experiments)
-
-    def _search(
-        self, wanted: str, order: str, most: int | None = None, experiments: list[str] | None = None
-    ) -> Iterator[Run]:
-        where, token, left = experiments or self.experiments, None, most
-        while where:
-            found = self.client.search_runs(
-                where,
-                wanted,
-                max_results=min(AT_ONCE, left or AT_ONCE),
-                order_by=[f"attributes.start_time {order}"],
-                page_token=token,
-            )
-            yield from map(_run, found)
-            token = found.token
-            if not token or most is not None:
-                return
+    def _first(self, tags: Mapping[str, str], newest: bool) -> Run | None:
+        found = self.rows.search(tags, newest, 1)
+        return _run(found[0]) if found else None
 
 
-def _run(found: Any) -> Run:
-    tags = found.data.tags
-    started = datetime.fromtimestamp(found.info.start_time / 1000, UTC)
-    given = found.inputs.dataset_inputs if found.inputs else ()
+class Asked:
+    """The same of a server, by MLflow's client."""
+
+    def __init__(self, tracking: Tracking) -> None:
+        self.tracking, self.client = tracking, mlflow_runs.client(tracking)
+        found = self.client.get_experiment_by_name(tracking.experiment)
+        self.experiments = [found.experiment_id] if found else []
+
+    def run(self, run_id: str) -> RunRow | None:
+        MlflowException = mlflow_runs.api("exceptions").MlflowException
+        try:
+            return _row(self.client.get_run(run_id))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise mlflow_runs.unusable(self.tracking.uri, error) from error
+            return None
+
+    def search(self, tags: Mapping[str, str], newest: bool, most: int | None = None) -> list[RunRow]:
+        like = {key: "LIKE" if value.endswith("%") else "=" for key, value in tags.items()}
+        wanted = " and ".join(f"tags.`{key}` {like[key]} '{value}'" for key, value in tags.items())
+        return list(_rows(self.client, self.experiments, wanted, "DESC" if newest else "ASC", most))
+
+
+def everything(tracking: Tracking) -> Iterator[Run]:
+    """Every run of every experiment that is not deleted."""
+    client = mlflow_runs.client(tracking)
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    return map(_run, _rows(client, experiments, "", "ASC"))
+
+
+def _rows(
+    client: Any, experiments: list[str], wanted: str, order: str, most: int | None = None
+) -> Iterator[RunRow]:
+    token = None
+    while experiments:
+        found = client.search_runs(
+            experiments,
+            wanted,
+            max_results=min(AT_ONCE, most or AT_ONCE),
+            order_by=[f"attributes.start_time {order}"],
+            page_token=token,
+        )
+        yield from map(_row, found)
+        token = found.token
+        if not token or most is not None:
+            return
+
+
+def _row(found: Any) -> RunRow:
+    info, given = found.info, found.inputs.dataset_inputs if found.inputs else ()
+    sources = [each.dataset.source for each in given]
+    tags, params = dict(found.data.tags), dict(found.data.params)
+    return RunRow(str(info.run_id), info.status, info.start_time, info.lifecycle_stage, tags, params, sources)
+
+
+def _run(row: RunRow) -> Run:
+    tags, started = row.tags, datetime.fromtimestamp(row.start_time / 1000, UTC)
     return Run(
-        id=str(found.info.run_id),
+        id=row.id,
         stage=tags.get("stage"),
         fingerprint=tags.get("fingerprint", ""),
-        status=found.info.status,
+        status=row.status,
         started=started.isoformat(timespec="seconds"),
-        deleted=found.info.lifecycle_stage == "deleted",
+        deleted=row.lifecycle_stage == "deleted",
         commit=tags.get(COMMIT),
         parent=tags.get(PARENT),
         metaflow_run=tags.get(METAFLOW_RUN),
         manifest=tags.get(MANIFEST_KEY),
-        inputs=tuple(sorted(filter(None, map(_input_key, given)))),  # a database has no order of its own
-        params=dict(found.data.params),
+        inputs=tuple(sorted(filter(None, map(_input_key, row.sources)))),  # a database has no order
+        params=row.params,
     )
 
 
-def _input_key(given: Any) -> str | None:
+def _input_key(source: str) -> str | None:
     """The manifest's key in the address that a stage's run has of what it reads."""
     try:
-        uri = json.loads(given.dataset.source)["uri"]
+        uri = json.loads(source)["uri"]
     except (ValueError, TypeError, KeyError):  # logged by others
         return None
     found = KEY_IN_URI.search(str(uri))

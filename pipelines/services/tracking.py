@@ -103,7 +103,7 @@ def require_place(uri: str) -> None:
             parts = urlsplit(uri)
             server = parts.netloc.rpartition("@")[2]  # without user and password, which urlopen does not take
             urlopen(parts._replace(netloc=server).geturl(), timeout=ANSWER_SECONDS).close()
-        elif re.split("[+:]", uri)[0] in DATABASE_PORTS:
+        elif is_database(uri):
             _reach_database(uri)
     except HTTPError as answer:  # it may ask for a password, or have no page there
         answer.close()
@@ -113,6 +113,11 @@ def require_place(uri: str) -> None:
         cause = getattr(error, "reason", error)  # urllib wraps it
         where = f" ({error.filename})" if error.filename else ""
         raise unusable(uri, f"{getattr(cause, 'strerror', None) or cause}{where}") from error
+
+
+def is_database(uri: str) -> bool:
+    """Whether MLflow's tables are behind it, and no server."""
+    return uri.startswith(SQLITE) or re.split("[+:]", uri)[0] in DATABASE_PORTS
 
 
 def _reach_database(uri: str) -> None:

@@ -1,0 +1,124 @@
+"""What is read of MLflow's tables is what MLflow's own client makes of them, in SQLite and in PostgreSQL."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.services import registry, tracking
+from pipelines.services.made_by import METAFLOW_RUN, PARENT, Asked
+from pipelines.services.rows import RunRow
+from pipelines.services.tables import Tables, open_tables
+from tests.pipelines.lineages import ROOT, Lineages
+from tests.postgres import PASSWORD, needs_postgres, postgres  # noqa: F401
+
+NO_MLFLOW = """
+import sys
+from pipelines.commands.cli import main
+main(sys.argv[1:])
+assert "mlflow" not in sys.modules
+"""
+
+
+def made_in(folder: Path, uri: str) -> Lineages:
+    """Three runs of the pipeline; of the last a stage was deleted, and the version in the middle."""
+    made = Lineages(folder, uri, "team")
+    for word in "abc":
+        made.make(word)
+    client = tracking.client(made.params.tracking)
+    client.delete_run(made.runs["c", "score"])
+    client.delete_model_version("team", "2")
+    client.set_registered_model_alias("team", "old", "1")
+    other = client.create_experiment("another")
+    client.create_run(other, tags={"stage": "ingest", METAFLOW_RUN: "FullPipeline/a"})
+    return made
+
+
+def same(run: RunRow | None) -> tuple | None:
+    """Without the order of what was read, which neither has."""
+    return run and (*run[:-1], sorted(run.sources))
+
+
+def compare_runs(made: Lineages, tables: Tables) -> None:
+    asked = Asked(made.params.tracking)
+    client = asked.client
+    every = client.search_runs([e.experiment_id for e in client.search_experiments()], run_view_type=3)
+    assert len(every) == 3 * 11 + 2 and sum(run.info.lifecycle_stage == "deleted" for run in every) == 1
+    for run in every:
+        assert same(tables.run(run.info.run_id)) == same(asked.run(run.info.run_id))
+    assert tables.run("0" * 32) is asked.run("0" * 32) is None
+    score = made.fingerprint("score", "b")
+    for tags, found in (
+        ({"stage": "score"}, 2),
+        ({"stage": "score", "fingerprint": f"{score[:16]}%"}, 1),
+        ({PARENT: made.runs["c", "whole"]}, 9),
+        ({METAFLOW_RUN: "FullPipeline/a"}, 1),
+        ({"stage": "nothing"}, 0),
+    ):
+        for newest in (False, True):
+            for most in (None, 1):
+                ours, theirs = (s.search(tags, newest, most) for s in (tables, asked))
+                assert list(map(same, ours)) == list(map(same, theirs))
+            assert len(tables.search(tags, newest)) == found
+
+
+def compare_versions(made: Lineages, tables: Tables) -> None:
+    client = tracking.client(made.params.tracking)
+    for which in ("1", "3", "champion", "candidate", "old", "latest"):
+        get = client.get_model_version if which.isdigit() else client.get_model_version_by_alias
+        ours, theirs = tables.version("team", which), get("team", which)
+        assert ours is not None
+        assert (str(ours.number), ours.run_id, ours.tags) == (str(theirs.version), theirs.run_id, theirs.tags)
+        assert tables.aliases("team", str(theirs.version)) == sorted(
+            client.get_model_version("team", theirs.version).aliases
+        )
+        assert tables.versions("team", ours.tags["digest"]) == [ours]
+    for which in ("2", "4", "nobody"):
+        assert tables.version("team", which) is None
+    assert tables.version("nobody", "1") is None and tables.versions("team", "0" * 64) == []
+
+
+def compare(made: Lineages) -> None:
+    tables = open_tables(made.params.tracking)
+    assert tables is not None
+    compare_runs(made, tables)
+    compare_versions(made, tables)
+
+
+def test_sqlite(tmp_path: Path) -> None:
+    made = made_in(tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
+    compare(made)
+    words = [word for setting in made.settings for word in ("--set", setting)]
+    for end in ([], [made.runs["a", "evaluate"]], ["FullPipeline/a"], [made.made["b"]["select"].digest]):
+        command = [sys.executable, "-c", NO_MLFLOW, "trace", *end, *words]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert "tokenize_images" in done.stdout or "select" in done.stdout
+
+
+@needs_postgres
+def test_postgres(tmp_path: Path, postgres: str) -> None:  # noqa: F811
+    compare(made_in(tmp_path, postgres))
+
+
+def test_who_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server, and a database that MLflow is still to make, have no tables."""
+    monkeypatch.setattr("pipelines.services.tables.require_place", lambda uri: None)
+    where = Lineages(tmp_path, f"sqlite:///{tmp_path}/none.db", "team").params.tracking
+    assert open_tables(where) is None
+    assert open_tables(replace(where, uri="http://127.0.0.1:1")) is None
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_database_of_something_else_is_named(tmp_path: Path) -> None:
+    import sqlite3
+
+    with sqlite3.connect(tmp_path / "other.db") as database:
+        database.execute("CREATE TABLE notes (text)")
+    where = Lineages(tmp_path, f"sqlite:///{tmp_path}/other.db", "team").params.tracking
+    with pytest.raises(ValueError, match=f"tracking.uri = sqlite:///{tmp_path}/other.db: .*no such table"):
+        registry.find_version(where, "team", "1")
