@@ -39,7 +39,7 @@ from pipelines.reports.cost import total
 from pipelines.reports.report import Report
 from pipelines.reports.workspace import show
 from pipelines.services import lock, tracking
-from pipelines.services.dvc_record import record, why_not_recorded
+from pipelines.services.dvc_record import pipeline_folder, record, why_not_recorded
 from pipelines.services.notify import require_address
 from pipelines.services.passwords import put_away, shown
 from pipelines.services.surroundings import why_unwritable
@@ -292,7 +292,7 @@ def finish_run(flow: Any) -> dict[str, Any]:
     if left_out is not None:
         print(f"Not recorded in DVC: {left_out}; the manifests are with the MLflow run")
     manifests = sorted((workspace / "manifests").glob("*.json"))
-    recorded = [ROOT / "dvc.lock"] if left_out is None else []
+    recorded = [] if left_out else [pipeline_folder(ROOT, params) / "dvc.lock"]
     summary = {
         "run": _this_run(),
         "seconds": seconds,
@@ -300,7 +300,7 @@ def finish_run(flow: Any) -> dict[str, Any]:
         "overhead_seconds": seconds - work,
         "cost": spent,
         "currency": params.resources.prices.currency,
-        "dvc": "recorded in dvc.lock" if left_out is None else f"not recorded: {left_out}",
+        "dvc": f"not recorded: {left_out}" if left_out else f"recorded in {recorded[0].relative_to(ROOT)}",
         "mlflow_run": flow.mlflow_run,
         "tracking": shown(params.tracking.uri),
         "workspace": str(workspace.resolve()),

@@ -67,7 +67,7 @@ def test_what_is_right_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str
         check_command_line(arguments)
     # The run is not dvc.yaml's, and that is known before it.
     [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("full_pipeline: the run will not be recorded in DVC: dvc.yaml is for another work")
+    assert line.startswith("full_pipeline: the run will not be recorded in DVC: paths.workspace = ")
 
 
 def test_metaflow_is_given_no_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,27 +1,34 @@
-"""Records a finished run in the DVC workspace: dvc.lock then says which versions go together."""
+"""Records a finished run in the DVC workspace: dvc.lock then says which versions go together.
+
+dvc.yaml is the pipeline of params.yaml and its workspace. A run in another workspace, as profiles have, gets
+the same stages below `records/`, named after the workspace, with its parameters and a dvc.lock of its own.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+import os
+import shlex
 import subprocess
 import sys
 from configparser import ConfigParser
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from ddt.data.refs import STORE_PREFIX
+from ddt.config import to_dict
 from ddt.params import Params, load_params
-from pipelines.reports.workspace import manifest_path
 
 REMOTE = "store"  # DVC's name for the place below `paths.store`
+RECORDS = "records"  # folder with a pipeline for each workspace that is not dvc.yaml's
 
 
 def why_not_recorded(root: Path, params: Params) -> str | None:
-    """None where `root` is a DVC workspace whose stages are this run's; else the reason for people.
+    """None where a run with `params` is recorded in the DVC workspace at `root`; else the reason for people.
 
-    A run under a profile keeps its files elsewhere than dvc.yaml says, and DVC would record a run with
-    overrides as one of params.yaml's values. The manifests of both are with the MLflow run.
+    dvc.yaml and params.yaml are of one workspace. DVC would write down params.yaml's values for whatever lies
+    there, so a run with others is recorded in a workspace of its own alone.
     """
     pipeline = root / "dvc.yaml"
     if not (root / ".dvc").is_dir() or not pipeline.is_file():
@@ -30,18 +37,61 @@ def why_not_recorded(root: Path, params: Params) -> str | None:
         return "dvc is not installed"
     if not (_without_git(root) or any((folder / ".git").exists() for folder in (root, *root.parents))):
         return f"{root} is in no git repository, which DVC needs (git init)"
-    stages = yaml.safe_load(pipeline.read_text())["stages"]
-    paths = {str(manifest_path(Path(params.paths.workspace), stage)) for stage in stages}
-    outs = {
-        str(out) if isinstance(out, str) else next(iter(out)) for s in stages.values() for out in s["outs"]
-    }
-    if paths != outs:
-        return f"dvc.yaml is for another workspace than {params.paths.workspace}"
-    if str(params.pretrain.init).startswith(STORE_PREFIX):
-        return "the model goes on from another, which params.yaml does not say"
-    recorded = load_params(root / "params.yaml")
-    other = [stage for stage in stages if getattr(params, stage) != getattr(recorded, stage)]
-    return f"params.yaml has other settings of {', '.join(other)}" if other else None
+    if pipeline_folder(root, params) == root:
+        recorded = load_params(root / "params.yaml")
+        other = [name for name in _stages(root) if getattr(params, name) != getattr(recorded, name)]
+        told = f"params.yaml has other settings of {', '.join(other)}; give the run its own paths.workspace"
+        return told if other else None
+    if not (root / params.paths.workspace).resolve().is_relative_to(root.resolve()):
+        return f"paths.workspace = {params.paths.workspace} is outside of {root}"
+    return None
+
+
+def pipeline_folder(root: Path, params: Params) -> Path:
+    """Where dvc.yaml and dvc.lock of a run's workspace are: `root`, or a folder that is named after it."""
+    workspace = (root / params.paths.workspace).resolve()
+    if workspace == (root / _own_workspace(root)).resolve():
+        return root
+    return root / RECORDS / os.path.relpath(workspace, root.resolve())
+
+
+def _stages(root: Path) -> dict[str, Any]:
+    stages: dict[str, Any] = yaml.safe_load((root / "dvc.yaml").read_text())["stages"]
+    return stages
+
+
+def _own_workspace(root: Path) -> str:
+    """The workspace of dvc.yaml: where its first manifest is."""
+    [manifest] = next(iter(_stages(root).values()))["outs"]
+    return Path(manifest).parents[1].as_posix()
+
+
+def _write_pipeline(root: Path, params: Params) -> None:
+    """The same stages for another workspace, with all parameters of the run beside them."""
+    folder, stages = pipeline_folder(root, params), {}
+    file = (folder / "params.yaml").relative_to(root).as_posix()
+    here = folder.relative_to(root / RECORDS).as_posix()
+    for name, stage in _stages(root).items():
+        moved = _moved(stage, f"{_own_workspace(root)}/", f"{here}/")
+        stages[name] = moved | {
+            "cmd": f"{stage['cmd']} --params {shlex.quote(file)}",
+            "wdir": os.path.relpath(root, folder),
+            "params": [{file: stage["params"]}],
+        }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "params.yaml").write_text(yaml.safe_dump(to_dict(params), sort_keys=False, allow_unicode=True))
+    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+
+
+def _moved(value: Any, before: str, after: str) -> Any:
+    """`value` with every path that begins with `before` beginning with `after`."""
+    if isinstance(value, dict):
+        return {_moved(name, before, after): _moved(item, before, after) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_moved(item, before, after) for item in value]
+    if isinstance(value, str) and value.startswith(before):
+        return after + value.removeprefix(before)
+    return value
 
 
 def _without_git(root: Path) -> bool:
@@ -56,7 +106,7 @@ def _settings(root: Path) -> ConfigParser:
 
 
 def record(root: Path, params: Params) -> str | None:
-    """`dvc commit` of what lies in the workspace; None where it was recorded, else why not.
+    """`dvc commit` of what lies in the run's workspace; None where it was recorded, else why not.
 
     Where the store is on S3 and DVC has no remote yet, it gets one below the store. A run is not lost with
     its record: DVC's own failure is told as well.
@@ -67,7 +117,10 @@ def record(root: Path, params: Params) -> str | None:
     store = params.paths.store
     if store.startswith("s3://") and not _settings(root).has_option("core", "remote"):
         reason = _dvc(root, "remote", "add", "--default", REMOTE, f"{store.rstrip('/')}/dvc")
-    return reason or _dvc(root, "commit", "--force")
+    folder = pipeline_folder(root, params)
+    if folder != root:
+        _write_pipeline(root, params)
+    return reason or _dvc(root, "commit", "--force", str((folder / "dvc.yaml").relative_to(root)))
 
 
 def _dvc(root: Path, *command: str) -> str | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from ddt.params import load_params
 from pipelines.services import dvc_record
-from pipelines.services.dvc_record import record, why_not_recorded
+from pipelines.services.dvc_record import pipeline_folder, record, why_not_recorded
 
 ROOT = Path(__file__).resolve().parents[3]
 PARAMS = load_params(ROOT / "params.yaml")
@@ -46,25 +48,40 @@ def test_with_git_in_or_above_it(project: Path) -> None:
     assert why_not_recorded(project, PARAMS) == f"{project} is no DVC workspace"
 
 
-def test_another_workspace(project: Path) -> None:
+def test_another_workspace_has_a_pipeline_of_its_own(project: Path) -> None:
+    """The same stages on the same code; manifests, parameters and command are the workspace's."""
     (project / ".git").mkdir()
-    smoke = load_params(ROOT / "params.yaml", "smoke")
-    assert why_not_recorded(project, smoke) == "dvc.yaml is for another workspace than data/smoke/workspace"
+    smoke = load_params(ROOT / "params.yaml", "smoke", ["select.keep=77"])
+    assert why_not_recorded(project, smoke) is None
+    told = record(project, smoke)
+    assert told is not None and told.startswith("dvc commit failed: ")  # nothing lies in the workspace
+    folder = pipeline_folder(project, smoke)
+    assert folder == project / "records" / "data" / "smoke" / "workspace"
+    assert load_params(folder / "params.yaml") == smoke
+    ours = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]
+    theirs = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert list(ours) == list(theirs)
+    file = "records/data/smoke/workspace/params.yaml"
+    for name, stage in ours.items():
+        assert (folder / stage.pop("wdir")).resolve() == project
+        assert stage.pop("cmd") == f"{theirs[name].pop('cmd')} --params {file}"
+        assert stage.pop("params") == [{file: theirs[name].pop("params")}]
+        moved = json.dumps(theirs[name]).replace("data/workspace/", "data/smoke/workspace/")
+        assert stage == json.loads(moved) and stage != theirs[name]
 
 
-def test_a_model_that_goes_on_from_another(project: Path) -> None:
-    """params.yaml, which DVC would record with it, has other settings."""
+def test_a_workspace_outside_is_not_recorded(project: Path) -> None:
     (project / ".git").mkdir()
-    keys = ["pretrain.init=store:shards/finetune/1/model", "pretrain.model=null"]
-    told = "the model goes on from another, which params.yaml does not say"
-    assert why_not_recorded(project, load_params(ROOT / "params.yaml", None, keys)) == told
+    for place in ("/elsewhere/workspace", "../workspace"):
+        params = load_params(ROOT / "params.yaml", None, [f"paths.workspace={place}"])
+        assert why_not_recorded(project, params) == f"paths.workspace = {place} is outside of {project}"
 
 
 def test_settings_that_are_not_those_of_the_file(project: Path) -> None:
     """DVC would write down params.yaml's for what was made by others."""
     (project / ".git").mkdir()
     keys = ["select.keep=100", "evaluate.cases=7", "resources.cpus=1", "notify.when=[success]"]
-    told = "params.yaml has other settings of select, evaluate"
+    told = "params.yaml has other settings of select, evaluate; give the run its own paths.workspace"
     assert why_not_recorded(project, load_params(ROOT / "params.yaml", None, keys)) == told
     assert why_not_recorded(project, load_params(ROOT / "params.yaml", None, keys[2:])) is None
 
@@ -90,7 +107,7 @@ def test_a_commit_that_fails_is_told_and_ends_no_run(project: Path, monkeypatch:
     monkeypatch.setattr(dvc_record, "subprocess", SimpleNamespace(run=run))
     assert record(project, PARAMS) is None
     assert record(project, PARAMS) == "dvc commit failed: ERROR: locked"
-    assert [command[1:4] for command in commands] == [["-m", "dvc", "commit"]] * 2
+    assert [command[1:6] for command in commands] == [["-m", "dvc", "commit", "--force", "dvc.yaml"]] * 2
 
 
 def test_a_store_on_s3_is_where_dvcs_remote_is(project: Path) -> None:
