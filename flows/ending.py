@@ -20,6 +20,7 @@ from metaflow.user_decorators.mutable_flow import MutableFlow
 from ddt.clean import one_line
 from ddt.config import build
 from ddt.params import Params
+from ddt.sections.run import Notify
 from flows.remote import plain
 from flows.support import lay_over
 from pipelines.services import lock, tracking
@@ -58,13 +59,11 @@ def close_failed(run: Run | None) -> None:
     if run is None:
         return
     params = _params(run)
-    if params is None:
-        return
     failed = {step.id: step.task for step in run if not step.task.successful}
     reasons = {name: "see its log" for name in failed}
     places = []
     start = run["start"].task
-    if "mlflow_run" in start:
+    if params and "mlflow_run" in start:
         lock.give_back(Path(params.paths.workspace), run.pathspec)
         card_of = lambda stage: _card(failed[stage]) if stage in failed else None  # noqa: E731
         for failure in tracking.end_parent(params.tracking, start["mlflow_run"].data, card_of):
@@ -73,7 +72,8 @@ def close_failed(run: Run | None) -> None:
         places.append(f"MLflow: {shown(params.tracking.uri)}, run {start['mlflow_run'].data}")
     print("\n".join(places))  # the reasons stand above: each step has told its own
     told = [f"{name}: {reason}" for name, reason in reasons.items()]
-    tell(params.notify, "failure", "\n".join([f"{run.pathspec} did not finish", *told, *places]))
+    notify = params.notify if params else _notify(run)
+    tell(notify, "failure", "\n".join([f"{run.pathspec} did not finish", *told, *places]))
 
 
 def tell_success(run: Run | None) -> None:
@@ -92,6 +92,20 @@ def _params(run: Run) -> Params | None:
     """The run's settings, which its first step makes; None where it did not come so far."""
     start = run["start"].task
     return build(Params, start["settings"].data) if start and "settings" in start else None
+
+
+def _notify(run: Run) -> Notify:
+    """Who is told of a run that failed before it had read its parameters: as they were given.
+
+    They may be what is wrong. Then it is what the parameter file and the remote file say.
+    """
+    given = run["_parameters"].task
+    conf, remote, profile, overrides = (given[n].data for n in ("conf", "remote", "profile", "overrides"))
+    try:
+        settings = lay_over(conf, profile or None, overrides.split(), remote)
+        return build(Notify, settings["notify"], "notify")
+    except (ValueError, OSError):
+        return build(Notify, lay_over(conf, None, [], remote)["notify"], "notify")
 
 
 def _card(task: Any) -> str | None:

@@ -8,17 +8,22 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from ddt.params import load_params
+from ddt.yaml_file import read_yaml
+from flows.ending import _notify
 from pipelines.services import tracking
 from tests.processes import HANGS_AFTER_S
 from tests.test_flow import ROOT, Flow
@@ -46,6 +51,57 @@ def test_a_mistake_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert flow.start("resume").wait(HANGS_AFTER_S) == 1
     resumed = flow.log().removeprefix(log)
     assert "/ingest/" in resumed and f"{tmp_path}/absent does not exist" not in resumed
+
+
+FAILS_FIRST = """
+import sys
+sys.path.insert(0, {root!r})
+from flows.full_pipeline import FullPipeline
+from metaflow import step
+
+class FailsFirst(FullPipeline):
+    @step
+    def start(self):
+        raise ValueError("before it has read anything")
+        self.next(self.ingest)
+
+if __name__ == "__main__":
+    FailsFirst()
+"""
+
+
+def test_a_first_step_that_has_read_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "fails_first.py"
+    file.write_text(FAILS_FIRST.format(root=str(ROOT)))
+    with listener() as (address, heard):
+        monkeypatch.setenv("DDT_NOTIFY_URL", address)
+        monkeypatch.setenv("METAFLOW_DATASTORE_SYSROOT_LOCAL", str(tmp_path / "metaflow"))
+        command = [sys.executable, str(file), "run", "--set", "notify.when=[failure]"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_AFTER_S)
+    assert done.returncode == 1, done.stderr[-2000:]
+    [told] = heard
+    first, *rest = told["text"].splitlines()
+    assert first.startswith("FailsFirst/") and first.endswith(" did not finish")
+    assert rest == ["start: see its log"]
+
+
+@pytest.mark.parametrize(
+    ("profile", "overrides", "when"),
+    [
+        ("", "", ()),
+        ("", "notify.when=[success]", ("success",)),
+        ("gone", "", ()),
+        ("", "notify.nobody=1", ()),
+    ],
+)
+def test_who_is_told_where_nothing_was_read(profile: str, overrides: str, when: tuple[str, ...]) -> None:
+    """By the parameters as they were given; where these are what is wrong by the files alone."""
+    conf = read_yaml(ROOT / "params.yaml")
+    given = {"conf": conf, "remote": {}, "profile": profile, "overrides": overrides}
+    task = {name: SimpleNamespace(data=value) for name, value in given.items()}
+    remote = task | {"remote": SimpleNamespace(data={"notify": {"when": ["failure"]}})}
+    assert _notify({"_parameters": SimpleNamespace(task=task)}).when == when
+    assert _notify({"_parameters": SimpleNamespace(task=remote)}).when == (when or ("failure",))
 
 
 @contextmanager
