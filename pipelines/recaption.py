@@ -54,8 +54,11 @@ class RecaptionWorker(UnitWorker):
     """Captions the images of one record shard, each once however often it is there."""
 
     def setup(self, params: RecaptionParams) -> None:  # type: ignore[override]
-        from ddt.data.captioner import Captioner  # here: only workers need torch
+        import torch  # here: only workers need it
 
+        from ddt.data.captioner import Captioner
+
+        self.threads = torch.get_num_threads()  # the actor's cores
         self.params, self.captioner_id = params, captioner_id(params)
         self.captioner = Captioner(
             params.model,
@@ -88,10 +91,10 @@ class RecaptionWorker(UnitWorker):
         size, temperature = self.params.batch_size, self.params.temperature + attempt * WARMER
         batches = [wanted[start : start + size] for start in range(0, len(wanted), size)]
 
-        def decoded(number: int) -> list[Any]:
-            return [self.captioner.read(images[places[digest]].as_py()) for digest in batches[number]]
+        def read(digest: bytes) -> Any:
+            return self.captioner.read(images[places[digest]].as_py())
 
-        for batch, pictures in zip(batches, ahead(decoded, len(batches)), strict=True):
+        for batch, pictures in zip(batches, ahead(read, batches, self.threads), strict=True):
             seeds = [int.from_bytes(digest[:7], "big") + attempt for digest in batch]
             for digest, answer in zip(
                 batch, self.captioner.answer(pictures, temperature, seeds), strict=True

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from PIL import Image
 
+from ddt.data.ahead import ahead
 from ddt.data.decode import decode_rgb
 from ddt.data.descriptor import descriptor
 from ddt.data.refs import model_digest
@@ -41,9 +44,11 @@ class ScoreWorker(UnitWorker):
     """Scores one record shard with its generated captions."""
 
     def setup(self, params: ScoreParams) -> None:  # type: ignore[override]
-        from ddt.data.clip_score import ClipScorer  # here: only workers need torch
+        import torch  # here: only workers need it
 
-        self.params = params
+        from ddt.data.clip_score import ClipScorer
+
+        self.params, self.threads = params, torch.get_num_threads()  # the actor's cores
         self.scorer = ClipScorer(params.model)
 
     def process(self, unit: dict[str, Any], folder: Path) -> Output:
@@ -51,10 +56,12 @@ class ScoreWorker(UnitWorker):
         captions = read_shard(self.store.fetch(unit["captions"]))
         if records["sample_id"] != captions["sample_id"]:
             raise ValueError(f"{unit['captions']} does not hold the captions of {unit['records']}")
-        rows = []
+        rows, size = [], self.params.batch_size
         merged = records.append_column("long_caption", captions["long_caption"])
-        for start in range(0, len(merged), self.params.batch_size):
-            rows += self._score(merged.slice(start, self.params.batch_size))
+        batches = [merged.slice(start, size) for start in range(0, len(merged), size)]
+        images = [batch["image"] for batch in batches]
+        for batch, seen in zip(batches, ahead(self._look, images, self.threads), strict=True):
+            rows += self._score(batch, seen)
         path = folder / "scores.arrow"
         write_shard(path, rows, SCORE_SCHEMA)
         native = np.array([row["native_score"] for row in rows])
@@ -67,14 +74,17 @@ class ScoreWorker(UnitWorker):
         }
         return Output(path=path, rows=len(rows), stats=stats)
 
-    def _score(self, batch: pa.Table) -> list[dict[str, Any]]:
-        image_input = self.scorer.image_input
-        images, looks = [], []
-        for encoded in batch["image"]:  # one picture at a time at its full size
-            data = encoded.as_py()
-            picture = decode_rgb(data, image_input.side_px)
-            images.append(image_input.fit(picture))
-            looks.append({"image_sha256": hashlib.sha256(data).digest(), "descriptor": descriptor(picture)})
+    def _look(self, encoded: pa.BinaryScalar) -> tuple[Image.Image, dict[str, bytes]]:
+        """A picture as CLIP takes it, and what its duplicates are found by."""
+        data, image_input = encoded.as_py(), self.scorer.image_input
+        picture = decode_rgb(data, image_input.side_px)
+        look = {"image_sha256": hashlib.sha256(data).digest(), "descriptor": descriptor(picture)}
+        return image_input.fit(picture), look
+
+    def _score(
+        self, batch: pa.Table, seen: Sequence[tuple[Image.Image, dict[str, bytes]]]
+    ) -> list[dict[str, Any]]:
+        images, looks = zip(*seen, strict=True)
         texts = batch.select(["sample_id", "caption", "long_caption"]).to_pydict()
         native, generated = self.scorer.scores(images, texts["caption"], texts["long_caption"])
         generated[[not text for text in texts["long_caption"]]] = (

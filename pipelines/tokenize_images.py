@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from ddt.data.ahead import ahead
 from ddt.data.decode import decode_image
 from ddt.data.tokens import ShardFacts, TokenMeta, TokenShard, write_shard
 from ddt.manifest import Commit, unit_id
@@ -48,7 +49,7 @@ class TokenizeWorker(UnitWorker):
 
         from ddt.baselines.kinds import load_image_tokenizer
 
-        self.batch_size = params.batch_size
+        self.batch_size, self.threads = params.batch_size, torch.get_num_threads()  # the actor's cores
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.tokenizer = load_image_tokenizer(self.store.fetch_tree(tokenizer)).to(device).eval()
         config = self.tokenizer.config
@@ -110,16 +111,14 @@ class TokenizeWorker(UnitWorker):
         return records.select(["sample_id", "turns"]).to_pydict() | {"codes": codes}
 
     def _encode(self, images: Sequence[pa.BinaryScalar]) -> np.ndarray:
-        """Encoded images, of which one at a time is in memory at its full size, to int64 codes [n, T]."""
+        """Encoded images, of which a few at a time are in memory at full size, to int64 codes [n, T]."""
         import torch
 
         codes = [np.zeros((0, self.meta.num_tokens), np.int64)]
-        device = next(self.tokenizer.parameters()).device
-        for start in range(0, len(images), self.batch_size):
-            decoded = [
-                decode_image(image.as_py(), self.tokenizer.config.image_size)
-                for image in images[start : start + self.batch_size]
-            ]
+        device, side_px = next(self.tokenizer.parameters()).device, self.tokenizer.config.image_size
+        starts = range(0, len(images), self.batch_size)
+        batches = [images[start : start + self.batch_size] for start in starts]
+        for decoded in ahead(lambda image: decode_image(image.as_py(), side_px), batches, self.threads):
             images_BHWC = torch.from_numpy(np.stack(decoded)).to(device)
             images_BCHW = images_BHWC.permute(0, 3, 1, 2).float() / 127.5 - 1
             codes.append(self.tokenizer.encode(images_BCHW).cpu().numpy())

@@ -1,22 +1,27 @@
-"""What a model will be given next, made while it works on what it has."""
+"""What a model will be given next, made ready while it works on what it has."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from ddt.train.prefetch import Prefetch
-
 T = TypeVar("T")
+R = TypeVar("R")
 
 
-def ahead(make: Callable[[int], T], count: int) -> Iterator[T]:
-    """`make(0)` to `make(count - 1)` in order, or the first error. The next is made in a thread meanwhile:
-    two are in memory.
+def ahead(read: Callable[[T], R], batches: Sequence[Sequence[T]], threads: int) -> Iterator[list[R]]:
+    """`read` of each item, batch by batch in their order; the first error ends it.
+
+    The batch after the one that is handed out is read meanwhile, in so many threads (decoding leaves Python's
+    lock): two batches are in memory, and as many items at work as threads.
     """
-    prefetch = Prefetch(make)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="ahead")
+    coming: list[Future[R]] = []
     try:
-        for index in range(count):
-            yield prefetch.get(index, index + 1 if index + 1 < count else None)
+        for batch in [*batches, []]:
+            ready, coming = coming, [pool.submit(read, item) for item in batch]
+            if ready:
+                yield [future.result() for future in ready]
     finally:
-        prefetch.close()
+        pool.shutdown(cancel_futures=True)

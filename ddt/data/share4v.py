@@ -2,8 +2,8 @@
 
     python -m ddt.data.share4v ShareGPT4V-7B ShareGPT4V-7B_Pretrained_vit-large336-l12 captioner
 
-They are laid out as LLaVA-1.5's authors do it: Llama's own names, the projector as
-`model.mm_projector.{0,2}`, the vision tower in a folder beside it, or within as `model.vision_tower.vision_tower`.
+They are laid out as by LLaVA-1.5's authors: Llama's own names, `model.mm_projector.{0,2}` for the projector,
+the vision tower in a folder beside it, or within as `model.vision_tower.vision_tower`.
 """
 
 from __future__ import annotations
