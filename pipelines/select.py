@@ -27,8 +27,9 @@ from pipelines.engine.runner import FAILED_GATE, StageContext, StageError, Stage
 from pipelines.engine.selection.captions import CaptionFilters
 from pipelines.engine.selection.counts import count_digits, count_verdicts
 from pipelines.engine.selection.duplicates import DuplicatesWorker, SurvivorsWorker
+from pipelines.engine.selection.examples import examples
 from pipelines.engine.selection.filter import FilterWorker
-from pipelines.engine.selection.outcome import Outcome, by_source, examples
+from pipelines.engine.selection.outcome import Outcome, by_source
 from pipelines.engine.selection.pairs import PairsWorker
 from pipelines.engine.selection.plan import Plan
 from pipelines.engine.sums import add_up
@@ -192,6 +193,7 @@ def _report(ctx: StageContext, outcome: Outcome, gate: GateResult) -> Report:
     report.metrics["select/gate_expectations"] = gate.checked
     report.tables["By source, before the cut at K"] = source_table(outcome.sources)
     report.pages["Data Docs of the gate"] = ctx.relative(gate.page)
-    pictures = selection_pictures(ctx.store, outcome.tally, outcome.examples, ctx.folder)
+    ranked = outcome.selection.threshold if ctx.section.rank_by == "native" else None
+    pictures = selection_pictures(ctx.store, outcome.tally, ranked, outcome.examples, ctx.folder)
     report.pictures = {title: ctx.relative(path) for title, path in pictures.items()}
     return report

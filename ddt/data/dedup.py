@@ -41,7 +41,10 @@ RANKED = [("score", "<f4"), ("tie", "<u8"), ("shard", "<u4"), ("row", "<u4"), ("
 # As dealt out for one band: rows with the same `key` are in one bucket, `last` orders them there.
 EXACT_ENTRY = np.dtype([("key", "<u4"), ("last", "<f4"), *RANKED, ("sha256", "u1", 32)])
 NEAR_ENTRY = np.dtype([*EXACT_ENTRY.descr, ("descriptor", "u1", DESCRIPTOR_BYTES)])
-FOUND = np.dtype([("shard", "<u4"), ("row", "<u4"), ("kind", "u1")])
+# What is told of a row, and the better one that it was dropped for (itself where it stays).
+FOUND = np.dtype(
+    [("shard", "<u4"), ("row", "<u4"), ("kind", "u1"), ("better_shard", "<u4"), ("better_row", "<u4")]
+)
 
 
 def entry_kind(near: bool) -> np.dtype:
@@ -97,6 +100,7 @@ def find_in_deal(entries: np.ndarray, near: bool) -> np.ndarray:
     found = np.empty(len(told), FOUND)
     for name in ("shard", "row"):
         found[name] = entries[name][best_first[told]]
+        found[f"better_{name}"] = entries[name][best_first[stands_for[told]]]
     found["kind"] = kinds[told]
     return found[np.lexsort((found["row"], found["shard"]))]
 

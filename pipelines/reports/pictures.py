@@ -72,12 +72,16 @@ def score_histogram(scores: Mapping[str, np.ndarray]) -> Image.Image:
     return figure_image(figure)
 
 
-def score_counts(counts: Mapping[str, np.ndarray], edges: np.ndarray) -> Image.Image:
-    """The same of scores that were counted where they are, by bins between `edges`."""
+def score_counts(
+    counts: Mapping[str, np.ndarray], edges: np.ndarray, threshold: float | None = None
+) -> Image.Image:
+    """The same of scores that were counted where they are, by bins between `edges`; a line at `threshold`."""
     figure, ax = axes()
     used = np.flatnonzero(sum(counts.values()))
     for name, values in counts.items():
         ax.stairs(values, edges, fill=True, alpha=0.55, label=f"{name} ({values.sum()})")
+    if threshold is not None:
+        ax.axvline(threshold, color="black", linewidth=1, label=f"the K-th score, {threshold:.4f}")
     ax.set_xlim(edges[used[0]], edges[used[-1] + 1])
     ax.set_xlabel("cosine of image and caption")
     ax.set_ylabel("pairs")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +31,40 @@ def source_table(sources: Mapping[str, Mapping[str, int]]) -> list[list[str]]:
     return [["source", *("left" if name == VERDICTS[KEPT] else name for name in reasons)], *rows]
 
 
+TITLES = {
+    "kept": "Kept pairs",
+    "dropped": "Dropped pairs",
+    "threshold": "Pairs around the threshold, with what they are ranked by",
+    "copies": "Copies, each after the better one that it was dropped for",
+}
+
+
 def selection_pictures(
-    store: Store, tally: Tally, examples: Mapping[str, Mapping[str, Any]], folder: Path
+    store: Store,
+    tally: Tally,
+    threshold: float | None,
+    examples: Mapping[str, Sequence[Mapping[str, Any]]],
+    folder: Path,
 ) -> dict[str, Path]:
-    """By title: the scores of kept and dropped pairs, and examples of each (`Outcome.examples`)."""
+    """By title: the native scores of kept and dropped pairs, and examples (`Outcome.examples`).
+
+    threshold: the K-th native score; None where pairs are ranked by another.
+    """
     pictures = {"CLIP score of the native caption, kept and dropped": folder / "scores.png"}
-    score_counts({"kept": tally.kept_scores, "dropped": tally.dropped_scores}, SCORE_EDGES).save(
-        folder / "scores.png"
-    )
+    counts = {"kept": tally.kept_scores, "dropped": tally.dropped_scores}
+    score_counts(counts, SCORE_EDGES, threshold).save(folder / "scores.png")
     for name, shown in examples.items():
-        if shown["rows"]:
-            path = pictures[f"{name.title()} pairs"] = folder / f"{name}.png"
+        if shown:
+            path = pictures[TITLES[name]] = folder / f"{name}.png"
             record_grid(_rows(store, shown)).save(path)
     return pictures
 
 
-def _rows(store: Store, shown: Mapping[str, Any]) -> list[dict[str, Any]]:
-    table = read_columns(store.open(shown["records"]), ["image", "caption"], shown["rows"])
-    return [row | {"note": note} for row, note in zip(table.to_pylist(), shown["notes"], strict=True)]
+def _rows(store: Store, shown: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The examples' image, caption and note, in their order; of a shard its rows are read together."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for key in {example["records"] for example in shown}:
+        rows = sorted({example["row"] for example in shown if example["records"] == key})
+        table = read_columns(store.open(key), ["image", "caption"], rows).to_pylist()
+        found |= {(key, row): values for row, values in zip(rows, table, strict=True)}
+    return [found[e["records"], e["row"]] | {"note": e["note"]} for e in shown]

@@ -21,11 +21,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ddt.data.decode import decode_rgb
 from ddt.data.dedup import NEAR_ENTRY, find_duplicates
-from ddt.data.descriptor import DESCRIPTOR_BYTES
+from ddt.data.descriptor import DESCRIPTOR_BYTES, distance
 from ddt.data.schemas import CAPTION_SCHEMA, SCORE_SCHEMA
 from ddt.data.topk import tie_hash
-from ddt.data.verdicts import SCORE_EDGES, VERDICTS
+from ddt.data.verdicts import KINDS, SCORE_EDGES, VERDICTS, Tally
 from ddt.manifest import Commit, Manifest, write_unit
 from ddt.params import Params, load_params
 from ddt.records import CRAWLED_SCHEMA, FACTS, RECORD_SCHEMA, read_shard, write_shard
@@ -34,7 +35,10 @@ from pipelines import select
 from pipelines.engine.cluster import connect
 from pipelines.engine.runner import FAILED_GATE, StageContext, StageError
 from pipelines.engine.selection import plan
+from pipelines.engine.selection.outcome import Outcome
+from pipelines.reports import selection
 from pipelines.reports.workspace import manifest_path
+from tests.data.pictures import encode
 from tests.pipelines.ray_support import RESOURCES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -444,3 +448,62 @@ def test_workers_and_kills_do_not_matter(tmp_path: Path, monkeypatch: pytest.Mon
             found[workers] = digest(ctx)
     assert ctx.store.exists("killed")
     assert found[1] == found[2]
+
+
+def test_people_are_shown_what_stands_at_the_threshold_and_what_copies_lost_to(
+    alone: None, tmp_path: Path
+) -> None:
+    ctx = context(tmp_path, parameters())
+    result = select.run(ctx)
+    shown = Outcome.load(ctx).examples  # type: ignore[union-attr]
+    rows = {
+        (c.stats["records"], place): row
+        for c in ctx.inputs["score"].commits
+        for place, row in enumerate(read_shard(ctx.store.fetch(c.key)).to_pylist())
+    }
+    kept = {pair["sample_id"] for pair in pairs_of(ctx, result.commits)}
+    threshold = result.report.metrics["select/threshold"]
+
+    around = [(rows[e["records"], e["row"]], e["note"]) for e in shown["threshold"]]
+    scores = [row["native_score"] for row, _ in around]
+    assert len(around) == 16 and scores == sorted(scores, reverse=True)
+    for row, note in around:
+        score, what = note.split(" ", 1)
+        assert float(score) == pytest.approx(row["native_score"], abs=1e-4)
+        assert ("not kept" not in what) == (row["sample_id"] in kept)
+        assert what.startswith("tie") == (row["native_score"] == threshold)
+    best_left_out = max(scores[8:])
+    assert all(row["sample_id"] in kept for row, _ in around[:8])
+    assert scores[7] == threshold >= best_left_out
+
+    copies = [(rows[e["records"], e["row"]], e["note"]) for e in shown["copies"]]
+    assert len(copies) >= 12
+    for (better, of_better), (copy, verdict) in zip(copies[::2], copies[1::2], strict=True):
+        assert of_better == "the better one" and copy["sample_id"] not in kept
+        assert better["native_score"] >= copy["native_score"]
+        same = better["image_sha256"] == copy["image_sha256"]
+        looks = (np.frombuffer(row["descriptor"], np.uint8) for row in (better, copy))
+        near = distance(*(look[None] for look in looks))[0] <= 1
+        assert same if verdict == "duplicate" else near and not same
+    assert {note for _, note in copies} == {"the better one", "duplicate", "near_duplicate"}
+
+
+def test_the_pictures_are_those_of_the_examples(tmp_path: Path) -> None:
+    rows = unlike(4, [0.3])
+    for number, row in enumerate(rows):
+        row["image"] = encode(Image.new("RGB", (8, 8), (number, 0, 0)))
+    store = open_store(tmp_path / "store")
+    records = [c.stats["records"] for c in scored(store, [rows[:3], rows[3:]]).commits]
+    by_rows = {len(read_shard(store.fetch(key))): key for key in records}
+    wanted = [(by_rows[3], 2), (by_rows[1], 0), (by_rows[3], 0), (by_rows[3], 2)]
+    found = selection._rows(store, [{"records": key, "row": row, "note": str(row)} for key, row in wanted])
+    assert [decode_rgb(row["image"]).getpixel((0, 0))[0] for row in found] == [2, 3, 0, 2]
+    assert [row["note"] for row in found] == ["2", "0", "0", "2"]
+    counts = np.zeros((len(KINDS), len(VERDICTS)), np.int64)
+    bins = np.ones(len(SCORE_EDGES) - 1, np.int64)
+    example = {"records": by_rows[3], "row": 1, "note": "0.3000 tie, kept"}
+    pictures = selection.selection_pictures(
+        store, Tally(counts, counts, bins, bins), 0.3, {"threshold": [example], "copies": []}, tmp_path
+    )
+    assert [path.name for path in pictures.values()] == ["scores.png", "threshold.png"]
+    assert all(path.is_file() for path in pictures.values())

@@ -37,6 +37,10 @@ class DuplicatesWorker(UnitWorker):
         return np.memmap(path, kind, "r") if path.stat().st_size else np.empty(0, kind)
 
 
+COPIES_SHOWN = 4  # of each kind and group, as examples
+WHERE = ("shard", "row", "better_shard", "better_row")
+
+
 class SurvivorsWorker(UnitWorker):
     """Of one group. Leaves a file with the ROWs of each shard, their verdicts final but for the cut at K."""
 
@@ -55,7 +59,8 @@ class SurvivorsWorker(UnitWorker):
         path = folder / "survivors.parts"
         count = write_parts(path, shards, len(shards))
         counts = [np.bincount(rows["verdict"], minlength=len(VERDICTS)).tolist() for rows in shards]
-        return Output(path, count, stats={"verdicts": counts})  # of each shard, in the order of VERDICTS
+        stats = {"verdicts": counts, "copies": _some_copies(found)}  # of each shard, in the order of VERDICTS
+        return Output(path, count, stats=stats)
 
     def _found(self, group: int) -> np.ndarray:
         """What all deals tell of a group's rows."""
@@ -64,3 +69,13 @@ class SurvivorsWorker(UnitWorker):
             with self.store.open(key) as file:
                 told.append(read_part(file, group, FOUND))
         return np.concatenate(told)
+
+
+def _some_copies(found: np.ndarray) -> dict[str, list[list[int]]]:
+    """By verdict the first of a group's copies, each with the better row that it was dropped for (WHERE)."""
+    shown = {}
+    for kind in (DUPLICATE, NEAR_DUPLICATE):
+        told = found[found["kind"] == kind]
+        first = np.unique(told[["shard", "row"]], return_index=True)[1][:COPIES_SHOWN]  # in any deal
+        shown[VERDICTS[kind]] = [[int(told[name][place]) for name in WHERE] for place in first]
+    return shown

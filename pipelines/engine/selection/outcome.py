@@ -12,28 +12,24 @@ from typing import Any, Self
 
 import numpy as np
 
-from ddt.data.parts import read_part
 from ddt.data.topk import TopK
-from ddt.data.verdicts import KEPT, ROW, VERDICTS, Tally, decide
+from ddt.data.verdicts import VERDICTS, Tally
 from ddt.manifest import Commit, commits, unit_id, write_unit
-from ddt.store import Store
 from pipelines.engine.runner import StageContext
 from pipelines.engine.selection.plan import Plan
 
-EXAMPLES = 16
 OUTCOME = "outcome"  # the step of the stage that it is recorded as
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The cut at K, counts of all rows, and which rows of one shard to show as examples, by name:
-    their `records`, `rows` and a note on each (`notes`). `sources`: by the folder of their source shards, how
-    many rows have each verdict before the cut.
+    """The cut at K, counts of all rows, and which rows to show as examples (`examples.examples`). `sources`:
+    by the folder of their source shards, how many rows have each verdict before the cut.
     """
 
     selection: TopK
     tally: Tally
-    examples: dict[str, dict[str, Any]]
+    examples: dict[str, list[dict[str, Any]]]
     sources: dict[str, dict[str, int]]
 
     def save(self, ctx: StageContext) -> None:
@@ -72,22 +68,3 @@ def by_source(
             folder = folders.get(scores.stats["records"], "unknown")
             found.setdefault(folder, Counter()).update(dict(zip(VERDICTS, counts, strict=True)))
     return {folder: {k: v for k, v in counts.items() if v} for folder, counts in sorted(found.items())}
-
-
-def examples(
-    store: Store, plan: Plan, survivors: Sequence[Commit], selection: TopK
-) -> dict[str, dict[str, Any]]:
-    """Of the first shard that has rows: which of them to show, kept ones and others, with a note on each."""
-    number = next(n for n, commit in enumerate(survivors) if commit.rows)
-    part, scores = next((n, scores) for n, scores in enumerate(plan.groups[number].scores) if scores.rows)
-    with store.open(survivors[number].key) as file:
-        rows = decide(read_part(file, part, ROW), selection)
-    kept, others = (np.flatnonzero((rows["verdict"] == KEPT) == is_kept) for is_kept in (True, False))
-    notes = {
-        "kept": [f"{score:.2f}" for score in rows["native"][kept[:EXAMPLES]]],
-        "dropped": [VERDICTS[code] for code in rows["verdict"][others[:EXAMPLES]]],
-    }
-    return {
-        name: {"records": scores.stats["records"], "rows": which[:EXAMPLES].tolist(), "notes": notes[name]}
-        for name, which in (("kept", kept), ("dropped", others))
-    }
