@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -25,6 +26,7 @@ from ddt.store.tree import MARKER, files_digest, marker_bytes, require_complete,
 
 THREADS = 16
 CONFLICT_RETRIES = 5
+READ_TRIES, READ_AGAIN_AFTER_S = 4, 0.5  # and longer each time
 LOOK_AT_CACHE_BYTES = 1 << 30  # downloaded since it was last seen how large the cache is
 READ_AHEAD_BYTES = 1 << 16  # of a part of an object: what describes a batch of columns is read at once
 
@@ -141,7 +143,20 @@ class S3Store(Store):
 
     def get_bytes(self, key: str) -> bytes:
         with _clear_errors(self.uri(key)):
-            return self._client.get_object(**self._name(key))["Body"].read()
+            return self._read(**self._name(key))
+
+    def _read(self, **call: str) -> bytes:
+        """What `get_object` answers. A body that breaks off is asked for again: botocore's own retries end
+        with the headers.
+        """
+        from botocore.exceptions import IncompleteReadError, ReadTimeoutError, ResponseStreamingError
+
+        for tries in range(1, READ_TRIES):
+            try:
+                return self._client.get_object(**call)["Body"].read()
+            except (IncompleteReadError, ReadTimeoutError, ResponseStreamingError):
+                time.sleep(READ_AGAIN_AFTER_S * tries)
+        return self._client.get_object(**call)["Body"].read()
 
     def get_many(self, keys: Sequence[str]) -> dict[str, bytes]:
         self._client  # noqa: B018  made before the threads: creating clients is not thread-safe
@@ -241,7 +256,7 @@ class S3Store(Store):
             return b""
         with _clear_errors(self.uri(key)):
             part = f"bytes={start}-{stop - 1}"
-            return self._client.get_object(**self._name(key), Range=part, IfMatch=etag)["Body"].read()
+            return self._read(**self._name(key), Range=part, IfMatch=etag)
 
     def exists(self, key: str) -> bool:
         try:

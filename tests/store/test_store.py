@@ -16,6 +16,7 @@ from moto.s3.models import s3_backends
 
 from ddt.store import MARKER, NotFound, StoreError, folder_digest, mark_complete, open_store
 from ddt.store.s3 import S3Store
+from tests.failing_s3 import FAULTS, failing_server
 
 
 def make_folder(path: Path, text: str = "weights", complete: bool = True) -> Path:
@@ -291,3 +292,20 @@ class TestS3:
         assert "at-the-root" in store.list("at")
         with pytest.raises(StoreError, match="want s3://bucket"):
             open_store("s3://")
+
+    def test_a_server_that_fails_is_asked_again(self, s3_endpoint, tmp_path, monkeypatch):
+        """It fails in every way; also what was put without an answer is there."""
+        monkeypatch.setattr("ddt.store.s3.READ_AGAIN_AFTER_S", 0)
+        monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
+        with failing_server() as (address, seen):
+            monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+            store = S3Store(f"s3://test-bucket/{tmp_path.name}", tmp_path / "cache")
+            for number in range(40):
+                key, data = f"units/{number}", bytes([number]) * 100_000
+                store.put_if_absent(key, data)
+                assert store.get_bytes(key) == data and store.fetch(key).read_bytes() == data
+                with store.open(key) as file:
+                    file.seek(10)
+                    assert file.read(70_000) == data[:70_000]
+            assert len(store.get_many(store.list("units/"))) == 40
+            assert seen.keys() - {""} == FAULTS.keys()
