@@ -2,6 +2,7 @@
 
 Each seed is a run of its own up to `evaluate`, each with another arithmetic of KINDS, in turn: the seed is
 that of the benchmarks and of the trainings named by --trained; the crawl and its curation are the same.
+Told to do without AVX-512, a processor emulates bfloat16, slowly: trainings are in float32 there.
 Printed is, for each metric that the gate of params.yaml asks about without a champion, the interval, its
 limit, and whether it passes. --share trains for that share of the steps, which is a harder test: less
 training, lower scores. All runs keep their work in --folder, so that a run that was stopped goes on.
@@ -13,6 +14,7 @@ import argparse
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +28,29 @@ from pipelines.reports.report import Report
 from pipelines.reports.workspace import report_path
 
 ROOT = Path(__file__).resolve().parent.parent
-KINDS: dict[str, dict[str, str]] = {
-    "as the machine is": {},
-    "one thread": {"OMP_NUM_THREADS": "1"},
-    "float32 without AVX-512": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"},
-    "SSE4.1": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"},
-    "MKL compatible": {"MKL_CBWR": "COMPATIBLE"},
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An arithmetic: variables of the environment, and whether trainings may use bfloat16."""
+
+    environment: dict[str, str]
+    bf16: bool = True
+
+
+KINDS = {
+    "as the machine is": Kind({}),
+    "one thread": Kind({"OMP_NUM_THREADS": "1"}),
+    "float32 without AVX-512": Kind(
+        {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}, bf16=False
+    ),
+    "SSE4.1": Kind({"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}, bf16=False),
+    "MKL compatible": Kind({"MKL_CBWR": "COMPATIBLE"}),
 }
 TRAINED = ("train_tokenizer", "pretrain", "finetune")
 
 
-def overrides(seed: int, options: argparse.Namespace) -> list[str]:
+def overrides(seed: int, kind: Kind, options: argparse.Namespace) -> list[str]:
     """What a run of this seed has other than params.yaml."""
     base, folder = load_params(), options.folder.absolute()
     given: dict[str, Any] = {
@@ -50,16 +64,18 @@ def overrides(seed: int, options: argparse.Namespace) -> list[str]:
         given[f"{stage}.fit.seed"] = 100 * seed + TRAINED.index(stage)
         steps = getattr(base, stage).fit.steps
         given[f"{stage}.fit.steps"] = max(1, round(steps * options.share))
+    for stage in TRAINED:
+        given[f"{stage}.fit.bf16"] = str(kind.bf16 and getattr(base, stage).fit.bf16).lower()
     return [f"{key}={value}" for key, value in given.items()]
 
 
-def checks(seed: int, kind: str, options: argparse.Namespace) -> list[list[str]]:
+def checks(seed: int, kind: Kind, options: argparse.Namespace) -> list[list[str]]:
     """A row a metric of the gate: name, limit, value, interval, passed."""
-    given = overrides(seed, options)
+    given = overrides(seed, kind, options)
     settings = [word for override in given for word in ("--set", override)]
     for stage in STAGES[: STAGES.index("promote")]:
         command = [sys.executable, "-m", "pipelines", stage, *settings]
-        environment = {**os.environ, "RAY_worker_niceness": "0", **KINDS[kind]}
+        environment = {**os.environ, "RAY_worker_niceness": "0", **kind.environment}
         subprocess.run(command, cwd=ROOT, env=environment, check=True, stdout=subprocess.DEVNULL)
     params = load_params(overrides=given)
     stored = Report.load(report_path(Path(params.paths.workspace), "evaluate")).scores
@@ -80,7 +96,7 @@ def main() -> None:
     results: list[dict[str, Any]] = []
     for i, seed in enumerate(options.seeds):
         kind = list(KINDS)[i % len(KINDS)]
-        for row in checks(seed, kind, options):
+        for row in checks(seed, KINDS[kind], options):
             print(f"| {seed} | {kind} | {' | '.join(row)} |", flush=True)
             results.append({"seed": seed, "kind": kind, "share": options.share, "check": row})
     report(options, {"checks": results})
