@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,10 @@ from ddt.data.readers import (
     CONVERSATIONS,
     EDITS,
     PAIRS,
+    Part,
     RawSample,
     Source,
+    Span,
     check_samples,
     copy_here,
     list_sources,
@@ -134,8 +137,9 @@ class IngestWorker(UnitWorker):
         limits = {"max_pixels": self.params.max_pixels, "min_side_px": self.params.min_side_px}
         if unit["role"] == "chat":
             path = Source(unit["place"], "", "json", unit["version"]).fetch()  # one for many units: kept near
-            span = {"start": unit["start"], "stop": unit["stop"]}
-            return read_conversations(path, unit["images"] or path.parent, **limits, **span)
+            span = None if unit["span"] is None else Span(**unit["span"])
+            part = Part(unit["start"], unit["stop"], "", span)
+            return read_conversations(path, unit["images"] or path.parent, **limits, part=part)
         if unit["role"] == "edits":
             drawn = "place" not in unit
             return self._drawn_edits(unit) if drawn else read_edits(self._source(unit, folder), **limits)
@@ -290,8 +294,10 @@ def _chat_units(params: IngestParams, where: str, fingerprint: str) -> list[dict
     for shard in list_sources(where, key, CONVERSATIONS):
         path = shard.fetch()
         for part in split_conversations(path, folder or path.parent, CONVERSATIONS_PER_UNIT):
-            unit = {"unit": unit_id(f"chat:{part.digest}", fingerprint), "from": key, "role": "chat"}
+            unit: dict[str, Any] = {"unit": unit_id(f"chat:{part.digest}", fingerprint)}
+            unit |= {"from": key, "role": "chat"}
             unit |= _place(shard) | {"images": folder, "start": part.start, "stop": part.stop}
+            unit["span"] = None if part.span is None else asdict(part.span)
             units.append(unit)
     if not units:
         raise ValueError(f"{key}: no conversation in {where}")

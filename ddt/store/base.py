@@ -96,8 +96,8 @@ class Store(ABC):
 
     @abstractmethod
     def put_if_absent(self, key: str, data: bytes) -> bool:
-        """Writes `data` only if `key` does not exist, else False. Of many callers exactly one gets True: on S3
-        none, where the answer to that one was lost. What is there then tells whose it is.
+        """Writes `data` only if `key` does not exist, else False. Of many callers exactly one gets True; none
+        on S3, where the answer to that one was lost. What is there then tells whose it is.
         """
 
     @abstractmethod

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from ddt.data.readers import read_conversations, split_conversations
+from ddt.data.readers.entries import read_entries
 from ddt.data.schemas import CONVERSATION_SCHEMA
 from ddt.records import Reject, write_shard
 from tests.data.test_instruction_readers import LIMITS, png, said
@@ -26,7 +27,7 @@ def read(folder, name="chat.json", parts=3):
     """(last answers, rejects), read in parts as ingest does and written into a shard."""
     rows, bad = [], []
     for part in split_conversations(folder / name, folder, parts):
-        for item in read_conversations(folder / name, folder, **LIMITS, start=part.start, stop=part.stop):
+        for item in read_conversations(folder / name, folder, **LIMITS, part=part):
             (bad if isinstance(item, Reject) else rows).append(item)
     write_shard(folder / "shard", rows, CONVERSATION_SCHEMA)
     return [row["turns"][-1]["text"] for row in rows], bad
@@ -216,3 +217,55 @@ def test_pictures_under_the_name_of_several(folder):
                 "images": ["red.png"]}]  # fmt: skip
     (folder / "chat.json").write_text(json.dumps(entries))
     assert read(folder) == (["a"], [])
+
+
+LINES = [json.dumps(entry(str(i), f"Röd {i} \U0001f600"), ensure_ascii=i % 2 == 0) for i in range(9)]
+FILES = {
+    "list.json": f"\n[{', '.join(LINES)}]",
+    "marked.json": "\ufeff[" + ",\n".join(LINES) + "]",
+    "two.json": f"[{', '.join(LINES[:4])}]\n[{','.join(LINES[4:])}]",
+    "equal.json": f"[{', '.join(LINES[:1] * 9)}]",
+    "nothing.json": '[1, 1, 11, "1", [1], 1, 1]',
+    "broken.json": f"[{', '.join(LINES)}, {{",
+    "lines.jsonl": "\n\n".join(LINES) + "\n\n{\n",
+    "objects.json": "\n".join(LINES),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("entries", [1, 2, 5, 100])
+def test_a_part_is_read_by_its_bytes_as_within_the_whole(folder, name, entries):
+    (folder / name).write_bytes(FILES[name].encode())
+    whole = list(map(repr, read_entries(folder / name)))
+    parts = split_conversations(folder / name, folder, entries)
+    for part in parts:
+        if part.span is not None:
+            found = list(map(repr, read_entries(folder / name, part.span)))
+            assert found == whole[part.start : part.stop]
+    without = [part for part in parts if part.span is None]
+    assert len(without) == (name == "broken.json"), "what is behind a break is not known by its bytes"
+    (answers, bad), (wanted, wanted_bad) = read(folder, name, entries), read(folder, name, 1000)
+    assert answers == wanted and [(r.key, r.lost, repr(r)) for r in bad] == [
+        (r.key, r.lost, repr(r)) for r in wanted_bad
+    ]
+
+
+def test_nothing_before_a_part_is_read(folder):
+    (folder / "chat.json").write_text(FILES["list.json"])
+    last = split_conversations(folder / "chat.json", folder, 3)[-1]
+    data = (folder / "chat.json").read_bytes()
+    (folder / "chat.json").write_bytes(b"x" * last.span.begin + data[last.span.begin : last.span.end] + b"x")
+    rows = list(read_conversations(folder / "chat.json", folder, **LIMITS, part=last))
+    assert [row["turns"][-1]["text"] for row in rows] == [f"Röd {i} \U0001f600" for i in (6, 7, 8)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
+def test_in_other_encodings_all_of_the_file_is_read(folder, encoding):
+    for name in ("chat.json", "chat.jsonl"):
+        lines = [json.dumps(entry(str(i), "Röd"), ensure_ascii=False) for i in range(4)]
+        text = "\n".join(lines) if name.endswith("l") else f"[{','.join(lines)}]"
+        (folder / name).write_bytes(text.encode(encoding))
+        spans = [part.span for part in split_conversations(folder / name, folder, 2)]
+        by_line = (name, encoding) == ("chat.jsonl", "cp1252")  # each of its lines is decoded by itself
+        assert all((span is not None) == by_line for span in spans)
+        assert read(folder, name, 2) == (["Röd"] * 4, [])

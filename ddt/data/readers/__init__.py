@@ -6,6 +6,7 @@ in memory at a time. Nothing in an archive is ever written to disk, whatever its
 
 from ddt.data.readers.conversations import Part, read_conversations, split_conversations
 from ddt.data.readers.edits import read_edits
+from ddt.data.readers.entries import Span
 from ddt.data.readers.parquet import read_parquet
 from ddt.data.readers.sample import RawSample
 from ddt.data.readers.sources import (
@@ -30,6 +31,7 @@ __all__ = [
     "RawSample",
     "Source",
     "SourceConfig",
+    "Span",
     "check_samples",
     "copy_here",
     "list_sources",

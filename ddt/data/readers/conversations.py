@@ -17,7 +17,7 @@ from typing import Any
 
 from ddt.clean import clean_text
 from ddt.data.decode import check_image
-from ddt.data.readers.entries import Entry, read_entries
+from ddt.data.readers.entries import Entry, Span, read_entries
 from ddt.data.readers.pictures import Pictures
 from ddt.records import Reject, canonical_caption, sample_id
 
@@ -32,16 +32,18 @@ Turn = dict[str, str]  # role "user" or "assistant", and text
 
 @dataclass(frozen=True)
 class Part:
-    """Entries `start` to `stop` of a file. `digest` is of their text and of their pictures' sizes and times.
+    """Entries `start` to `stop` of a file. `digest` is of their text and of their pictures' sizes and times,
+    `span` where they lie in the file, where that is known.
 
-    Not of what the pictures show: one file names a million of them, and reading them all to see whether
-    anything is new would take as long as the stage itself. A copy with other times is read once more and
-    gives the same shard.
+    The digest is not of what the pictures show: one file names a million of them, and reading them all to see
+    whether anything is new would take as long as the stage itself. A copy with other times is read once more
+    and gives the same shard.
     """
 
     start: int
     stop: int
     digest: str
+    span: Span | None
 
 
 def split_conversations(path: str | Path, images: str | Path, entries: int) -> list[Part]:
@@ -53,7 +55,7 @@ def split_conversations(path: str | Path, images: str | Path, entries: int) -> l
             states = [pictures.state(name) for name in _image_names(entry.value)]
             digest.update(entry.text.encode("utf-8", "surrogatepass"))
             digest.update(json.dumps(states).encode())
-        parts.append(Part(start, start + len(group), digest.hexdigest()))
+        parts.append(Part(start, start + len(group), digest.hexdigest(), _span(group)))
         start += len(group)
     return parts
 
@@ -63,16 +65,19 @@ def read_conversations(
     images: str | Path,
     max_pixels: int,
     min_side_px: int,
-    start: int = 0,
-    stop: int | None = None,
+    part: Part | None = None,
 ) -> Iterator[dict[str, Any] | Reject]:
-    """Rows of CONVERSATION_SCHEMA and Rejects of entries `start` to `stop`, in the file's order.
+    """Rows of CONVERSATION_SCHEMA and Rejects of a file, or a part of it, in its order.
 
-    Picture paths are below folder `images`. Raises ValueError where the file is neither a JSON list nor JSON
-    lines; a line that is damaged, and all that follows a break in a list, are Rejects.
+    Of a part with a span nothing else is read; of another what is before it is parsed as well. Picture paths
+    are below folder `images`. Raises ValueError where the file is neither a JSON list nor JSON lines; a line
+    that is damaged, and all that follows a break in a list, are Rejects.
     """
     pictures, name = Pictures(images), Path(path).name
-    for entry in islice(read_entries(Path(path)), start, stop):
+    entries = read_entries(Path(path), None if part is None else part.span)
+    if part is not None and part.span is None:
+        entries = islice(entries, part.start, part.stop)
+    for entry in entries:
         try:
             if isinstance(entry.value, Reject):
                 raise entry.value
@@ -83,6 +88,14 @@ def read_conversations(
             yield _row(turns, found)
         except Reject as reject:
             yield reject.place(name, _key(entry))
+
+
+def _span(group: list[Entry]) -> Span | None:
+    """Of entries that follow each other; None where any has none."""
+    first, last = group[0].span, group[-1].span
+    if first is None or last is None or any(entry.span is None for entry in group):
+        return None
+    return Span(first.begin, last.end, first.first, first.lines)
 
 
 def _key(entry: Entry) -> str:
