@@ -1,9 +1,8 @@
 """`tokenize_images` on the Ray that this process finds, for a process of its own; a digest and who did what.
 
-    python -m tests.pipelines.engine.across_machines STORE [LOST]
+    python -m tests.pipelines.engine.across_machines STORE
 
-STORE is a folder or on S3, with nothing in it: the data to tokenize are made first, the same each time. When
-the machine at the address LOST has begun some units, this is told in a line; whoever reads it kills it.
+STORE is a folder or on S3, with nothing in it: the data to tokenize are made first, the same each time.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import dataclasses
 import json
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -33,7 +31,6 @@ from tests.pipelines.ray_support import RESOURCES
 
 SHARDS, ROWS = 24, 8
 FINGERPRINT = "a" * 64
-LOST, BEGUN = "LOST", 2  # the line, and after how many units of the machine it comes
 UNIT_S = 0.5  # so that every machine gets some units, however soon the first is up
 
 
@@ -75,20 +72,12 @@ def begun(store: Store) -> dict[str, int]:
     return counts
 
 
-def tell_when_begun(store: Store, lost: str) -> None:
-    while begun(store).get(lost, 0) < BEGUN:
-        time.sleep(0.1)
-    print(LOST, flush=True)
-
-
-def run(folder: Path, store: Store, lost: str | None) -> dict[str, Any]:
+def run(folder: Path, store: Store) -> dict[str, Any]:
     """What the stage made of the data, and who did what."""
     inputs = data(folder, store)
     params = load_params(Path(__file__).resolve().parents[3] / "params.yaml")
     params = dataclasses.replace(params, resources=dataclasses.replace(RESOURCES, cpus=None))
     tokenize_images.TokenizeWorker = Noted  # type: ignore[misc]
-    if lost is not None:
-        threading.Thread(target=tell_when_begun, args=(store, lost), daemon=True).start()
     ctx = StageContext("tokenize_images", params, params.tokenize_images, store, folder, FINGERPRINT, inputs)
     result = tokenize_images.run(ctx)
     made = Manifest("tokenize_images", FINGERPRINT, {}, tuple(result.commits))
@@ -96,10 +85,10 @@ def run(folder: Path, store: Store, lost: str | None) -> dict[str, Any]:
     return {"digest": made.digest, "rows": made.rows, "used": used, "begun": begun(store)}
 
 
-def main(where: str, lost: str | None = None) -> None:
+def main(where: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(run(Path(folder), open_store(where), lost)))
+        print(json.dumps(run(Path(folder), open_store(where))))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1])
