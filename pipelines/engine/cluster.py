@@ -39,6 +39,9 @@ ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in a worker as in the driver
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TOKENIZERS_PARALLELISM": "false",
+    # Threads of a training that wait for each other sleep soon: awake for as long as libgomp has it, each
+    # takes the core that the other waits for once anything else runs on this machine (bench/threads.py).
+    "GOMP_SPINCOUNT": "2000",
 }
 
 

@@ -115,6 +115,7 @@ def train_job(folder: str, kill_at: int, error: str, hooks, stop=lambda: False) 
         "weight": model.inner.weight.flatten().tolist(),
         "loss": result.metrics["train/loss"],
         "threads": torch.get_num_threads(),
+        "waiting": os.environ.get("GOMP_SPINCOUNT"),
     }
 
 

@@ -35,6 +35,7 @@ def test_a_killed_worker_goes_on_from_the_last_checkpoint(ray_cluster, tmp_path,
     assert killed.restarts == 1 and killed.result["resumed_from"] == 4
     assert killed.result["weight"] == whole["weight"] and killed.result["loss"] == whole["loss"]
     assert killed.result["threads"] == 2  # one worker has all the machine's cores
+    assert killed.result["waiting"] == "2000"  # two threads that wait awake take each other's core
     assert [entry["step"] for entry in killed.history] == [2, 4, 6, 8, 10, 12]
     assert killed.history[-1]["train/loss"] == whole["loss"]
     assert seen[-4:] == [6, 8, 10, 12]
