@@ -2,7 +2,8 @@
 
 Each seed is a run of its own up to `evaluate`, each with another arithmetic of KINDS, in turn: the seed is
 that of the benchmarks and of the trainings named by --trained; the crawl and its curation are the same.
-Told to do without AVX-512, a processor emulates bfloat16, slowly: trainings are in float32 there.
+Told to do without AVX-512 a processor emulates bfloat16, slowly: trainings are in float32 there. A training
+takes its threads from `resources`, whatever OMP_NUM_THREADS says.
 Printed is, for each metric that the gate of params.yaml asks about without a champion, the interval, its
 limit, and whether it passes. --share trains for that share of the steps, which is a harder test: less
 training, lower scores. All runs keep their work in --folder, so that a run that was stopped goes on.
@@ -28,26 +29,26 @@ from pipelines.reports.report import Report
 from pipelines.reports.workspace import report_path
 
 ROOT = Path(__file__).resolve().parent.parent
+TRAINED = ("train_tokenizer", "pretrain", "finetune")
 
 
 @dataclass(frozen=True)
 class Kind:
-    """An arithmetic: variables of the environment, and whether trainings may use bfloat16."""
+    """An arithmetic: what the environment says, and what params.yaml."""
 
     environment: dict[str, str]
-    bf16: bool = True
+    settings: tuple[str, ...] = ()
 
 
+FLOAT32 = tuple(f"{stage}.fit.bf16=false" for stage in TRAINED)
 KINDS = {
     "as the machine is": Kind({}),
-    "one thread": Kind({"OMP_NUM_THREADS": "1"}),
-    "float32 without AVX-512": Kind(
-        {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}, bf16=False
-    ),
-    "SSE4.1": Kind({"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}, bf16=False),
+    "one thread": Kind({}, ("resources.train_cpus_per_worker=1",)),
+    "float32": Kind({}, FLOAT32),
+    "float32 without AVX-512": Kind({"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}, FLOAT32),
+    "SSE4.1": Kind({"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}, FLOAT32),
     "MKL compatible": Kind({"MKL_CBWR": "COMPATIBLE"}),
 }
-TRAINED = ("train_tokenizer", "pretrain", "finetune")
 
 
 def overrides(seed: int, kind: Kind, options: argparse.Namespace) -> list[str]:
@@ -64,9 +65,7 @@ def overrides(seed: int, kind: Kind, options: argparse.Namespace) -> list[str]:
         given[f"{stage}.fit.seed"] = 100 * seed + TRAINED.index(stage)
         steps = getattr(base, stage).fit.steps
         given[f"{stage}.fit.steps"] = max(1, round(steps * options.share))
-    for stage in TRAINED:
-        given[f"{stage}.fit.bf16"] = str(kind.bf16 and getattr(base, stage).fit.bf16).lower()
-    return [f"{key}={value}" for key, value in given.items()]
+    return [*(f"{key}={value}" for key, value in given.items()), *kind.settings]
 
 
 def checks(seed: int, kind: Kind, options: argparse.Namespace) -> list[list[str]]:
