@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,15 @@ def test_the_champion_else_the_candidate(
     assert "ddt-tokenizer version 1, the candidate, is used" in capsys.readouterr().err
 
 
-def test_a_registry_that_fails_is_no_registry_without_a_champion(
+def test_a_database_that_fails_is_no_registry_without_a_champion(params: Params, place: Path) -> None:
+    register(params, place, "ddt-llama", "a")
+    with sqlite3.connect(params.tracking.uri.removeprefix("sqlite:///")) as database:
+        database.execute("ALTER TABLE registered_model_aliases RENAME TO elsewhere")
+    with pytest.raises(ValueError, match="tracking.uri = sqlite:.*: .*no such table"):
+        find_model(None, params)
+
+
+def test_a_server_that_fails_is_no_registry_without_a_champion(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import MlflowClient
@@ -85,6 +94,7 @@ def test_a_registry_that_fails_is_no_registry_without_a_champion(
     def broken(self: object, name: str, alias: str) -> None:
         raise MlflowException("the server is too busy")
 
+    monkeypatch.setattr(registry, "_tables", lambda tracking: None)  # as of a server, whose client is asked
     monkeypatch.setattr(MlflowClient, "get_model_version_by_alias", broken)
     with pytest.raises(ValueError, match="tracking.uri = sqlite:.*: the server is too busy"):
         find_model(None, params)
