@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -77,12 +79,16 @@ def test_the_champion_else_the_candidate(
     assert "ddt-tokenizer version 1, the candidate, is used" in capsys.readouterr().err
 
 
-def test_a_database_that_fails_is_no_registry_without_a_champion(params: Params, place: Path) -> None:
-    register(params, place, "ddt-llama", "a")
-    with sqlite3.connect(params.tracking.uri.removeprefix("sqlite:///")) as database:
+def test_a_database_that_fails_is_no_registry_without_a_champion(
+    params: Params, place: Path, tmp_path: Path
+) -> None:
+    register(params, place, "ddt-other", "a")  # there is a database then, of which others go on to use theirs
+    copy = shutil.copy(params.tracking.uri.removeprefix("sqlite:///"), tmp_path / "mlflow.db")
+    own = dataclasses.replace(params, tracking=dataclasses.replace(params.tracking, uri=f"sqlite:///{copy}"))
+    with sqlite3.connect(copy) as database:
         database.execute("ALTER TABLE registered_model_aliases RENAME TO elsewhere")
     with pytest.raises(ValueError, match="tracking.uri = sqlite:.*: .*no such table"):
-        find_model(None, params)
+        find_model(None, own)
 
 
 def test_a_server_that_fails_is_no_registry_without_a_champion(
