@@ -73,7 +73,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
         "Selftok's stages": {**SELFTOKS, "prefix": "inclusive"},
     },
     "preconditioning": {"none: x_t in, x_0 out": {"data_std": None}},
-    "each position's codes": {"as they come": {"position_norm": False}},
+    "each position's codes": {"centred and scaled": {"position_norm": True}},
     "hidden tokens": {"zeroed, attended to": {"hidden_tokens": "zero"}},
     "target": {"velocity, x_t in": {"target": "velocity", "data_std": None}},
     "order": {"the other way": {"token_order": "V_1..V_T"}},
@@ -93,7 +93,7 @@ VARIANTS: dict[str, dict[str, dict[str, Any]]] = {
     "usage entropy": {
         "0.1, of all codes": {"entropy_weight": 0.1, "entropy_floor": 1.0},
     },
-    "codebook": {"64": {"codebook_size": 64}, "512": {"codebook_size": 512}},
+    "codebook": {str(size): {"codebook_size": size} for size in (128, 256, 1024)},
     "token stream": {"separate": {"token_stream": "separate", "hidden_tokens": "mask"}},
     "tail dropout": {"none": {"tail_dropout": 0.0}, "0.5": {"tail_dropout": 0.5}},
 }

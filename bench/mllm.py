@@ -237,7 +237,9 @@ def bench_data(options: argparse.Namespace) -> Result:
     shares: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         pairs = TokenDataset.of_files([drawn_pairs(Path(folder) / "tokens.arrow", 4096, images)])
-        mix = PretrainMix(section.long_caption_rate, section.caption_drop_rate, section.text_rate)
+        mix = PretrainMix(
+            section.long_caption_rate, section.caption_drop_rate, section.text_rate, section.image_first_rate
+        )
         batches = PretrainBatches(
             pairs, open_texts(section, []), builder, mix, section.fit.global_batch, section.row_length, 0
         )

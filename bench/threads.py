@@ -1,8 +1,9 @@
-"""How the threads of a training wait for each other: python bench/threads.py [--beside 2] [--json FILE].
+"""Threads or processes for a training on these cores: python bench/threads.py [--beside 2] [--json FILE].
 
-Steps of the default's language model by the clock, in one thread and in one a core, whose threads wait awake
-for as long as libgomp has it, or go to sleep soon (as workers are told) or at once; alone and beside busy
-processes of other work. Prints milliseconds a step and the ratio to one thread.
+Steps of the default's language model by the clock, in one thread; in one a core, which wait for each other
+awake for as long as libgomp has it, or go to sleep soon (as workers are told) or at once; and in a process a
+core of one thread each (as the default's two workers); alone and beside busy processes of other work. Prints
+milliseconds a step and the ratio to one thread.
 """
 
 from __future__ import annotations
@@ -30,17 +31,21 @@ from pipelines.engine.cluster import ENVIRONMENT
 
 WARM_STEPS = 5
 CORES = len(os.sched_getaffinity(0))
-WAYS: dict[str, tuple[int, dict[str, str]]] = {  # threads, and what the environment says
-    "one thread": (1, {}),
-    f"{CORES} threads, libgomp's choice": (CORES, {}),
-    f"{CORES} threads, asleep soon": (CORES, {"GOMP_SPINCOUNT": ENVIRONMENT["GOMP_SPINCOUNT"]}),
-    f"{CORES} threads, asleep at once": (CORES, {"OMP_WAIT_POLICY": "PASSIVE"}),
+SOON = {"GOMP_SPINCOUNT": ENVIRONMENT["GOMP_SPINCOUNT"]}
+WAYS: dict[str, tuple[int, int, dict[str, str]]] = {  # processes, threads of each, what the environment says
+    "one thread": (1, 1, {}),
+    f"{CORES} threads, libgomp's choice": (1, CORES, {}),
+    f"{CORES} threads, asleep soon": (1, CORES, SOON),
+    f"{CORES} threads, asleep at once": (1, CORES, {"OMP_WAIT_POLICY": "PASSIVE"}),
+    f"{CORES} processes of one thread": (CORES, 1, SOON),
 }
 
 
 def train(threads: int, steps: int) -> None:
-    """Prints the seconds of a step after the first few."""
+    """Prints the seconds of a step after the first few; as one of a group where torchrun started several."""
     torch.set_num_threads(threads)
+    if "RANK" in os.environ:
+        torch.distributed.init_process_group("gloo")
     settings = {"steps": WARM_STEPS + steps, "warmup_steps": 1, "log_every": 1, "checkpoint_every": 10**9}
     params = load_params(
         overrides=[f"pretrain.fit.{key}={value}" for key, value in settings.items()]
@@ -50,7 +55,8 @@ def train(threads: int, steps: int) -> None:
     model, loss = new_model(params.model, VOCABULARY, seed=0), LanguageModelLoss(VOCABULARY)
     hooks = [lambda *_: times.append(time.perf_counter())]
     fit(model, loss, Batches(documents(32, 32), 128), params.fit, hooks=hooks, progress=False)
-    print(json.dumps((times[-1] - times[WARM_STEPS - 1]) / steps))
+    if times:  # hooks are called on rank 0
+        print(json.dumps((times[-1] - times[WARM_STEPS - 1]) / steps))
 
 
 def busy() -> None:
@@ -73,10 +79,12 @@ def beside(count: int) -> Iterator[None]:
 
 
 def measured(way: str, steps: int) -> float:
-    """Seconds of a step in a process of its own: libgomp reads the environment when it is loaded."""
-    threads, variables = WAYS[way]
+    """Seconds of a step in processes of its own: libgomp reads the environment when it is loaded."""
+    processes, threads, variables = WAYS[way]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
-    command = [sys.executable, str(Path(__file__)), "--train", str(threads), "--steps", str(steps)]
+    group = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    script = [str(Path(__file__)), "--train", str(threads), "--steps", str(steps)]
+    command = [sys.executable, *(group if processes > 1 else []), *script]
     told = subprocess.run(command, env=inherited | variables, check=True, stdout=subprocess.PIPE, text=True)
     return float(json.loads(told.stdout.splitlines()[-1]))
 

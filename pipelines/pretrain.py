@@ -96,7 +96,9 @@ class PretrainJob(LanguageModelJob):
             )
         config = images.config
         builder = SequenceBuilder(text, vocabulary, config.num_tokens, config.token_order, classes)
-        mix = PretrainMix(params.long_caption_rate, params.caption_drop_rate, params.text_rate)
+        mix = PretrainMix(
+            params.long_caption_rate, params.caption_drop_rate, params.text_rate, params.image_first_rate
+        )
         batches = PretrainBatches(
             pairs, text_source, builder, mix, params.fit.global_batch, params.row_length, params.fit.seed
         )

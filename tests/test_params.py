@@ -46,6 +46,7 @@ def test_paper_profile_is_the_paper() -> None:
     assert {f.optimizer for f in (fit, params.pretrain.fit, params.finetune.fit)} == {"adamw"}
     pretrain = params.pretrain
     assert (pretrain.long_caption_rate, pretrain.caption_drop_rate, pretrain.text_rate) == (0.6, 0.1, 0.1)
+    assert pretrain.image_first_rate == 0.0
     assert (pretrain.fit.steps, pretrain.fit.global_batch, pretrain.fit.lr) == (360_000, 1280, 1e-4)
     assert (pretrain.fit.warmup_steps, pretrain.fit.weight_decay, pretrain.fit.clip) == (5000, 0.05, 1.0)
     assert (pretrain.fit.betas, pretrain.fit.rewind_steps) == ((0.9, 0.95), 500)
@@ -119,8 +120,8 @@ def test_a_plan_counts_the_ids_that_training_would_have(tmp_path: Path) -> None:
             "resources: tensor_parallel = 7: expected a divisor of train_workers",
         ),
         (
-            ["resources.min_train_workers=2"],
-            "resources: min_train_workers = 2: expected at most train_workers = 1",
+            ["resources.min_train_workers=3"],
+            "resources: min_train_workers = 3: expected at most train_workers = 2",
         ),
         (["resources.min_train_workers=0"], "resources.min_train_workers = 0: expected a number >= 1"),
         (

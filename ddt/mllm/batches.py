@@ -35,11 +35,15 @@ DRAWN_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class PretrainMix:
-    """What pre-training draws; the defaults are the paper's. A caption that is not long is the native one."""
+    """What pre-training draws; the defaults are the paper's. A caption that is not long is the native one.
+
+    `image_first_rate` is the share of pairs whose caption follows the picture (the paper's: none).
+    """
 
     long_caption_rate: Fraction = 0.6
     caption_drop_rate: Fraction = 0.1
     text_rate: Fraction = 0.1
+    image_first_rate: Fraction = 0.0
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,8 @@ class PackedBatches:
 class PretrainBatches(PackedBatches):
     """Image-text pairs `[BOS] caption [BOV] V_1..V_T [EOV] [EOS]` and, where `texts` is given, text alone.
 
-    Of a class-conditional model the native caption is the class, and its token takes the caption's place.
+    A share of the pairs has the picture first, and then always a caption. Of a class-conditional model the
+    native caption is the class, and its token takes the caption's place.
     """
 
     def __init__(
@@ -142,16 +147,22 @@ class PretrainBatches(PackedBatches):
             rows = np.where(source == 0, shuffled(self.seed, "texts", places, len(self.texts)), rows)
         columns = caption_columns(self.seed, numbers, self.mix.long_caption_rate)
         dropped = uniform(self.seed, "drop", numbers) < self.mix.caption_drop_rate
-        return list(zip((source == 0).tolist(), rows.tolist(), columns, dropped.tolist(), strict=True))
+        first = uniform(self.seed, "image first", numbers) < self.mix.image_first_rate
+        drawn = ((source == 0).tolist(), rows.tolist(), columns, dropped.tolist(), first.tolist())
+        return list(zip(*drawn, strict=True))
 
-    def example(self, is_text: bool, row: int, column: str, dropped: bool) -> Example:  # type: ignore[override]
+    def example(  # type: ignore[override]
+        self, is_text: bool, row: int, column: str, dropped: bool, image_first: bool
+    ) -> Example:
         """A text or a pair, whichever of its kind the row is."""
         if is_text and self.texts is not None:
             return S.TEXT_ONLY, {"text": self.texts[row]}
         if self.builder.vocabulary.num_classes:
             return class_example(self.pairs, row, dropped)
-        caption = "" if dropped else pair_caption(self.pairs, column, row)
-        return S.PRETRAIN, {"caption": caption, "image": self.pairs.codes(row)}
+        caption = pair_caption(self.pairs, column, row)
+        if image_first:
+            return S.IMAGE_FIRST, {"caption": caption, "image": self.pairs.codes(row)}
+        return S.PRETRAIN, {"caption": "" if dropped else caption, "image": self.pairs.codes(row)}
 
 
 class FinetuneBatches(PackedBatches):

@@ -20,6 +20,8 @@ from transformers import PreTrainedTokenizerBase
 from ddt.mllm.vocabulary import Vocabulary, text_ids
 
 PRETRAIN = "[BOS] {caption} [BOV] {image} [EOV] [EOS]"
+# Not in the paper, whose pairs have the caption first. The picture is one without a caption, then read.
+IMAGE_FIRST = "[BOS] [BOV] {image} [EOV] {caption} [EOS]"
 TEXT_ONLY = "[BOS] {text} [EOS]"
 TEXT_TO_IMAGE = "[BOS] USER: {caption} Please Generate an image. ASSISTANT: [BOV] {image} [EOV] [EOS]"
 EDIT = (

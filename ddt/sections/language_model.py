@@ -15,6 +15,8 @@ class PretrainParams:
     """Multimodal next-token training. `init`: a Hugging Face folder, or null for `model` from scratch.
 
     The rows that `init` lacks begin at the mean of its text rows, or `new_rows` draws them around it.
+    `image_first_rate` is the share of pairs whose caption follows the picture: the paper's model sees that in
+    tuning alone. Labels (`class_conditional`) come before their pictures always.
     `z_loss` weighs the square of each token's log-sum-exp, which keeps logits from drifting (0: off).
     `class_conditional` takes the native captions for names of classes and gives each a token of its own.
     `lora` freezes the checkpoint's weights and trains adapters beside them, and the new rows whole.
@@ -27,6 +29,7 @@ class PretrainParams:
     row_length: Count
     long_caption_rate: Fraction
     caption_drop_rate: Fraction
+    image_first_rate: Fraction
     text_rate: Fraction
     text_source: str | None
     class_conditional: bool

@@ -43,6 +43,25 @@ def test_every_pair_is_seen_once_an_epoch(pairs, builder):
     assert captions[:50] != captions[50:]
 
 
+def test_a_share_of_the_pairs_has_its_caption_after_the_picture(pairs, builder):
+    mix = PretrainMix(caption_drop_rate=0.5, text_rate=0.0, image_first_rate=0.3)
+    examples = pretrain(pairs, builder, mix).examples(np.arange(20_000))
+    first = [values for template, values in examples if template == S.IMAGE_FIRST]
+    assert abs(len(first) / len(examples) - 0.3) < 0.01
+    assert all(values["caption"] for values in first)
+    own = [
+        values["image"].tolist() == pairs.codes(int(values["caption"].split()[-1])).tolist()
+        for values in first
+    ]
+    assert all(own)
+    (document,) = builder.documents([(S.IMAGE_FIRST, first[0])])
+    vocabulary = builder.vocabulary
+    assert (
+        document.ids[:2].tolist() == [vocabulary.bos, vocabulary.bov] and document.ids[-1] == vocabulary.eos
+    )
+    assert document.learned.tolist() == [False] + [True] * (len(document) - 1)
+
+
 def edits_of(batch, vocabulary):
     """The first code of the source of each edit in a batch: documents of two pictures."""
     found = []
