@@ -8,12 +8,15 @@ the same one its digest tells, so that a shard with other images under the same 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pyarrow as pa
 
 from ddt.data.caption_faults import Answer
+from ddt.records import read_columns
 from ddt.store import NotFound, Store
+
+CACHE = "captions/"  # in a store
 
 CAPTIONER = "captioner"  # in a manifest: whose answers its captions are
 Answers = dict[bytes, list[Answer]]  # of each attempt
@@ -24,7 +27,7 @@ _SCHEMA = pa.schema([pa.field("image_sha256", pa.binary(32)), pa.field("answers"
 
 def cache_key(captioner: str, shard: str) -> str:
     """Where the answers of a captioner to a source shard's images are; both by hex digits."""
-    return f"captions/{captioner}/{shard}.arrow"
+    return f"{CACHE}{captioner}/{shard}.arrow"
 
 
 def read_answers(store: Store, key: str) -> Answers:
@@ -48,3 +51,21 @@ def write_answers(store: Store, key: str, answers: Mapping[bytes, list[Answer]])
     with pa.ipc.new_file(sink, _SCHEMA) as writer:
         writer.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA))
     store.put_bytes(key, sink.getvalue())
+
+
+def answered(store: Store, key: str, images: Collection[bytes]) -> list[bytes]:
+    """Which of these images, by sha256, an object has answers about; of the answers nothing is read."""
+    try:
+        found = read_columns(store.open(key), [_SCHEMA.names[0]])
+    except NotFound:  # removed since it was listed
+        return []
+    return sorted(set(images).intersection(found.column(0).to_pylist()))
+
+
+def forget(store: Store, key: str, images: Collection[bytes]) -> None:
+    """Remove the answers about these images; an object that has no others goes as a whole."""
+    left = {digest: each for digest, each in read_answers(store, key).items() if digest not in set(images)}
+    if left:
+        write_answers(store, key, left)
+    else:
+        store.delete(key)

@@ -166,6 +166,9 @@ def _add_lineage(commands: argparse._SubParsersAction) -> None:
     )
     takedown.add_argument("list", help="file: ids of samples, sha256 of images, URL patterns, one a line")
     takedown.add_argument("--json", action="store_true", help="print all of it as one JSON object")
+    takedown.add_argument(
+        "--forget", action="store_true", help="remove what captioners answered about these images"
+    )
     export = _command(
         commands, "export", "a selection as WebDataset tars or Parquet files with a manifest", _export
     )
@@ -363,7 +366,7 @@ def _export(arguments: argparse.Namespace) -> None:
 def _takedown(arguments: argparse.Namespace) -> None:
     from pipelines.commands import takedown
 
-    takedown.run(_params(arguments), arguments.list, arguments.json)
+    takedown.run(_params(arguments), arguments.list, arguments.json, arguments.forget)
 
 
 def _restore(arguments: argparse.Namespace) -> None:

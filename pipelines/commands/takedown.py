@@ -3,21 +3,25 @@
 All manifests that the store keeps are looked at, whatever the workspace shows. Record shards are searched by
 sample, by url, and by the image's sha256, which `score` has written down; where it has not, images are read.
 What is made from records is searched by sample. A model contains a sample where it was trained on a data set
-that does, goes on from a model that does, or works on a tokenizer that does.
+that does, goes on from a model that does, or works on a tokenizer that does. What captioners answered about
+images is kept apart from all that, and can be removed here: no version reads it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
 from ddt.clean import one_line
+from ddt.data.caption_cache import CACHE, answered, forget
 from ddt.data.refs import STORE_PREFIX
 from ddt.data.takedown import Takedown
 from ddt.manifest import MANIFESTS, Commit, Manifest
@@ -26,7 +30,7 @@ from ddt.records import column_names, read_columns
 from ddt.store import Store, open_store
 from pipelines.commands.lineage import SHORT, is_key, lineage
 from pipelines.engine.graph import STAGES
-from pipelines.services import registry
+from pipelines.services import lock, registry
 from pipelines.services.made_by import Runs
 from pipelines.services.tracking import MANIFEST_KEY
 
@@ -62,22 +66,42 @@ class Holder:
 
 
 @dataclass(frozen=True)
+class Cached:
+    """An object with captioners' answers about images that the list names, or that its samples have."""
+
+    key: str
+    images: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Found:
     """All that contains what a list names. `missing`: what could not be looked at, a line each."""
 
     samples: Sequence[Sample]
     holders: Sequence[Holder]
     versions: Sequence[str]
+    cached: Sequence[Cached]
     missing: Sequence[str]
 
 
-def run(params: Params, path: str, as_json: bool) -> None:
-    """Print what contains the samples that the file at `path` names; ValueError where it is no such list."""
-    found = search(open_store(params.paths.store), Takedown.read(path), params)
+def run(params: Params, path: str, as_json: bool, forget_answers: bool = False) -> None:
+    """Print what contains the samples that the file at `path` names; ValueError where it is no such list.
+
+    forget_answers: captioners' answers about them are removed then. Raises Locked while a run has the
+    workspace, since it may be adding to the same objects.
+    """
+    store, takedown = open_store(params.paths.store), Takedown.read(path)
+    if forget_answers:
+        with lock.held(Path(params.paths.workspace), f"ddt takedown/{os.getpid()}", os.getpid()):
+            found = search(store, takedown, params)
+            for cached in found.cached:
+                forget(store, cached.key, [bytes.fromhex(image) for image in cached.images])
+    else:
+        found = search(store, takedown, params)
     if as_json:
         print(json.dumps(asdict(found), indent=1))
     else:
-        print("\n".join(lines(found)))
+        print("\n".join(lines(found, "removed" if forget_answers else "kept")))
 
 
 def search(store: Store, takedown: Takedown, params: Params) -> Found:
@@ -97,11 +121,11 @@ def search(store: Store, takedown: Takedown, params: Params) -> Found:
     except ValueError as error:
         missing.append(one_line(f"what MLflow knows of it: {error}"))
         holders += _models(manifests, trained_on, {})
-    return Found(samples, holders, versions, missing)
+    return Found(samples, holders, versions, _cached(store, takedown, samples), missing)
 
 
-def lines(found: Found) -> Iterator[str]:
-    """The whole as people read it."""
+def lines(found: Found, answers: str = "kept") -> Iterator[str]:
+    """The whole as people read it. answers: what became of captioners' answers."""
     yield f"{len(found.samples):,} samples"
     for sample in found.samples[:SHOWN]:
         yield f"  {sample.sample_id}  {one_line(sample.url or '')}"
@@ -111,8 +135,10 @@ def lines(found: Found) -> Iterator[str]:
         yield f"{holder.stage:16} {holder.digest[:SHORT]}  {holder.why or what}"
         yield from (f"{'':16} {shard}" for shard in holder.shards[:SHOWN])
     yield from (f"{'version':16} {version}" for version in found.versions)
+    for cached in found.cached[:SHOWN]:
+        yield f"{'answers':16} {cached.key}: about {len(cached.images):,} images, {answers}"
     yield from (f"{'not looked at':16} {line}" for line in found.missing)
-    if not found.holders:
+    if not found.holders and not found.cached:
         yield "nothing in the store contains any of it"
 
 
@@ -167,6 +193,18 @@ def _digests(
 
 def _images(value: bytes | list[bytes]) -> list[bytes]:
     return [value] if isinstance(value, bytes) else value
+
+
+def _cached(store: Store, takedown: Takedown, samples: Sequence[Sample]) -> list[Cached]:
+    """Answers about images that the list names itself, whose records may be gone, or through a sample."""
+    named = takedown.digests.union(*(sample.images for sample in samples))
+    images, keys = {bytes.fromhex(digest) for digest in named}, sorted(store.list(CACHE))
+    found = _each(lambda key: answered(store, key, images), keys)
+    return [
+        Cached(key, tuple(image.hex() for image in about))
+        for key, about in zip(keys, found, strict=True)
+        if about
+    ]
 
 
 def _data_sets(store: Store, manifests: Iterable[Manifest], samples: Sequence[Sample]) -> Iterator[Holder]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from ddt.data.caption_cache import cache_key, read_answers, write_answers
+from ddt.data.caption_faults import Answer
 from ddt.data.takedown import Takedown
 from ddt.records import read_shard
 from ddt.store import open_store
 from pipelines.commands.cli import main
-from pipelines.commands.takedown import MODELS, Found, search
+from pipelines.commands.takedown import MODELS, Cached, Found, search
+from pipelines.services import lock
 from tests.pipelines.curated import Curated, picture, url, write_source
 
 
@@ -73,7 +77,7 @@ def test_a_tokenizer_that_saw_it_reaches_every_model_that_works_on_it(runs: Cura
 
 
 def test_what_nothing_contains(runs: Curated, capsys: pytest.CaptureFixture[str]) -> None:
-    assert found(runs, "f" * 64, "https://nowhere.example/*") == Found([], [], [], [])
+    assert found(runs, "f" * 64, "https://nowhere.example/*") == Found([], [], [], [], [])
     settings = [
         f"--set=paths.store={runs.params.paths.store}",
         f"--set=tracking.uri={runs.params.tracking.uri}",
@@ -85,3 +89,36 @@ def test_what_nothing_contains(runs: Curated, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit) as told:
         main(["takedown", str(runs.folder / "none.txt"), *settings])
     assert told.value.code == 2 and "none.txt: no such file" in capsys.readouterr().err
+
+
+def test_answers_of_captioners_are_found_by_image_and_removed_when_asked(
+    runs: Curated, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = open_store(runs.params.paths.store)
+    five, six, gone = (
+        hashlib.sha256(data).digest() for data in (picture(5), picture(6), b"no record has it")
+    )
+    both, alone, other = (cache_key(digit * 16, "a" * 32) for digit in "123")
+    answers = {image: [Answer("a picture", True)] for image in (five, six)}
+    for key, images in ((both, (five, six)), (alone, (gone,)), (other, (six,))):
+        write_answers(store, key, {image: answers.get(image, []) for image in images})
+    expected = [Cached(both, (five.hex(),)), Cached(alone, (gone.hex(),))]
+    assert found(runs, url(5), gone.hex()).cached == expected
+    assert found(runs, url(5)).cached == expected[:1]
+
+    found(runs, url(5), gone.hex())  # writes the list that is used from here on
+    paths = runs.params.paths
+    settings = [f"--set=paths.store={paths.store}", f"--set=paths.workspace={paths.workspace}"]
+    settings.append(f"--set=tracking.uri={runs.params.tracking.uri}")
+    command = ["takedown", str(runs.folder / "list.txt"), *settings]
+    main(command)
+    assert f"answers          {both}: about 1 images, kept" in capsys.readouterr().out.splitlines()
+    assert read_answers(store, both) == answers, "nothing is removed unasked"
+    with lock.held(Path(paths.workspace), "a run", os.getpid()), pytest.raises(SystemExit) as told:
+        main([*command, "--forget"])
+    assert told.value.code == 2 and read_answers(store, both) == answers
+    main([*command, "--forget"])
+    assert f"answers          {both}: about 1 images, removed" in capsys.readouterr().out.splitlines()
+    assert read_answers(store, both) == {six: answers[six]}
+    assert list(store.list("captions/")) == [both, other], "what has no other answers is gone"
+    assert found(runs, url(5), gone.hex()).cached == []
