@@ -144,7 +144,7 @@ def _add_judges(commands: argparse._SubParsersAction) -> None:
     judges = _command(commands, "judges", "train the scenes' CLIP, captioner and BPE", _judges)
     judges.add_argument("--out", required=True, help="folder to write the weights to")
     judges.add_argument(
-        "--which", default="bpe,clip,captioner", help="which to make (default: bpe,clip,captioner)"
+        "--which", default="bpe,captioner,clip", help="which to make (default: bpe,captioner,clip)"
     )
 
 

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from ddt.data.captioner import IMAGE, TEMPLATE
+from ddt.data.pretrained import load_model
 from ddt.scenes.judges import bpe
 from ddt.scenes.judges.clip import image_processor
 from ddt.scenes.judges.lessons import IGNORE
@@ -152,3 +153,11 @@ def train_captioner(
     )
     processor.save_pretrained(out_dir)
     lesson.model.half().save_pretrained(out_dir)
+
+
+def vision_tower(folder: Path) -> CLIPVisionModel:
+    """A captioner's vision tower, as it was schooled: for another model to start from."""
+    model = load_model(LlavaForConditionalGeneration, str(folder), dtype=torch.float32)
+    tower = CLIPVisionModel._from_config(vision_config(), attn_implementation="eager")
+    tower.load_state_dict(model.model.vision_tower.state_dict())
+    return tower

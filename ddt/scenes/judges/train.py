@@ -5,18 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ddt.scenes import weights_dir
 
-if TYPE_CHECKING:
-    from transformers import CLIPVisionModel
-
-ORDER = ("bpe", "clip", "captioner")
+ORDER = ("bpe", "captioner", "clip")  # each may start from those before it
 CARD = "measured.json"
-STEPS = {"tower": 1500, "clip": 1500, "captioner": 1500}  # 1,500 of the tower: 312 s of one core
+STEPS = {"tower": 1500, "clip": 1500, "captioner": 1500}  # tower 312 s, CLIP some 500 s of a core
 Measured = dict[str, float]
 
 _ABOUT = {
@@ -30,18 +25,12 @@ _ABOUT = {
 
 @dataclass(frozen=True)
 class Plan:
-    """How the judges are made; the vision tower is schooled once, when the first of them asks for it."""
+    """How the judges are made."""
 
     steps: Mapping[str, int]
     seed: int
     progress: bool
     rows: int
-
-    @cached_property
-    def tower(self) -> CLIPVisionModel:
-        from ddt.scenes.judges.tower import school
-
-        return school(steps=self.steps["tower"], seed=self.seed, progress=self.progress)
 
 
 def make(
@@ -54,9 +43,10 @@ def make(
 ) -> dict[str, Measured]:
     """Train the judges `which` into `out_dir`/{bpe,clip,captioner}; returns what was measured of each.
 
-    steps: optimizer steps of "tower" (the vision tower that CLIP and captioner start from), "clip" and
+    steps: optimizer steps of "tower" (the captioner's vision tower, which CLIP starts from), "clip" and
     "captioner", where they should differ from `STEPS`. rows: fresh scenes, seen and held-out each, that they
-    are measured on. Without "bpe" in `which`, the embedded tokenizer is used. ValueError for unknown names.
+    are measured on. Without "bpe" or "captioner" in `which`, the embedded tokenizer and tower are used.
+    ValueError for unknown names.
     """
     _check("judge", which, ORDER)
     _check("steps", steps or {}, STEPS)
@@ -89,9 +79,9 @@ def model_card(name: str, measured: Measured) -> str:
     )
 
 
-def _bpe_dir(root: Path) -> Path:
-    """The tokenizer just made, else the embedded one."""
-    return root / "bpe" if (root / "bpe" / CARD).exists() else weights_dir("bpe")
+def _made(root: Path, name: str) -> Path:
+    """The judge just made, else the embedded one."""
+    return root / name if (root / name / CARD).exists() else weights_dir(name)
 
 
 def _make_bpe(root: Path, plan: Plan) -> Measured:
@@ -100,27 +90,14 @@ def _make_bpe(root: Path, plan: Plan) -> Measured:
     return bpe.train_bpe(root / "bpe", seed=plan.seed)
 
 
-def _make_clip(root: Path, plan: Plan) -> Measured:
-    from ddt.scenes.judges import clip, measure
-
-    clip.train_clip(
-        root / "clip",
-        _bpe_dir(root),
-        plan.tower,
-        steps=plan.steps["clip"],
-        seed=plan.seed,
-        progress=plan.progress,
-    )
-    return measure.measure_clip(root / "clip", plan.rows)
-
-
 def _make_captioner(root: Path, plan: Plan) -> Measured:
     from ddt.scenes.judges import captioner, measure
+    from ddt.scenes.judges.tower import school
 
     captioner.train_captioner(
         root / "captioner",
-        _bpe_dir(root),
-        plan.tower,
+        _made(root, "bpe"),
+        school(steps=plan.steps["tower"], seed=plan.seed, progress=plan.progress),
         steps=plan.steps["captioner"],
         seed=plan.seed,
         progress=plan.progress,
@@ -128,8 +105,22 @@ def _make_captioner(root: Path, plan: Plan) -> Measured:
     return measure.measure_captioner(root / "captioner", plan.rows)
 
 
+def _make_clip(root: Path, plan: Plan) -> Measured:
+    from ddt.scenes.judges import captioner, clip, measure
+
+    clip.train_clip(
+        root / "clip",
+        _made(root, "bpe"),
+        captioner.vision_tower(_made(root, "captioner")),
+        steps=plan.steps["clip"],
+        seed=plan.seed,
+        progress=plan.progress,
+    )
+    return measure.measure_clip(root / "clip", plan.rows)
+
+
 _MAKERS: dict[str, Callable[[Path, Plan], Measured]] = {
     "bpe": _make_bpe,
-    "clip": _make_clip,
     "captioner": _make_captioner,
+    "clip": _make_clip,
 }
