@@ -43,7 +43,8 @@ class Kind:
 FLOAT32 = tuple(f"{stage}.fit.bf16=false" for stage in TRAINED)
 KINDS = {
     "as the machine is": Kind({}),
-    "one thread": Kind({}, ("resources.train_cpus_per_worker=1",)),
+    "one worker": Kind({}, ("resources.train_workers=1",)),
+    "one thread": Kind({}, ("resources.train_workers=1", "resources.train_cpus_per_worker=1")),
     "float32": Kind({}, FLOAT32),
     "float32 without AVX-512": Kind({"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}, FLOAT32),
     "SSE4.1": Kind({"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}, FLOAT32),

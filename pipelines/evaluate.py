@@ -18,6 +18,7 @@ from ddt.eval.report.compare import text_rows
 from ddt.eval.report.evaluation import Evaluation, write_html, write_json
 from ddt.eval.report.pictures import png_bytes
 from ddt.eval.report.results import Result, example_sheet, score_table
+from ddt.eval.report.tasks import SHOWN, tasks_sheet
 from ddt.eval.suite import Photographs, does_not_apply, suite
 from ddt.manifest import Commit
 from ddt.records import read_shard, write_shard
@@ -86,7 +87,11 @@ def run(ctx: StageContext) -> StageResult:
     model = model_key(ctx.inputs["finetune"])
     made = run_units(ctx, EvaluateWorker, units, model=model, params=params, photographs=shards)
     evaluation = evaluation_of(ctx, made)
-    report = _report(ctx, evaluation)
+    report = Report("evaluate")
+    tasks = tasks_sheet({name: read_rows(ctx.store, made, name) for name in SHOWN})
+    if tasks is not None:
+        _picture(ctx, report, "What the model does: draws, edits, captions, answers", "tasks", tasks)
+    _tell(ctx, report, evaluation)
     if shards is not None and ctx.params.ingest.holdout is None:
         report.notes.append("No ingest.holdout is set: reconstruction is measured on training images.")
     write_json(ctx.folder / "scores.json", evaluation)
@@ -181,8 +186,7 @@ def read_rows(store: Store, made: Sequence[Commit], benchmark: str) -> list[Row]
     return [row for c in mine for row in read_shard(store.fetch(c.key)).to_pylist()]
 
 
-def _report(ctx: StageContext, evaluation: Evaluation) -> Report:
-    report = Report("evaluate")
+def _tell(ctx: StageContext, report: Report, evaluation: Evaluation) -> None:
     scores = evaluation.scores
     report.metrics = {name: score.value for name, score in scores.items()}
     report.scores = {name: score.to_dict() for name, score in scores.items()}
@@ -199,7 +203,6 @@ def _report(ctx: StageContext, evaluation: Evaluation) -> Report:
         sheet = None if result.pictures else example_sheet(result)
         if sheet is not None:
             _picture(ctx, report, result.title, result.name, sheet)
-    return report
 
 
 def _picture(ctx: StageContext, report: Report, title: str, name: str, image: Image.Image) -> None:

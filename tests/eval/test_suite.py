@@ -17,6 +17,7 @@ from PIL import Image
 from ddt.eval.metrics import perplexity
 from ddt.eval.report.evaluation import Evaluation, write_html, write_json
 from ddt.eval.report.results import Result, example_sheet, spread
+from ddt.eval.report.tasks import CELL_PX, SHOWN, tasks_sheet
 from ddt.eval.scenes.choice import Choice
 from ddt.eval.suite import BENCHMARKS, Photographs, does_not_apply, suite
 from ddt.eval.text_perplexity import Perplexity, _unigram_perplexity
@@ -129,6 +130,16 @@ def test_sheets(results):
     sheets = {result.name: example_sheet(result) for result in results}
     assert sheets["perplexity"] is None
     assert sheets["edit"].width > 4 * 192
+
+
+def test_the_sheet_of_tasks_shows_the_first_case_of_each_whatever_became_of_it(model):
+    made = {each.name: each.run(model, each.cases(), 6) for each in suite(config(*SHOWN), SIDE_PX)}
+    sheet = tasks_sheet(made)
+    lines = sheet.height / CELL_PX
+    assert 3 < lines < 5.5  # an edit's two pictures share a cell
+    turned = {name: [{**row, "correct": 1.0 - row["correct"]} for row in rows] for name, rows in made.items()}
+    assert tasks_sheet(turned).tobytes() != sheet.tobytes()  # the verdict is told
+    assert tasks_sheet({**made, "edit": []}) is None
 
 
 def test_files_from_benchmarks_and_rows(model, tmp_path):

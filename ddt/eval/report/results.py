@@ -106,13 +106,14 @@ def example_sheet(result: Result) -> Image.Image | None:
         for row in rows:
             found = row_pictures(row)
             if found:
-                pictures.append(_side_by_side(found))
+                pictures.append(side_by_side(found))
                 judged = not np.isnan(row["correct"])
                 titles.append(f"{verdict}: {row_text(row)}" if judged else row_text(row) or row["task"])
     return grid(pictures, titles, columns=4, cell_px=192) if pictures else None
 
 
-def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    """Pictures of one height in a line, a little apart."""
     height = images[0].height
     gap = max(1, height // 16)
     sheet = Image.new("RGB", (sum(image.width + gap for image in images) - gap, height), "white")
