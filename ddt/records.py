@@ -189,7 +189,7 @@ def read_columns(file: BinaryIO, columns: list[str], rows: Iterable[int] | None 
             if not wanted:
                 break
             batch = reader.get_batch(index)
-            here = [row - first for row in wanted if row < first + batch.num_rows]
+            here = pa.array([row - first for row in wanted if row < first + batch.num_rows], pa.int64())
             found.append(pa.Table.from_batches([batch]).take(here))
             wanted, first = wanted[len(here) :], first + batch.num_rows
         return pa.concat_tables(found).select(columns)

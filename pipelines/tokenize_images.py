@@ -85,7 +85,7 @@ class TokenizeWorker(UnitWorker):
         place = {name: i for i, name in enumerate(records["sample_id"].to_pylist())}
         rows = [place[name] for name in pairs["sample_id"]]
         columns = {name: pairs[name] for name in ("sample_id", "short", "long")}
-        columns["questions"] = records["questions"].take(rows).to_pylist()
+        columns["questions"] = records["questions"].take(pa.array(rows, pa.int64())).to_pylist()
         return columns | {"codes": self._encode([records["image"][row] for row in rows])}
 
     def _held_out(self, unit: dict[str, Any]) -> dict[str, Any]:

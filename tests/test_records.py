@@ -72,6 +72,10 @@ def test_columns_alone_are_read_without_the_images(tmp_path):
     assert table.to_pylist() == [{k: want[n][k] for k in ("image", "caption")} for n in some]
     assert file.bytes_read < 2.2 * ROWS_PER_BATCH * 10_000, "the third batch is not read"
     assert read_columns(Counting(path.read_bytes()), ["image"], []).num_rows == 0
+    later = read_columns(
+        Counting(path.read_bytes()), ["caption"], [ROWS_PER_BATCH + 5]
+    )  # none of the first batch
+    assert later.to_pylist() == [{"caption": want[ROWS_PER_BATCH + 5]["caption"]}]
 
 
 class Counting(io.BytesIO):
