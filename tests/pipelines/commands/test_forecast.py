@@ -67,7 +67,8 @@ def test_by_the_last_run_for_ten_times_as_much(tmp_path: Path) -> None:
     assert found["pretrain"].rows == fit.steps * fit.global_batch
     assert found["pretrain"].hours == pytest.approx(found["pretrain"].rows / 500 / 4)
     assert by_stage(tmp_path, source)["ingest"].rows == 1000, "without a number as many as before"
-    on_accelerators = by_stage(tmp_path, source, "resources.gpus_per_worker=1", pretrain=7200.0)
+    one = ("resources.train_workers=1", "resources.gpus_per_worker=1")
+    on_accelerators = by_stage(tmp_path, source, *one, pretrain=7200.0)
     assert on_accelerators["pretrain"].source == "--tflops", "cores say nothing of accelerators"
     assert on_accelerators["pretrain"].hours == pytest.approx(on_accelerators["pretrain"].rows / 7200)
 

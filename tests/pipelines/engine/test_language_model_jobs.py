@@ -68,7 +68,7 @@ def run_jobs(store: str, text: str, name: str, spread: bool) -> list[float]:
     resources = SPREAD if spread else RESOURCES
     facts = facts_of(store, PAIRS)
     config = dataclasses.replace(FIT_SHORT, log_every=1)
-    pretrain = PretrainParams(None, "mean", text, SHAPE, 96, 0.6, 0.1, 0.0, None, False, 1e-4, None, config)
+    pretrain = PretrainParams(None, "mean", text, SHAPE, 96, 0.6, 0.1, 0.0, 0.0, None, False, 1e-4, None, config)
     PretrainJob("pretrain", f"{name}-{'a' * 40}", store, resources, hooks).run(
         pretrain, "shards/train_tokenizer/model", facts, facts, []
     )
@@ -132,7 +132,10 @@ ADAMW = ("pretrain.fit.optimizer=adamw", "finetune.fit.optimizer=adamw")
             (*TWO, *ADAMW, "pretrain.model.kv_heads=1"),
             "tensor_parallel = 2: expected a divisor of the model's num_key_value_heads = 1",
         ),
-        (("resources.tensor_parallel=2",), "tensor_parallel = 2: expected a divisor of train_workers = 1"),
+        (
+            ("resources.train_workers=3", "resources.tensor_parallel=2"),
+            "tensor_parallel = 2: expected a divisor of train_workers = 3",
+        ),
         (("pretrain.row_length=512",), "pretrain: row_length = 512: expected at most model.max_length = 256"),
     ],
 )
@@ -195,7 +198,7 @@ def no_weights(monkeypatch):
 def pretrain_from(inputs: dict[str, str], init: Path, shards: str = PAIRS) -> None:
     config = dataclasses.replace(FIT_SHORT, log_every=1)
     params = PretrainParams(
-        str(init), "mean", inputs["text"], None, 96, 0.6, 0.1, 0.0, None, False, 1e-4, None, config
+        str(init), "mean", inputs["text"], None, 96, 0.6, 0.1, 0.0, 0.0, None, False, 1e-4, None, config
     )
     job = PretrainJob("pretrain", "d" * 64, inputs["store"], RESOURCES, [])
     job.run(params, "shards/train_tokenizer/model", facts_of(inputs["store"], shards), [], [])
