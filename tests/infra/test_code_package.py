@@ -16,7 +16,7 @@ from ddt.data.refs import resolve
 from ddt.params import load_params
 from ddt.weights import check_safetensors
 from pathlib import Path
-for profile in (None, "smoke", "photos", "h200", "paper"):
+for profile in (None, "smoke", "photos", "overnight", "h200", "paper"):
     params = load_params("params.yaml", profile)
 for judge in ("clip", "captioner", "bpe"):
     assert (Path(resolve(f"scenes:{judge}")) / "tokenizer.json").is_file(), judge

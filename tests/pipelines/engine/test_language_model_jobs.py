@@ -68,7 +68,9 @@ def run_jobs(store: str, text: str, name: str, spread: bool) -> list[float]:
     resources = SPREAD if spread else RESOURCES
     facts = facts_of(store, PAIRS)
     config = dataclasses.replace(FIT_SHORT, log_every=1)
-    pretrain = PretrainParams(None, "mean", text, SHAPE, 96, 0.6, 0.1, 0.0, 0.0, None, False, 1e-4, None, config)
+    pretrain = PretrainParams(
+        None, "mean", text, SHAPE, 96, 0.6, 0.1, 0.0, 0.0, None, False, 1e-4, None, config
+    )
     PretrainJob("pretrain", f"{name}-{'a' * 40}", store, resources, hooks).run(
         pretrain, "shards/train_tokenizer/model", facts, facts, []
     )
