@@ -1,10 +1,11 @@
-"""`ddt trace` where many runs are: python bench/lineage.py [--runs 10000].
+"""`ddt trace` where many runs are: python bench/lineage.py [--runs 10000] [--server].
 
 Writes a store and an MLflow database as so many runs of the pipeline would leave them (ten MLflow runs, nine
 manifests and a registered version each), straight into files and tables; what MLflow's client reads of the
 first of them is compared with the same runs written by it. Then it traces the one in the middle from each
 kind of end, in this process and as a command of its own, and reads all manifests, which is what a trace that
-looked for the model among them would have to do. `import mlflow` alone is measured beside it.
+looked for the model among them would have to do. `import mlflow` alone is measured beside it. With --server a
+tracking server has the database, and is asked; what it spends on that itself is told as well.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -19,10 +21,12 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
+import psutil
 from measure import arguments, report
 from tqdm import tqdm
 
@@ -177,6 +181,44 @@ def told(run: Any) -> tuple[Any, ...]:
     return info.run_name, info.status, info.lifecycle_stage, PARENT in run.data.tags, tags, run.data.params
 
 
+@contextmanager
+def serving(folder: str) -> Iterator[tuple[str, psutil.Process]]:
+    """MLflow's server on the database in `folder`: its address and its process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    place, options = f"http://127.0.0.1:{port}", ["--port", port, "--workers", "1"]
+    command = ["server", "--backend-store-uri", f"sqlite:///{folder}/mlflow.db", *options]
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (Path(folder) / "server.log").open("w") as log:
+        process = psutil.Popen(
+            [sys.executable, "-m", "mlflow", *command], stdout=log, stderr=log, env=environment
+        )
+    try:
+        while not answers(f"{place}/health"):
+            assert process.poll() is None, (Path(folder) / "server.log").read_text()
+            time.sleep(0.5)
+        yield place, process
+    finally:
+        for each in [*process.children(recursive=True), process]:
+            each.terminate()
+        process.wait()
+
+
+def answers(page: str) -> bool:
+    try:
+        urlopen(page, timeout=60).close()
+    except OSError:
+        return False
+    return True
+
+
+def spent(process: psutil.Process) -> float:
+    """Seconds of the processor that it and its children have taken."""
+    each = [process, *process.children(recursive=True)]
+    return sum(sum(one.cpu_times()[:2]) for one in each)
+
+
 def timed(function: Callable[[], Any]) -> tuple[float, float]:
     """(seconds by the clock, of the processor for this process and those that it starts)."""
     clock, before = time.perf_counter(), os.times()
@@ -192,8 +234,10 @@ def read_all(store: str) -> None:
         Manifest.kept(place, key)
 
 
-def measure(params: Params, settings: list[str], runs: int) -> dict[str, tuple[float, float]]:
-    """Seconds from each kind of end, of the whole command, and of reading all manifests."""
+def measure(
+    params: Params, settings: list[str], runs: int, library: bool = True
+) -> dict[str, tuple[float, float]]:
+    """Seconds from each kind of end, of the whole command, of MLflow's import, of reading all manifests."""
     run = runs // 2
     made = manifests(run)
     ends = {
@@ -215,15 +259,17 @@ def measure(params: Params, settings: list[str], runs: int) -> dict[str, tuple[f
         taken[kind] = timed(lambda end=end: trace(end))  # type: ignore[misc]
     quiet = {"cwd": ROOT, "check": True, "stdout": subprocess.DEVNULL}
     taken["the command, from its start"] = timed(lambda: subprocess.run(command, **quiet))
-    library = [sys.executable, "-c", "import mlflow, mlflow.store.tracking.sqlalchemy_store"]
-    taken["`import mlflow` with its SQL store"] = timed(lambda: subprocess.run(library, **quiet))
-    taken["reading all manifests"] = timed(lambda: read_all(params.paths.store))
+    if library:
+        imports = [sys.executable, "-c", "import mlflow, mlflow.store.tracking.sqlalchemy_store"]
+        taken["`import mlflow` with its SQL store"] = timed(lambda: subprocess.run(imports, **quiet))
+        taken["reading all manifests"] = timed(lambda: read_all(params.paths.store))
     return taken
 
 
 def main() -> None:
     parser = arguments(__doc__, with_torch=False)
     parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--server", action="store_true", help="ask a tracking server as well")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="ddt-bench-trace-") as folder:
         settings = [
@@ -235,9 +281,17 @@ def main() -> None:
         write(params, options.runs)
         check(params)
         taken = measure(params, settings, options.runs)
+        if options.server:
+            with serving(folder) as (place, process):
+                settings[-1] = f"tracking.uri={place}"
+                asked = load_params(ROOT / "params.yaml", None, settings)
+                before = spent(process)
+                of_server = measure(asked, settings, options.runs, library=False)
+                of_server["the server itself, all of these"] = (0.0, spent(process) - before)
+            taken |= {f"{kind}, server": found for kind, found in of_server.items()}
         # Told at once: to remove so many files takes minutes.
         for kind, (clock, processor) in taken.items():
-            print(f"{kind:36} {clock:8.2f} s, {processor:8.2f} s of the processor")
+            print(f"{kind:44} {clock:8.2f} s, {processor:8.2f} s of the processor")
         report(options, {"seconds": taken})
 
 

@@ -64,9 +64,12 @@ def _answers(page: str) -> bool:
 
 
 @contextmanager
-def tracking_server(folder: Path, artifacts: list[str]) -> Iterator[str]:
-    """Host and port of a tracking server, its database in `folder`; `artifacts`: options that place these."""
-    port, database = free_port(), f"sqlite:///{folder}/mlflow.db"
+def tracking_server(folder: Path, artifacts: list[str], database: str | None = None) -> Iterator[str]:
+    """Host and port of a tracking server; its database is in `folder` or where `database` says.
+
+    `artifacts`: options that place these.
+    """
+    port, database = free_port(), database or f"sqlite:///{folder}/mlflow.db"
     command = ["server", "--backend-store-uri", database, "--port", str(port), "--workers", "1", *artifacts]
     no_jobs = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # which would be five processes more
     with mlflow(command, f"http://127.0.0.1:{port}/health", clean(database) | no_jobs, folder):

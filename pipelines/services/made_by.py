@@ -12,12 +12,12 @@ from typing import Any
 from ddt.manifest import KEY_OF_MANIFEST
 from ddt.sections.run import Tracking
 from pipelines.services import tracking as mlflow_runs
-from pipelines.services.rows import RunRow
+from pipelines.services.rows import AT_ONCE, RunRow, by_start, with_tags
 from pipelines.services.tracking import MANIFEST_KEY
+from pipelines.services.without_mlflow import open_rows
 
 KEY_IN_URI = re.compile(f"{KEY_OF_MANIFEST.pattern}$")
 PARENT, COMMIT, METAFLOW_RUN = "mlflow.parentRunId", "mlflow.source.git.commit", "metaflow_run"
-AT_ONCE = 1000  # runs asked for at a time
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,7 @@ class Runs:
     """The runs of one MLflow. Raises ValueError naming `tracking.uri` where it can't be used."""
 
     def __init__(self, tracking: Tracking) -> None:
-        from pipelines.services.tables import open_tables
-
-        self.rows = open_tables(tracking) or Asked(tracking)
+        self.rows = open_rows(tracking) or Asked(tracking)
 
     def get(self, run_id: str) -> Run | None:
         """The run of that id, deleted or not, of whatever experiment."""
@@ -90,7 +88,7 @@ class Runs:
 
 
 class Asked:
-    """The same of a server, by MLflow's client."""
+    """The same by MLflow's client, which takes seconds to import."""
 
     def __init__(self, tracking: Tracking) -> None:
         self.tracking, self.client = tracking, mlflow_runs.client(tracking)
@@ -107,20 +105,18 @@ class Asked:
             return None
 
     def search(self, tags: Mapping[str, str], newest: bool, most: int | None = None) -> list[RunRow]:
-        like = {key: "LIKE" if value.endswith("%") else "=" for key, value in tags.items()}
-        wanted = " and ".join(f"tags.`{key}` {like[key]} '{value}'" for key, value in tags.items())
-        return list(_rows(self.client, self.experiments, wanted, "DESC" if newest else "ASC", most))
+        return list(_rows(self.client, self.experiments, with_tags(tags), newest, most))
 
 
 def everything(tracking: Tracking) -> Iterator[Run]:
     """Every run of every experiment that is not deleted."""
     client = mlflow_runs.client(tracking)
     experiments = [found.experiment_id for found in client.search_experiments()]
-    return map(_run, _rows(client, experiments, "", "ASC"))
+    return map(_run, _rows(client, experiments, "", newest=False))
 
 
 def _rows(
-    client: Any, experiments: list[str], wanted: str, order: str, most: int | None = None
+    client: Any, experiments: list[str], wanted: str, newest: bool, most: int | None = None
 ) -> Iterator[RunRow]:
     token = None
     while experiments:
@@ -128,7 +124,7 @@ def _rows(
             experiments,
             wanted,
             max_results=min(AT_ONCE, most or AT_ONCE),
-            order_by=[f"attributes.start_time {order}"],
+            order_by=by_start(newest),
             page_token=token,
         )
         yield from map(_row, found)

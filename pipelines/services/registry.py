@@ -22,6 +22,7 @@ from ddt.sections.run import Tracking
 from pipelines.services import tracking as mlflow_runs
 from pipelines.services.logged_model import Model, log_model
 from pipelines.services.rows import VersionRow
+from pipelines.services.without_mlflow import open_rows
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter of an alias
@@ -112,9 +113,9 @@ def find_registered(tracking: Tracking, name: str, model: Model) -> Version | No
 
 def find_version(tracking: Tracking, name: str, which: str) -> Version | None:
     """The version behind an alias or a version number, or None. Aliases are missing from searches."""
-    tables = _tables(tracking)
-    if tables:
-        row = tables.version(name, which)
+    rows = open_rows(tracking)
+    if rows:
+        row = rows.version(name, which)
         return _of_row(row) if row else None
     client = mlflow_runs.client(tracking)
     if which.isdigit():
@@ -126,9 +127,9 @@ def find_version(tracking: Tracking, name: str, which: str) -> Version | None:
 
 def versions_of(tracking: Tracking, name: str, digest: str) -> list[Version]:
     """The versions of a model that have this content, the oldest first."""
-    tables = _tables(tracking)
-    if tables:
-        return [_of_row(row) for row in tables.versions(name, digest)]
+    rows = open_rows(tracking)
+    if rows:
+        return [_of_row(row) for row in rows.versions(name, digest)]
     client = mlflow_runs.client(tracking)
     found = client.search_model_versions(f"name = '{name}' and tags.digest = '{digest}'")
     return sorted(map(_version, found), key=lambda version: int(version.number))
@@ -136,9 +137,9 @@ def versions_of(tracking: Tracking, name: str, digest: str) -> list[Version]:
 
 def aliases_of(tracking: Tracking, version: Version) -> list[str]:
     """The aliases that are on a version now."""
-    tables = _tables(tracking)
-    if tables:
-        return tables.aliases(version.name, version.number)
+    rows = open_rows(tracking)
+    if rows:
+        return rows.aliases(version.name, version.number)
     return sorted(mlflow_runs.client(tracking).get_model_version(version.name, version.number).aliases)
 
 
@@ -313,13 +314,6 @@ def _registered(client: Any, name: str, model: Model) -> Version | None:
 
 def _version(found: Any) -> Version:
     return Version(found.name, str(found.version), found.run_id or None, dict(found.tags))
-
-
-def _tables(tracking: Tracking) -> Any:
-    """The database, where there is one: SQLAlchemy is imported where versions are asked for."""
-    from pipelines.services.tables import open_tables
-
-    return open_tables(tracking)
 
 
 def _of_row(row: VersionRow) -> Version:

@@ -1,8 +1,11 @@
-"""What is read of MLflow's runs and versions, whoever reads it."""
+"""What is read of MLflow's runs and versions, whoever reads it, and how runs are asked for."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
+
+AT_ONCE = 1000  # runs or versions asked for at a time
 
 
 class RunRow(NamedTuple):
@@ -24,3 +27,14 @@ class VersionRow(NamedTuple):
     number: int
     run_id: str | None
     tags: dict[str, str]
+
+
+def with_tags(tags: Mapping[str, str]) -> str:
+    """MLflow's filter for runs with these tags; a value's % is any ending."""
+    like = {key: "LIKE" if value.endswith("%") else "=" for key, value in tags.items()}
+    return " and ".join(f"tags.`{key}` {like[key]} '{value}'" for key, value in tags.items())
+
+
+def by_start(newest: bool) -> list[str]:
+    """MLflow's order of runs, the newest or the oldest first."""
+    return [f"attributes.start_time {'DESC' if newest else 'ASC'}"]

@@ -100,7 +100,7 @@ def test_a_server_that_fails_is_no_registry_without_a_champion(
     def broken(self: object, name: str, alias: str) -> None:
         raise MlflowException("the server is too busy")
 
-    monkeypatch.setattr(registry, "_tables", lambda tracking: None)  # as of a server, whose client is asked
+    monkeypatch.setattr(registry, "open_rows", lambda tracking: None)  # so that the client is asked
     monkeypatch.setattr(MlflowClient, "get_model_version_by_alias", broken)
     with pytest.raises(ValueError, match="tracking.uri = sqlite:.*: the server is too busy"):
         find_model(None, params)

@@ -1,9 +1,13 @@
-"""What is read of MLflow's tables is what MLflow's own client makes of them, in SQLite and in PostgreSQL."""
+"""What is read of MLflow's tables, in SQLite and in PostgreSQL, and of its server's answers is what MLflow's
+own client makes of them.
+"""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +16,17 @@ import pytest
 from pipelines.services import registry, tracking
 from pipelines.services.made_by import METAFLOW_RUN, PARENT, Asked
 from pipelines.services.rows import RunRow
+from pipelines.services.server import Server, open_server
 from pipelines.services.tables import Tables, open_tables
 from tests.pipelines.lineages import ROOT, Lineages
-from tests.postgres import PASSWORD, needs_postgres, postgres  # noqa: F401
+from tests.postgres import needs_postgres, postgres  # noqa: F401
+from tests.servers import tracking_server
 
 NO_MLFLOW = """
-import sys
+import json, sys
 from pipelines.commands.cli import main
-main(sys.argv[1:])
+for words in json.loads(sys.argv[1]):
+    main(words)
 assert "mlflow" not in sys.modules
 """
 
@@ -43,7 +50,7 @@ def same(run: RunRow | None) -> tuple | None:
     return run and (*run[:-1], sorted(run.sources))
 
 
-def compare_runs(made: Lineages, tables: Tables) -> None:
+def compare_runs(made: Lineages, tables: Tables | Server) -> None:
     asked = Asked(made.params.tracking)
     client = asked.client
     every = client.search_runs([e.experiment_id for e in client.search_experiments()], run_view_type=3)
@@ -66,7 +73,7 @@ def compare_runs(made: Lineages, tables: Tables) -> None:
             assert len(tables.search(tags, newest)) == found
 
 
-def compare_versions(made: Lineages, tables: Tables) -> None:
+def compare_versions(made: Lineages, tables: Tables | Server) -> None:
     client = tracking.client(made.params.tracking)
     for which in ("1", "3", "champion", "candidate", "old", "latest"):
         get = client.get_model_version if which.isdigit() else client.get_model_version_by_alias
@@ -82,27 +89,45 @@ def compare_versions(made: Lineages, tables: Tables) -> None:
     assert tables.version("nobody", "1") is None and tables.versions("team", "0" * 64) == []
 
 
-def compare(made: Lineages) -> None:
-    tables = open_tables(made.params.tracking)
-    assert tables is not None
-    compare_runs(made, tables)
-    compare_versions(made, tables)
+def compare(made: Lineages, rows: Tables | Server | None) -> None:
+    assert rows is not None
+    compare_runs(made, rows)
+    compare_versions(made, rows)
+
+
+def told_without_mlflow(made: Lineages, *settings: str) -> str:
+    """What `ddt trace` says of an end of each kind, by a process that never imports MLflow."""
+    words = [word for setting in (*made.settings, *settings) for word in ("--set", setting)]
+    ends: list[Sequence[str]] = [[], ["models:/team@old"], [made.runs["a", "evaluate"]], ["FullPipeline/a"]]
+    ends += [[made.made["b"]["select"].digest], [str(made.model_folder("finetune", "c"))]]
+    commands = [["trace", "--json", *end, *words] for end in ends]
+    done = subprocess.run(
+        [sys.executable, "-c", NO_MLFLOW, json.dumps(commands)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count('"stage": "select"') >= len(ends)
+    return done.stdout
 
 
 def test_sqlite(tmp_path: Path) -> None:
     made = made_in(tmp_path, f"sqlite:///{tmp_path}/mlflow.db")
-    compare(made)
-    words = [word for setting in made.settings for word in ("--set", setting)]
-    for end in ([], [made.runs["a", "evaluate"]], ["FullPipeline/a"], [made.made["b"]["select"].digest]):
-        command = [sys.executable, "-c", NO_MLFLOW, "trace", *end, *words]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-2000:]
-        assert "tokenize_images" in done.stdout or "select" in done.stdout
+    compare(made, open_tables(made.params.tracking))
+    told_without_mlflow(made)
+
+
+def test_server(tmp_path: Path) -> None:
+    """Asked for lineages it says what the database behind it says."""
+    with tracking_server(tmp_path, ["--artifacts-destination", str(tmp_path / "mlartifacts")]) as server:
+        made = made_in(tmp_path, f"http://{server}")
+        compare(made, open_server(made.params.tracking))
+        told = told_without_mlflow(made)
+    assert told == told_without_mlflow(made, f"tracking.uri=sqlite:///{tmp_path}/mlflow.db")
 
 
 @needs_postgres
 def test_postgres(tmp_path: Path, postgres: str) -> None:  # noqa: F811
-    compare(made_in(tmp_path, postgres))
+    made = made_in(tmp_path, postgres)
+    compare(made, open_tables(made.params.tracking))
 
 
 def test_who_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
