@@ -1,11 +1,12 @@
 """Saves MLflow's database together with the store, and puts both back: docs/operations.md.
 
-python infra/backup.py save FOLDER [--profile NAME] [--set KEY=VALUE ...]
+python infra/backup.py save FOLDER [--copy PLACE] [--profile NAME] [--set KEY=VALUE ...]
 python infra/backup.py restore FOLDER [the same]
 
-The database is read first and the store after it, so that all that the database names is in the backup, also
-while runs go on. Nothing in a store changes, so a second backup into the same folder copies what is new. The
-database takes its place last: an interrupted backup leaves the one before.
+A store on S3 is copied to PLACE, a folder or s3://bucket/prefix; without it its bucket's own means are its
+backup. The database is read first and the store after it, so that all that the database names is in the
+backup, also while runs go on. Nothing in a store changes, so a second backup into the same folder copies what
+is new. The database takes its place last: an interrupted backup leaves the one before.
 """
 
 from __future__ import annotations
@@ -33,8 +34,15 @@ TOLD = "backup.json"  # written last: what there is, of when and where
 DUMPS = {"sqlite": "mlflow.db", "postgresql": "mlflow.dump"}
 
 
-def save(params: Params, folder: Path) -> dict[str, Any]:
-    """A backup in `folder`; what was saved. ValueError or OSError where it could not be."""
+def save(params: Params, folder: Path, copy: str | None = None) -> dict[str, Any]:
+    """A backup in `folder`, of the store in `copy`; what was saved.
+
+    Without `copy` a store that is a folder is copied beside the database, and one on S3 is not. ValueError or
+    OSError where it could not be saved.
+    """
+    store = open_store(params.paths.store)
+    if copy is not None and f"{open_store(copy).root_uri}/".startswith(f"{store.root_uri}/"):
+        raise ValueError(f"--copy {copy}: expected a place outside of the store {store.root_uri}")
     uri, began = params.tracking.uri, datetime.now(UTC).isoformat(timespec="seconds")
     kind = kind_of(uri)
     folder.mkdir(parents=True, exist_ok=True)
@@ -45,21 +53,21 @@ def save(params: Params, folder: Path) -> dict[str, Any]:
         copy_artifacts(artifacts_folder(uri), folder / "mlartifacts")
     else:
         run_postgres("pg_dump", uri, "--format=custom", "--no-owner", f"--file={dump}")
-    store, copied = open_store(params.paths.store), None
-    if isinstance(store, FolderStore):
-        copied = copy_store(store, FolderStore(folder / "store"))
+    kept = copy_of(store, folder, copy)
+    copied = copy_store(store, kept) if kept else None
     told = {"began": began, "database": shown(uri), "store": params.paths.store, "files": copied}
+    told["copy"] = copy
     (folder / TOLD).unlink(missing_ok=True)
     dump.replace(folder / DUMPS[kind])
     (folder / TOLD).write_text(json.dumps(told, indent=1) + "\n")
     return told
 
 
-def restore(params: Params, folder: Path) -> dict[str, Any]:
+def restore(params: Params, folder: Path, copy: str | None = None) -> dict[str, Any]:
     """What a backup has, back where the parameters say; the places must be those that it was made of.
 
-    MLflow keeps absolute places of artifacts, and a version that of its store. Raises ValueError where there
-    is a database already, or no whole backup.
+    MLflow keeps absolute places of artifacts, and a version that of its store. `copy`: where the store's copy
+    is now, if elsewhere. Raises ValueError where there is a database already, or no whole backup.
     """
     uri, kind = params.tracking.uri, kind_of(params.tracking.uri)
     told = read_told(folder)
@@ -69,8 +77,9 @@ def restore(params: Params, folder: Path) -> dict[str, Any]:
     if kind == "sqlite" and database_file(uri).exists():
         raise ValueError(f"tracking.uri = {uri}: is there; move it away before a backup takes its place")
     store = open_store(params.paths.store)
-    if isinstance(store, FolderStore):
-        copy_store(FolderStore(folder / "store"), store)
+    kept = copy_of(store, folder, copy or told["copy"])
+    if kept:
+        copy_store(kept, store)
     if kind == "sqlite":
         copy_artifacts(folder / "mlartifacts", artifacts_folder(uri))
         copy_sqlite(folder / DUMPS[kind], database_file(uri))
@@ -78,6 +87,13 @@ def restore(params: Params, folder: Path) -> dict[str, Any]:
         dump = str(folder / DUMPS[kind])
         run_postgres("pg_restore", uri, "--no-owner", "--exit-on-error", "--single-transaction", dump)
     return told
+
+
+def copy_of(store: Store, folder: Path, place: str | None) -> Store | None:
+    """Where a backup in `folder` has the store's copy; None where it has none."""
+    if place is not None:
+        return open_store(place)
+    return FolderStore(folder / "store") if isinstance(store, FolderStore) else None
 
 
 def kind_of(uri: str) -> str:
@@ -95,7 +111,8 @@ def read_told(folder: Path) -> dict[str, Any]:
     """What a backup says of itself; ValueError where there is no whole one."""
     try:
         told = json.loads((folder / TOLD).read_text())
-        return {key: told[key] for key in ("began", "database", "store", "files")}
+        found = {key: told[key] for key in ("began", "database", "store", "files")}
+        return found | {"copy": told.get("copy")}  # which backups of an earlier release do not say
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(f"{folder}: no whole backup; expected {TOLD} in it") from None
 
@@ -167,13 +184,14 @@ def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=("save", "restore"))
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--copy", metavar="PLACE", help="where a store on S3 is copied to")
     parser.add_argument("--params", default="params.yaml")
     parser.add_argument("--profile")
     parser.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args(words)
     try:
         params = load_params(options.params, options.profile, options.overrides)
-        told = (save if options.what == "save" else restore)(params, options.folder)
+        told = (save if options.what == "save" else restore)(params, options.folder, options.copy)
     except (ValueError, OSError) as error:
         print(one_line(shown(f"backup: {error}")), file=sys.stderr)
         sys.exit(2)
@@ -181,7 +199,8 @@ def main(words: Sequence[str] | None = None) -> None:
     print(f"{options.what.removesuffix('e')}ed: {told['database']} of {told['began']}, {store}")
     if told["files"] is None:
         print(
-            f"{told['store']} is kept by its bucket: its versions or replication are its backup",
+            f"{told['store']} is kept by its bucket, whose versions or replication are its backup; "
+            "--copy PLACE copies it",
             file=sys.stderr,
         )
 

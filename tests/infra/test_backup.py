@@ -50,11 +50,11 @@ def answers(made: Lineages) -> str:
 
 
 def there_and_back(
-    made: Lineages, folder: Path, lose: Callable[[], None], capture: pytest.CaptureFixture[str]
+    made: Lineages, folder: Path, lose: Callable[[], None], capture: pytest.CaptureFixture[str], *options: str
 ) -> None:
     """Two runs, saved one after the other; then all is lost but the backup."""
     made.make("a")
-    run = ["save", str(folder), *words(made)]
+    run = ["save", str(folder), *options, *words(made)]
     backup.main(run)
     made.make("b", "recaption")
     backup.main(run)
@@ -65,8 +65,10 @@ def there_and_back(
     before = capture.readouterr().out
     assert "team: champion is version 1" in before and made.made["a"]["finetune"].digest[:16] in before
     assert made.made["b"]["recaption"].digest[:16] in before
-    shutil.rmtree(made.folder / "store")
+    for key in kept:
+        made.store.delete(key)
     lose()
+    assert not made.store.entries()
     backup.main(["restore", str(folder), *words(made)])
     assert answers(made) == before
     assert {entry.key: made.store.get_bytes(entry.key) for entry in made.store.entries()} == kept
@@ -115,6 +117,20 @@ def refuses_what_it_should(made: Lineages, folder: Path, capsys: pytest.CaptureF
     assert "mlflow.db: " in told(*restore) and not database.exists()
     (folder / "backup.json").write_text('{"began": ')
     assert "no whole backup; expected backup.json in it" in told(*restore)
+
+
+def test_a_store_on_s3(tmp_path: Path, s3_endpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Copied to another prefix, with the artifacts of MLflow's runs, which are below it."""
+    store, copy = f"s3://test-bucket/{tmp_path.name}/team", f"s3://test-bucket/{tmp_path.name}/copy"
+    made = Lineages(tmp_path, f"sqlite:///{tmp_path}/mlflow.db", "team", store)
+    there_and_back(made, tmp_path / "backup", (tmp_path / "mlflow.db").unlink, capsys, "--copy", copy)
+    assert [entry for entry in made.store.entries("mlartifacts/") if entry.key.endswith("MLmodel")]
+    assert not (tmp_path / "backup" / "store").exists()
+    with pytest.raises(SystemExit):
+        backup.main(["save", str(tmp_path / "backup"), "--copy", f"{store}/copy", *words(made)])
+    assert f"expected a place outside of the store {store}" in capsys.readouterr().err
+    backup.main(["save", str(tmp_path / "other"), *words(made)])
+    assert "--copy PLACE copies it" in capsys.readouterr().err
 
 
 def test_a_write_that_is_not_finished_is_not_in_it(tmp_path: Path) -> None:
