@@ -27,6 +27,7 @@ HOST_AND_PORT = re.compile(r"(ray://)?\[?([^\[\]/]+)\]?:(\d+)/?")  # others Ray 
 ANSWER_SECONDS = 10  # within which a cluster must say anything at all
 # A client's preface and empty settings; a server's settings begin with a frame of this type (RFC 9113).
 HTTP2_PREFACE, HTTP2_SETTINGS = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0", 4
+STARTS, TOO_LATE = 3, "timed out during startup"  # what Ray says of a node that did not come up in its 30 s
 
 # Of a cluster of our own: nobody takes this machine away, and no dashboard shows Ray's metrics.
 OWN_CLUSTER = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
@@ -143,7 +144,22 @@ def _attach_or_start(resources: Resources, owner_pid: int) -> None:
 
 
 def start_local(cpus: int, object_store_mb: int) -> str:
-    """Starts a cluster on this machine that ends with this process; its address."""
+    """Starts a cluster on this machine that ends with this process; its address.
+
+    Ray gives itself 30 s, too little on a machine that is busy: it is tried STARTS times.
+    """
+    starts = 1
+    while True:
+        try:
+            return _start(cpus, object_store_mb)
+        except Exception as error:  # Ray raises it bare
+            stop()
+            if starts == STARTS or TOO_LATE not in str(error):
+                raise
+        starts += 1
+
+
+def _start(cpus: int, object_store_mb: int) -> str:
     _prepare_environment()
     import ray
 

@@ -16,6 +16,8 @@ from pipelines.engine.cluster import require_cluster
 from pipelines.engine.shared_cluster import ClusterError, is_alive, shared_address
 from pipelines.services import surroundings
 
+LATE = "The current node timed out during startup. This could happen because some of the raylet failed"
+
 
 def test_a_process_that_waits_to_be_reaped_is_not_alive():
     process = subprocess.Popen(["sleep", "60"])
@@ -41,6 +43,29 @@ def test_an_address_without_its_holder_is_stale_and_a_failed_start_says_why(tmp_
     monkeypatch.setattr(shared_cluster, "start_holder", failing)
     with pytest.raises(ClusterError, match="did not start: no room for an object store"):
         shared_address(os.getpid(), cpus=1, object_store_mb=100)
+
+
+@pytest.mark.parametrize(
+    ("faults", "starts"), [([LATE] * 2, 3), ([LATE] * 3, 3), ([LATE, "no room for an object store"], 2)]
+)
+def test_a_start_that_takes_ray_too_long_is_tried_again(
+    faults: list[str], starts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def start(cpus: int, object_store_mb: int) -> str:
+        tried.append((cpus, object_store_mb))
+        if len(tried) <= len(faults):
+            raise Exception(faults[len(tried) - 1])
+        return "127.0.0.1:1"
+
+    monkeypatch.setattr(cluster, "_start", start)
+    if len(faults) < starts:
+        assert cluster.start_local(2, 100) == "127.0.0.1:1"
+    else:
+        with pytest.raises(Exception, match=faults[-1]):
+            cluster.start_local(2, 100)
+    assert tried == [(2, 100)] * starts
 
 
 def answering(data: bytes) -> socket.socket:
