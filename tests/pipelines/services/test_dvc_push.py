@@ -1,4 +1,4 @@
-"""A run that was recorded and pushed to S3, and pulled into a fresh clone, by DVC itself."""
+"""A run that was recorded and pushed to S3, and pulled into a fresh clone, which goes on, by DVC itself."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from ddt.config import to_dict
 from ddt.manifest import Manifest
 from ddt.params import Params
 from pipelines.engine.graph import STAGES
+from pipelines.promote import DECISION
 from pipelines.reports.workspace import manifest_path, metrics_path, restore
+from pipelines.services import registry
 from pipelines.services.dvc_record import pipeline_folder, record
 from tests.pipelines.lineages import ROOT, Lineages
+from tests.pipelines.promotion import PSNR
 
 GIT = {f"GIT_{who}_{what}": "ann" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 FRESH = "Data and pipelines are up to date."
 
 
 def call(folder: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=folder, env=os.environ | GIT, capture_output=True, text=True)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # dvc.yaml says `python`
+    done = subprocess.run(
+        command, cwd=folder, env=os.environ | GIT | {"PATH": path}, capture_output=True, text=True
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-2000:]
     return done.stdout
 
@@ -45,7 +51,7 @@ def recorded(project: Path, params: Params, made: Lineages, workspace: str) -> P
 
 
 def test_what_is_pushed_is_pulled_in_a_fresh_clone(tmp_path: Path, s3_endpoint: str) -> None:
-    """The run of params.yaml, and one under a profile; nothing is stale then."""
+    """The run of params.yaml, and one under a profile; nothing is stale then, and what comes next is made."""
     pytest.importorskip("dvc_s3")
     project, store = tmp_path / "project", f"s3://test-bucket/{tmp_path.name}"
     made = Lineages(tmp_path, f"sqlite:///{tmp_path}/mlflow.db", "team", store)
@@ -83,3 +89,15 @@ def test_what_is_pushed_is_pulled_in_a_fresh_clone(tmp_path: Path, s3_endpoint: 
     smoke.write_text(smoke.read_text().replace("questions:", "questions: 7 #"))
     said = dvc(clone, "status")
     assert "evaluate" in said and "promote" not in said and "finetune" not in said
+
+    stricter = replace(params, promote=replace(params.promote, min_metric={PSNR: 22.5}))
+    (clone / "params.yaml").write_text(yaml.safe_dump(to_dict(stricter)))
+    said = dvc(clone, "repro", "promote")
+    skipped = [line.split("'")[1] for line in said.splitlines() if line.endswith("didn't change, skipping")]
+    assert sorted(skipped) == sorted(STAGES[: STAGES.index("promote")])
+    workspaces = [place / params.paths.workspace for place in (clone, project)]
+    now, before = (Manifest.load(manifest_path(workspace, "promote")) for workspace in workspaces)
+    assert now.digest != before.digest and now.inputs == before.inputs
+    version = registry.find_version(params.tracking, "team", "1")
+    assert version is not None and "22.5" in version.tags[DECISION]
+    assert "promote" not in dvc(clone, "status")
