@@ -3,4 +3,5 @@
 from __future__ import annotations
 
 CODE = [f"../{name}" for name in ("ddt", "pipelines", "flows", "params.yaml", "profiles")]
-CODE_SUFFIXES = (".py", ".yaml", ".json", ".safetensors")  # the last two are the scenes' judges
+# The last three are the scenes' judges, whole: their digests are part of what identifies a stage's result.
+CODE_SUFFIXES = (".py", ".yaml", ".json", ".safetensors", ".md")

@@ -25,6 +25,12 @@ print(*(Path(module.__file__).parents[1] for module in (ddt, flows, pipelines)))
 """
 
 
+DIGESTS = """
+from ddt.data.refs import model_digest
+print(*(model_digest(f"scenes:{judge}") for judge in ("clip", "captioner", "bpe")))
+"""
+
+
 @pytest.fixture(scope="module")
 def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """As a pod has it: in a folder below the image's own copy of the repository, with other code in it."""
@@ -55,6 +61,11 @@ def test_what_the_stages_read_is_in_it(unpacked: Path) -> None:
     assert ours("-c", READS, cwd=unpacked).split() == [str(unpacked)] * 3
 
 
+def test_a_pod_and_this_machine_do_the_same_work_once(unpacked: Path) -> None:
+    """The models that stages start from have one identity, which is part of their fingerprints."""
+    assert ours("-c", DIGESTS, cwd=unpacked) == ours("-c", DIGESTS, cwd=ROOT)
+
+
 def test_the_flow_is_read_from_there(unpacked: Path) -> None:
     """As Metaflow calls it: the flow's file is at the package's root. It imports stages."""
     assert "Step train_tokenizer" in ours("full_pipeline.py", "show", cwd=unpacked)
@@ -69,5 +80,5 @@ def test_plan_runs_there(unpacked: Path) -> None:
 
 def test_nothing_else_is_in_it(unpacked: Path) -> None:
     suffixes = {path.suffix for path in unpacked.rglob("*") if path.is_file() and ".mf_" not in str(path)}
-    assert suffixes == {".py", ".yaml", ".json", ".safetensors"}
+    assert suffixes == {".py", ".yaml", ".json", ".safetensors", ".md"}
     assert not (unpacked / "tests").exists() and not (unpacked / ".git").exists()
