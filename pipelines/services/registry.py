@@ -21,11 +21,10 @@ from ddt.clean import one_line
 from ddt.sections.run import Tracking
 from pipelines.services import tracking as mlflow_runs
 from pipelines.services.logged_model import Model, log_model
-from pipelines.services.rows import VersionRow
+from pipelines.services.rows import NOT_THERE, VersionRow
 from pipelines.services.without_mlflow import open_rows
 
 CHAMPION, CANDIDATE = "champion", "candidate"
-NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter of an alias
 HISTORY_RUN = "champion_history"  # tag of a registered model: the run that has the alias's history
 DONE = "moves_done"  # tag of that run: the last move that the alias has made
 TOKENIZER = "tokenizer"  # tag of a version: name and version of its tokenizer, as JSON

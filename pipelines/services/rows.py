@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 AT_ONCE = 1000  # runs or versions asked for at a time
+# MLflow's codes for what it does not have.
+NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter of an alias
 
 
 class RunRow(NamedTuple):

@@ -18,11 +18,10 @@ from urllib3.util import Retry
 
 from ddt.sections.run import Tracking
 from pipelines.services.passwords import VARIABLE, whole
-from pipelines.services.rows import AT_ONCE, RunRow, VersionRow, by_start, with_tags
+from pipelines.services.rows import AT_ONCE, NOT_THERE, RunRow, VersionRow, by_start, with_tags
 from pipelines.services.tracking import require_place, unusable
 
 API = "/api/2.0/mlflow/"
-NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter of an alias
 PATIENCE_S = 120  # as MLflow's client has
 BUSY = Retry(5, backoff_factor=1, status_forcelist=(429, 500, 502, 503, 504), allowed_methods=None)
 
